@@ -1,0 +1,90 @@
+"""What Airflow learns about this distribution from its `apache_airflow_provider` entry point."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+__all__ = ["get_provider_info"]
+
+DISTRIBUTION = "astronomer-providers"
+_FIRST = "2.0.0a1"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata in the form of `airflow/provider_info.schema.json`.
+
+    Raises `importlib.metadata.PackageNotFoundError` when the distribution is not installed: run
+    `pip install -e .` in a source checkout.
+    """
+    return {
+        "package-name": DISTRIBUTION,
+        "name": "Astronomer Providers",
+        "description": "Deferrable operators and sensors that start once, wait for free and stop what they started.",
+        "versions": [version(DISTRIBUTION)],
+        "integrations": [
+            {
+                "integration-name": "Snowflake",
+                "external-doc-url": "https://docs.snowflake.com/",
+                "tags": ["service"],
+            },
+        ],
+        "operators": [_modules("Snowflake", "snowflake.operators.snowflake")],
+        "sensors": [_modules("Snowflake", "snowflake.sensors.snowflake")],
+        "hooks": [_modules("Snowflake", "snowflake.hooks.snowflake")],
+        "triggers": [_modules("Snowflake", "snowflake.triggers.snowflake_trigger")],
+        "extra-links": ["astronomer.providers.snowflake.links.SnowsightQueryLink"],
+        "config": {
+            "astronomer_providers": {
+                "description": "How deferrable operators of astronomer-providers wait. An operator argument wins over these.",
+                "options": {
+                    "poll_interval": _option(
+                        "Seconds between two looks at the remote jobs of one connection.",
+                        "float",
+                        5.0,
+                        example=10.0,
+                    ),
+                    "outage_tolerance": _option(
+                        "Seconds a remote service may be unreachable before its jobs are reported lost. "
+                        "They are not cancelled.",
+                        "float",
+                        3600.0,
+                        example=7200.0,
+                    ),
+                    "quick_wait": _option(
+                        "Seconds the worker waits for a quick job before it defers. 0 defers at once.",
+                        "float",
+                        1.5,
+                        example=0.0,
+                    ),
+                    "cancel_confirm_timeout": _option(
+                        "Seconds to wait for the remote service to confirm a cancel.",
+                        "float",
+                        60.0,
+                        example=120.0,
+                    ),
+                    "poll_threads": _option(
+                        "Threads of one triggerer for remote clients that block.", "integer", 4, example=8
+                    ),
+                },
+            },
+        },
+    }
+
+
+def _modules(integration: str, *modules: str) -> dict[str, Any]:
+    return {
+        "integration-name": integration,
+        "python-modules": [f"astronomer.providers.{module}" for module in modules],
+    }
+
+
+def _option(description: str, kind: str, default: float, *, example: float) -> dict[str, Any]:
+    """One option: the schema takes numbers, but Airflow writes and compares defaults as strings."""
+    return {
+        "description": description + "\n",
+        "version_added": _FIRST,
+        "type": kind,
+        "example": str(example),
+        "default": str(default),
+    }
