@@ -1,0 +1,275 @@
+"""The commands themselves: each prepares what it needs, says so, and leaves nothing running."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from tools.bootstrap import ROOT, SetupError, child_env, ensure
+
+AIRFLOWS = ("3.1", "3.2", "3.3")
+NEWEST = AIRFLOWS[-1]
+# The extras of pyproject.toml that contain others, so that a fuller environment serves the smaller command.
+CONTAINED = {"test": ("demo",), "dev": ("demo", "test")}
+ENGINE = "astronomer/deferral/*"
+
+
+def demo() -> NoReturn:
+    """Run real Dags on a real Airflow against the local Snowflake (KEEP=1 leaves it up, SHORT=1 is quick)."""
+    flags = [f"--{name.lower()}" for name in ("SHORT", "KEEP") if _asked(name)]
+    _become(_python("demo"), "-m", "tools.demo", *flags)
+
+
+def test() -> int:
+    """Prove the code: lint, types, tests, coverage of the engine, documentation."""
+    python = _python("dev")
+    return run_steps([*_lint(python), _types(python), *_tests(python), _docs(python)])
+
+
+def test_matrix() -> int:
+    """Run unit and contract tests on every supported Airflow, and name what each lacks (AIRFLOW=3.1 for one)."""
+    worst = 0
+    for airflow in os.environ.get("AIRFLOW", " ".join(AIRFLOWS)).split():
+        print(f"\nAirflow {airflow}", flush=True)
+        python = _python("test", airflow=airflow, venv=f".venv-{airflow}")
+        steps = [
+            Step(
+                f"Airflow {airflow}: what it lacks",
+                [python, "-W", "ignore::RuntimeWarning:runpy", "-m", "astronomer.deferral._compat"],
+            ),
+            Step(
+                f"Airflow {airflow}: unit and contract",
+                [*_pytest(python), "-n", "2", "tests/unit", "tests/contract"],
+            ),
+        ]
+        worst = max(worst, run_steps(steps))
+    return worst
+
+
+def chaos() -> int:
+    """Kill the processes of a running Airflow at bad moments and count what is lost."""
+    return run_steps([_marked("chaos")])
+
+
+def soak() -> int:
+    """Wait long and often, and watch memory, sessions and requests."""
+    return run_steps([_marked("soak")])
+
+
+def lint() -> int:
+    """Check style with ruff."""
+    return run_steps(_lint(_python("dev")))
+
+
+def types() -> int:
+    """Check types with mypy."""
+    return run_steps([_types(_python("dev"))])
+
+
+def docs() -> int:
+    """Build the documentation into docs/_build/html, with warnings as errors."""
+    return run_steps([_docs(_python("dev"))])
+
+
+def bench() -> NoReturn:
+    """Measure ours and the stock operators side by side (ARGS="--waits 1000 --json")."""
+    arguments = shlex.split(os.environ.get("ARGS") or "--waits 200 --json")
+    _become(_python("demo"), "-m", "benchmarks.snowflake", *arguments)
+
+
+def lock() -> int:
+    """Resolve constraints/ anew, one file per supported Airflow."""
+    from tools.lock import lock_all
+
+    lock_all(AIRFLOWS)
+    return 0
+
+
+def clean() -> int:
+    """Remove environments, build outputs, caches and reports."""
+    patterns = [
+        ".venv*",
+        "build",
+        "dist",
+        "*.egg-info",
+        "docs/_build",
+        ".coverage*",
+        "htmlcov",
+        ".hypothesis",
+    ]
+    patterns += [".mypy_cache", ".pytest_cache", ".ruff_cache"]
+    for path in (path for pattern in patterns for path in ROOT.glob(pattern)):
+        print(f"Removing {path.relative_to(ROOT)}")
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    return 0
+
+
+def help_() -> int:
+    """Show this list."""
+    for name, command in COMMANDS.items():
+        print(f"  make {name:<12} {(command.__doc__ or '').rstrip('.')}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[], int]] = {
+    "help": help_,
+    "demo": demo,
+    "test": test,
+    "test-matrix": test_matrix,
+    "chaos": chaos,
+    "soak": soak,
+    "lint": lint,
+    "type": types,
+    "docs": docs,
+    "bench": bench,
+    "lock": lock,
+    "clean": clean,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command by name and return its exit status."""
+    name = arguments[0] if arguments else "help"
+    if name not in COMMANDS or len(arguments) > 1:
+        print(f"Unknown command: {' '.join(arguments)}", file=sys.stderr)
+        help_()
+        return 2
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return COMMANDS[name]()
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
+
+
+@dataclass(frozen=True)
+class Step:
+    """One headline and the command under it."""
+
+    title: str
+    command: list[str | Path]
+
+
+def run_steps(steps: list[Step]) -> int:
+    """Run every step, also after a failure, and end with a table of results and times."""
+    rows: list[tuple[str, int, float]] = []
+    for number, step in enumerate(steps, 1):
+        print(f"\n── {number}/{len(steps)} {step.title} ".ljust(100, "─"), flush=True)
+        started = time.monotonic()
+        code = _run(step.command)
+        rows.append((step.title, code, time.monotonic() - started))
+    print()
+    for title, code, seconds in rows:
+        print(f"  {'ok    ' if code == 0 else 'FAILED'} {seconds:7.1f} s  {title}")
+    failed = sum(1 for _, code, _ in rows if code)
+    print(
+        f"  {'all passed' if not failed else f'{failed} failed'}, {sum(row[2] for row in rows):.0f} s",
+        flush=True,
+    )
+    return 1 if failed else 0
+
+
+def _lint(python: Path) -> list[Step]:
+    ruff: list[str | Path] = [python, "-m", "ruff"]
+    return [
+        Step("style: ruff check", [*ruff, "check", "."]),
+        Step("style: ruff format", [*ruff, "format", "--check", "."]),
+    ]
+
+
+def _types(python: Path) -> Step:
+    return Step("types: mypy --strict", [python, "-m", "mypy"])
+
+
+def _tests(python: Path) -> list[Step]:
+    return [
+        Step("tests", [*_pytest(python), "-n", "2", "--cov", "--cov-report=", "tests"]),
+        Step("coverage: every line and branch of the engine", _coverage(python, ENGINE, 100)),
+    ]
+
+
+def _coverage(python: Path, include: str, minimum: int) -> list[str | Path]:
+    report = [f"--include={include}", f"--fail-under={minimum}", "--show-missing", "--skip-covered"]
+    return [python, "-m", "coverage", "report", *report]
+
+
+def _docs(python: Path) -> Step:
+    return Step(
+        "documentation", [python, "-m", "sphinx", "-W", "--keep-going", "-q", "docs", "docs/_build/html"]
+    )
+
+
+def _marked(marker: str) -> Step:
+    return Step(marker, [*_pytest(_python("dev")), "-m", marker, "--timeout=0", "tests/chaos"])
+
+
+def _pytest(python: Path) -> list[str | Path]:
+    return [python, "-m", "pytest"]
+
+
+def _asked(name: str) -> bool:
+    return os.environ.get(name, "").lower() not in {"", "0", "no", "false"}
+
+
+def _python(extra: str, *, airflow: str = NEWEST, venv: str = ".venv") -> Path:
+    constraints = ROOT / "constraints" / f"airflow-{airflow}.txt"
+    if not constraints.is_file():
+        raise SetupError(
+            f"No {constraints.relative_to(ROOT)}: the supported versions are {', '.join(AIRFLOWS)}."
+        )
+    return ensure(venv, constraints=constraints, extra=extra, contained=CONTAINED.get(extra, ()))
+
+
+def _become(*command: str | Path) -> NoReturn:
+    """Replace this process, so that a signal reaches the program itself."""
+    sys.stdout.flush()
+    os.execve(command[0], [str(word) for word in command], _environment(command[0]))  # noqa: S606 - that is the point
+
+
+def _environment(python: str | Path) -> dict[str, str]:
+    """Keep the Airflow of this machine out of a child, and a child out of the Airflow of this machine."""
+    ours = {name: value for name, value in child_env().items() if not name.startswith("AIRFLOW_")}
+    home = Path(python).parents[1] / "airflow"
+    return {**ours, "AIRFLOW_HOME": str(home), "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING"}
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which reaches this process only; Ctrl-C reaches the children as well."""
+
+
+def _run(command: list[str | Path]) -> int:
+    """Run a child to its end; when we are told to stop, it is told too, and waited for."""
+    child = subprocess.Popen(command, cwd=ROOT, env=_environment(command[0]))
+    try:
+        return child.wait()
+    except KeyboardInterrupt as error:
+        if isinstance(error, _Terminated):
+            child.send_signal(signal.SIGINT)  # not SIGTERM: pytest would skip the clean-up of its fixtures
+        _wait_or_kill(child)
+        raise
+
+
+def _wait_or_kill(child: subprocess.Popen[bytes], patience: float = 20.0) -> None:
+    for stop in (child.terminate, child.kill):
+        try:
+            child.wait(timeout=patience)
+        except subprocess.TimeoutExpired:
+            stop()
+    child.wait()
+
+
+def _terminate(_signum: int, _frame: FrameType | None) -> NoReturn:
+    raise _Terminated

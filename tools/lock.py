@@ -1,0 +1,80 @@
+"""Resolve `constraints/`: one universal file per supported Airflow, for all extras and all supported Pythons."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from tools.bootstrap import ROOT, SetupError, child_env, say
+
+RESOLVER = "uv>=0.9,<1"
+HEADER = """\
+# Airflow {airflow} and every extra of astronomer-providers, for Python 3.10 to 3.13 on Linux and macOS.
+# Made by `make lock`; change pyproject.toml, not this file.
+"""
+# True wherever these files are used, so they only cost a reader's time.
+ALWAYS_TRUE = (
+    "python_full_version < '3.14'",
+    "python_full_version < '3.15'",
+    "sys_platform != 'emscripten'",
+    "platform_python_implementation != 'PyPy'",
+    "implementation_name != 'PyPy'",
+    "(sys_platform == 'darwin' or sys_platform == 'linux')",
+)
+
+
+def lock_all(airflows: Iterable[str]) -> None:
+    """Write constraints/airflow-X.Y.txt with the newest patch of each X.Y and what resolves beside it."""
+    uv = _resolver(ROOT / ".venv-lock")
+    for airflow in airflows:
+        target = ROOT / "constraints" / f"airflow-{airflow}.txt"
+        say(f"Resolving {target.relative_to(ROOT)} …")
+        pins = [_shortened(line) for line in _compile(uv, airflow)]
+        patch = next(pin.partition("==")[2] for pin in pins if pin.startswith("apache-airflow=="))
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(HEADER.format(airflow=patch) + "\n".join(pins) + "\n")
+        say(f"  Airflow {patch}, {len(pins)} lines")
+
+
+def _resolver(venv: Path) -> Path:
+    uv = venv / "bin" / "uv"
+    if not uv.exists():
+        say(f"Installing the resolver in {venv.name} …")
+        _checked([sys.executable, "-m", "venv", venv])
+        _checked(
+            [venv / "bin" / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check", RESOLVER]
+        )
+    return uv
+
+
+def _compile(uv: Path, airflow: str) -> list[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        pin = Path(folder, "airflow.txt")
+        pin.write_text(f"apache-airflow~={airflow}.0\n")
+        command: list[str | Path] = [uv, "pip", "compile", "pyproject.toml", "--all-extras", "--universal"]
+        command += [
+            "--python-version",
+            "3.10",
+            "--no-header",
+            "--no-annotate",
+            "--no-emit-index-url",
+            "--quiet",
+        ]
+        return _checked([*command, "--constraint", pin]).splitlines()
+
+
+def _shortened(line: str) -> str:
+    """Drop the conditions that always hold from the marker of one requirement."""
+    requirement, _, marker = line.partition(" ; ")
+    conditions = [part for part in marker.split(" and ") if part and part not in ALWAYS_TRUE]
+    return " ; ".join([requirement, " and ".join(conditions)] if conditions else [requirement])
+
+
+def _checked(command: list[str | Path]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=child_env(), check=False)
+    if done.returncode:
+        raise SetupError(f"{' '.join(map(str, command))} failed:\n{done.stderr.strip()}")
+    return done.stdout
