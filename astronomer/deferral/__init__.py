@@ -1,0 +1,49 @@
+"""The engine: wait for remote work once, patiently, in bulk, and without a worker.
+
+``docs/explain/architecture.md`` tells how the parts fit; :mod:`astronomer.deferral.testing` has what a test needs.
+"""
+
+from __future__ import annotations
+
+from astronomer.deferral.errors import (
+    CredentialsRejected,
+    JobCancelled,
+    JobError,
+    JobFailed,
+    JobLost,
+    JobTimedOut,
+    Transient,
+)
+from astronomer.deferral.hub import Hub
+from astronomer.deferral.identity import TaskIdentity
+from astronomer.deferral.job import JobStatus, Outcome, Phase, Poller, RemoteJob
+from astronomer.deferral.memory import Attempt
+from astronomer.deferral.operator import JobOperator
+from astronomer.deferral.pacing import Pacing
+from astronomer.deferral.threads import ClientThreads
+from astronomer.deferral.trigger import JobTrigger
+from astronomer.deferral.watch import cancel_and_confirm, watch
+
+__all__ = [
+    "Attempt",
+    "ClientThreads",
+    "CredentialsRejected",
+    "Hub",
+    "JobCancelled",
+    "JobError",
+    "JobFailed",
+    "JobLost",
+    "JobOperator",
+    "JobStatus",
+    "JobTimedOut",
+    "JobTrigger",
+    "Outcome",
+    "Pacing",
+    "Phase",
+    "Poller",
+    "RemoteJob",
+    "TaskIdentity",
+    "Transient",
+    "cancel_and_confirm",
+    "watch",
+]

@@ -1,0 +1,165 @@
+"""The only file that knows Airflow versions, and the only one that reaches behind Airflow's public API.
+
+``python -m astronomer.deferral._compat`` names what the installed Airflow lacks.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, BaseSensorOperator
+from airflow.sdk.execution_time.xcom import XCom
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+try:  # Airflow 3.2 moved the exceptions and the configuration into the task SDK
+    from airflow.sdk.configuration import conf
+    from airflow.sdk.exceptions import (
+        AirflowException,
+        AirflowFailException,
+        AirflowNotFoundException,
+        AirflowSensorTimeout,
+        AirflowSkipException,
+        AirflowTaskTimeout,
+        TaskDeferred,
+    )
+except ImportError:  # pragma: no cover  # Airflow 3.1; `make test-matrix` runs it
+    from airflow.configuration import conf
+    from airflow.exceptions import (  # type: ignore[no-redef,attr-defined,unused-ignore]
+        AirflowException,
+        AirflowFailException,
+        AirflowNotFoundException,
+        AirflowSensorTimeout,
+        AirflowSkipException,
+        AirflowTaskTimeout,
+        TaskDeferred,
+    )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "AirflowException",
+    "AirflowFailException",
+    "AirflowNotFoundException",
+    "AirflowSensorTimeout",
+    "AirflowSkipException",
+    "AirflowTaskTimeout",
+    "BaseHook",
+    "BaseOperator",
+    "BaseOperatorLink",
+    "BaseSensorOperator",
+    "BaseTrigger",
+    "PlainConnection",
+    "TaskDeferred",
+    "TriggerEvent",
+    "XCom",
+    "lacking",
+    "read_connection",
+    "setting",
+    "still_deferred",
+    "task_state_store",
+]
+
+log = logging.getLogger(__name__)
+
+
+def setting(name: str, default: float) -> float:
+    """A number of the ``[astronomer_providers]`` section of Airflow's configuration."""
+    return float(conf.getfloat("astronomer_providers", name, fallback=default))
+
+
+def lacking() -> list[str]:
+    """What the installed Airflow cannot do for a deferred task, one sentence each."""
+    import airflow.sdk.execution_time.context as sdk_context
+
+    sentences = []
+    if not hasattr(sdk_context, "TaskStateStoreAccessor"):
+        sentences.append(
+            "no task state store (Airflow 3.3): a retry finds the job of a crashed worker by its tag at the "
+            "remote side only"
+        )
+    if not hasattr(BaseTrigger, "on_kill"):
+        sentences.append(
+            "no BaseTrigger.on_kill (Airflow 3.3): a deferred task that is marked failed or cleared leaves its "
+            "job running until its deadline or its next try"
+        )
+    return sentences
+
+
+@cache
+def name_what_is_lacking() -> None:
+    """Log once per process what the installed Airflow lacks."""
+    for sentence in lacking():
+        log.warning("This Airflow has %s.", sentence)
+
+
+def task_state_store(context: Mapping[str, Any]) -> Any | None:
+    """The store that survives retries and clears, or ``None`` where Airflow has none (before 3.3)."""
+    name_what_is_lacking()
+    return context.get("task_state_store")
+
+
+async def still_deferred(ti: Any) -> bool | None:
+    """Whether the task instance is deferred at this moment; ``None`` when Airflow does not answer.
+
+    In Airflow 3.3.0 to 3.3.2 ``on_kill`` also fires when a live trigger moves to another triggerer
+    (apache/airflow#73454), so a trigger asks this before it cancels anything. There is no public question for it:
+    the supervisor's message is the one that ``RuntimeTaskInstance.get_ti_count`` sends.
+    """
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import GetTICount
+
+    question = GetTICount(
+        dag_id=ti.dag_id,
+        map_index=ti.map_index,
+        task_ids=[ti.task_id],
+        run_ids=[ti.run_id],
+        states=["deferred"],
+    )
+    try:
+        answer = await task_runner.SUPERVISOR_COMMS.asend(question)
+    except Exception:
+        log.warning("Airflow did not say whether the task is still deferred", exc_info=True)
+        return None
+    count = getattr(answer, "count", None)
+    return None if count is None else count > 0
+
+
+@dataclass(frozen=True)
+class PlainConnection:
+    """An Airflow connection read once, in the event loop, so that a client thread needs no supervisor.
+
+    Airflow's own object asks the supervisor to mask secrets at every access to ``extra_dejson``.
+    """
+
+    conn_id: str
+    login: str | None
+    password: str | None = field(repr=False)
+    host: str | None
+    port: int | None
+    schema: str | None
+    extra_dejson: dict[str, Any] = field(repr=False)
+
+
+async def read_connection(conn_id: str) -> PlainConnection:
+    """Read an Airflow connection without blocking the loop.
+
+    :raises AirflowNotFoundException: there is no such connection.
+    """
+    found = await BaseHook.aget_connection(conn_id)
+    return plain_connection(found)
+
+
+def plain_connection(found: Any) -> PlainConnection:
+    """Keep what a hook reads of a connection."""
+    return PlainConnection(
+        found.conn_id, found.login, found.password, found.host, found.port, found.schema, found.extra_dejson
+    )
+
+
+if __name__ == "__main__":
+    for missing in lacking() or ["nothing that this package uses"]:
+        print(f"lacks: {missing}")  # noqa: T201  # the point of the command

@@ -1,0 +1,322 @@
+"""One poller per connection per process: many waits, one session, one question at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, ClassVar, TypeVar
+from weakref import WeakKeyDictionary
+
+from astronomer.deferral.errors import CredentialsRejected, Transient
+from astronomer.deferral.job import JobStatus, Poller, RemoteJob
+from astronomer.deferral.pacing import Pacing
+
+__all__ = ["Hub", "Subscription"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_POLL_TIMEOUT = 120.0
+_CLOSE_TIMEOUT = 30.0
+_REJECTIONS = 3
+_CANCELS_AT_ONCE = 4
+_UNANSWERED = Transient("the connection answers, but not about this one")
+
+
+async def _comes(event: asyncio.Event, timeout: float | None) -> bool:
+    """Whether the event is set before ``timeout`` seconds have passed; it is set after that, too.
+
+    ``asyncio.wait_for`` would swallow a cancellation that arrives together with the event (Python before 3.12),
+    and with it a user's kill.
+    """
+    late = False
+
+    def ring() -> None:
+        nonlocal late
+        late = not event.is_set()
+        event.set()
+
+    alarm = None if timeout is None else asyncio.get_running_loop().call_later(timeout, ring)
+    try:
+        await event.wait()
+    finally:
+        if alarm is not None:
+            alarm.cancel()
+    return not late
+
+
+class Subscription:
+    """What one wait sees of its job. Read the fields, then wait for :meth:`changed`.
+
+    :ivar status: the last answer, or ``None`` before the first.
+    :ivar trouble: why the connection cannot be asked just now, or ``None``.
+    :ivar trouble_since: the loop's time at which that began.
+    :ivar refused: set when the credentials were refused for good.
+    """
+
+    def __init__(self, job: RemoteJob, interval: float) -> None:
+        self.job = job
+        self.interval = interval
+        self.status: JobStatus | None = None
+        self.trouble: Transient | None = None
+        self.trouble_since: float | None = None
+        self.refused: CredentialsRejected | None = None
+        self._joined_at = asyncio.get_running_loop().time()
+        self.handed_at = self.answered_at = float("-inf")
+        self._changed = asyncio.Event()
+
+    async def changed(self, timeout: float | None) -> None:
+        """Return when a field has changed since the last call, or after ``timeout`` seconds."""
+        await _comes(self._changed, timeout)
+        self._changed.clear()
+
+    def answered(self, status: JobStatus, at: float) -> None:
+        """The connection said something about the job."""
+        self.answered_at = at
+        if status != self.status or self.trouble is not None:
+            self._changed.set()
+        self.status, self.trouble, self.trouble_since = status, None, None
+
+    def in_trouble(self, trouble: Transient, since: float) -> None:
+        """The connection could not be asked."""
+        if self.trouble is None:
+            self.trouble_since = max(since, self._joined_at)  # a newcomer brings patience of its own
+            self._changed.set()
+        self.trouble = trouble
+
+    def reject(self, refused: CredentialsRejected) -> None:
+        """The connection will not be asked again."""
+        self.refused = refused
+        self._changed.set()
+
+
+class _Line:
+    """The waits on one connection, and the task that polls for them."""
+
+    def __init__(
+        self, connect: Callable[[], Poller[Any]], pacing: Pacing, ended: Callable[[], object]
+    ) -> None:
+        self.poller = connect()
+        self.subscriptions: list[Subscription] = []
+        self._connect = connect
+        self._pacing = pacing
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._due = self._blocked_until = self._asked_at = float("-inf")
+        self._trouble_since: float | None = None
+        self._failures = self._rejections = self._calls = 0
+        self._cancels = asyncio.Semaphore(_CANCELS_AT_ONCE)
+        # A context of its own: the line serves all waits, so it must not log as the first one of them.
+        self.task = contextvars.Context().run(asyncio.ensure_future, self._run())
+
+    def join(self, subscription: Subscription) -> None:
+        soon = max(self._loop.time() + self._pacing.first_poll(), self._asked_at + self._pacing.spacing)
+        self._due = min(self._due, soon) if self.subscriptions else soon
+        self.subscriptions.append(subscription)
+        self._wake.set()
+
+    def leave(self, subscription: Subscription) -> None:
+        self.subscriptions.remove(subscription)
+        self._wake.set()
+
+    def hurry(self) -> None:
+        """Poll as soon as the spacing allows."""
+        self._due = min(self._due, self._asked_at + self._pacing.spacing)
+        self._wake.set()
+
+    @contextmanager
+    def held(self) -> Iterator[Poller[Any]]:
+        """The poller, kept open while somebody calls it outside a wait."""
+        self._calls += 1
+        try:
+            yield self.poller
+        finally:
+            self._calls -= 1
+            self._wake.set()
+
+    async def cancel(self, job: RemoteJob) -> None:
+        with self.held():
+            async with self._cancels:
+                await asyncio.wait_for(self.poller.cancel(job), _POLL_TIMEOUT)
+
+    async def _run(self) -> None:
+        cause = "its poller was cancelled"
+        try:
+            while await self._next_poll():
+                await self._ask()
+        except Exception as defect:
+            log.exception("A poller's line ended in an unexpected way")
+            cause = f"{type(defect).__name__}: {defect}"
+        finally:
+            self._ended()
+            for subscription in self.subscriptions:  # nobody may go on waiting on a line that has died
+                subscription.reject(CredentialsRejected(cause))
+            await self._close(self.poller)
+
+    async def _next_poll(self) -> bool:
+        """Wait until a poll is due; false when nobody has waited on this connection for a while."""
+        while True:
+            pause: float | None = self._pacing.linger
+            if self.subscriptions:
+                pause = max(self._due, self._blocked_until) - self._loop.time()
+                if pause <= 0:
+                    return True
+            elif self._calls:
+                pause = None
+            self._wake.clear()
+            if not await _comes(self._wake, pause) and not self.subscriptions and not self._calls:
+                return False
+
+    async def _ask(self) -> None:
+        asked = self._choose()
+        self._asked_at = self._loop.time()
+        for subscription in asked:
+            subscription.handed_at = self._asked_at
+        jobs = list(dict.fromkeys(subscription.job for subscription in asked))
+        try:
+            self._answer(asked, await asyncio.wait_for(self.poller.poll(jobs), _POLL_TIMEOUT))
+        except CredentialsRejected as rejected:
+            await self._reconnect(rejected)
+        except Transient as trouble:
+            self._setback(trouble)
+        except asyncio.TimeoutError:
+            self._setback(Transient(f"no answer within {_POLL_TIMEOUT:g} s"))
+        except Exception as error:  # a defect in a poller is weather to the waits: they outlive its repair
+            if self._trouble_since is None:
+                log.exception("Polling %s failed in an unexpected way; the waits go on", asked[0].job.name)
+            self._setback(Transient(f"{type(error).__name__}: {error}"))
+
+    def _choose(self) -> list[Subscription]:
+        """Those longest unasked first, so that a poller with a limit starves nobody."""
+        ordered = sorted(self.subscriptions, key=lambda one: (one.handed_at, one.answered_at))
+        return ordered[: self.poller.max_jobs]
+
+    def _answer(self, asked: list[Subscription], answers: Mapping[Any, JobStatus]) -> None:
+        now = self._loop.time()
+        self._failures = self._rejections = 0
+        self._trouble_since = None
+        for subscription in self.subscriptions:
+            status = answers.get(subscription.job)
+            if status is not None:
+                subscription.answered(status, now)
+            elif subscription in asked:
+                subscription.in_trouble(_UNANSWERED, now)
+        fresh = any(one.handed_at == float("-inf") for one in self.subscriptions)
+        interval = min((one.interval for one in self.subscriptions), default=0.0)
+        self._due = self._asked_at + (self._pacing.spacing if fresh else self._pacing.next_poll(interval))
+
+    def _setback(self, trouble: Transient) -> None:
+        now = self._loop.time()
+        self._failures += 1
+        if self._trouble_since is None:
+            self._trouble_since = now
+            log.warning("%d waits on one connection cannot be polled: %s", len(self.subscriptions), trouble)
+        self._blocked_until = now + self._pacing.after_failure(self._failures, trouble.retry_after)
+        for subscription in self.subscriptions:
+            subscription.in_trouble(trouble, self._trouble_since)
+
+    async def _reconnect(self, rejected: CredentialsRejected) -> None:
+        """The password may have been rotated: read the connection anew, but do not lock the account."""
+        self._setback(rejected)
+        self._rejections += 1
+        self._blocked_until = max(
+            self._blocked_until, self._loop.time() + self._pacing.rejection * self._rejections
+        )
+        if self._rejections >= _REJECTIONS:
+            for subscription in self.subscriptions:
+                subscription.reject(rejected)
+        old, self.poller = self.poller, self._connect()
+        await self._close(old)
+
+    @staticmethod
+    async def _close(poller: Poller[Any]) -> None:
+        try:
+            await asyncio.wait_for(poller.close(), _CLOSE_TIMEOUT)
+        except Exception:
+            log.debug("Closing a poller failed", exc_info=True)
+
+
+class Hub:
+    """The running pollers of one event loop, by connection; reference counted.
+
+    :param connect: opens the poller for a job's connection; a worker passes the session it already has.
+    :param pacing: how often a connection is asked.
+    """
+
+    _of_loop: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, Hub]] = WeakKeyDictionary()
+
+    def __init__(
+        self,
+        connect: Callable[[RemoteJob], Poller[Any]] = lambda job: job.poller(),
+        pacing: Pacing | None = None,
+    ) -> None:
+        self._connect = connect
+        self._pacing = pacing or Pacing()
+        self._lines: dict[str, _Line] = {}
+
+    @classmethod
+    def current(cls) -> Hub:
+        """The hub that all triggers of the running loop share."""
+        return cls._of_loop.setdefault(asyncio.get_running_loop(), cls())
+
+    @property
+    def connections(self) -> int:
+        """How many connections have a poller now."""
+        return len(self._lines)
+
+    @asynccontextmanager
+    async def subscribe(self, job: RemoteJob, interval: float = 5.0) -> AsyncIterator[Subscription]:
+        """Watch one job as long as the block runs; its poller asks about all jobs on the connection.
+
+        :param interval: seconds between two polls; the shortest of all waits on the connection counts.
+        """
+        line = self._line(job)
+        subscription = Subscription(job, interval)
+        line.join(subscription)
+        try:
+            yield subscription
+        finally:
+            line.leave(subscription)
+
+    async def cancel(self, job: RemoteJob) -> None:
+        """Ask the remote side to end the job, over the shared session, then poll soon."""
+        line = self._line(job)
+        await line.cancel(job)
+        line.hurry()
+
+    @asynccontextmanager
+    async def lease(self, job: RemoteJob) -> AsyncIterator[Callable[[], Any]]:
+        """Keep the connection's session open for the block, though nothing is watched in it.
+
+        Yields a function that returns the poller of the moment: a new login replaces it.
+        """
+        line = self._line(job)
+        with line.held():
+            yield lambda: line.poller
+
+    async def use(self, job: RemoteJob, call: Callable[[Any], Awaitable[T]]) -> T:
+        """Call something else on the poller of the job's connection, such as ``result``."""
+        with self._line(job).held() as poller:
+            return await call(poller)
+
+    async def __aenter__(self) -> Hub:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give every session back, for a hub that does not outlive its block."""
+        tasks = [line.task for line in self._lines.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _line(self, job: RemoteJob) -> _Line:
+        key = job.connection_key
+        if key not in self._lines:
+            self._lines[key] = _Line(
+                lambda: self._connect(job), self._pacing, lambda: self._lines.pop(key, None)
+            )
+        return self._lines[key]

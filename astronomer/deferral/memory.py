@@ -1,0 +1,76 @@
+"""What one task instance remembers of its jobs, so that a retry finds them and a clear does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from astronomer.deferral.identity import TaskIdentity
+from astronomer.deferral.job import known_fields
+
+__all__ = ["Attempt", "Memory"]
+
+_KEY = "astronomer.deferral"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One job that a task started, or was about to start.
+
+    :param generation: of the task's identity; a clear raises it.
+    :param sequence: counts the jobs of one generation from 0.
+    :param submit_key: what the vendor was given to recognise the job by.
+    :param deadline: epoch seconds, set before the submit and never renewed.
+    :param job: the fields of the remote job; ``None`` while the submit is under way.
+    :param notes: what the family needs to find the job when its id was never heard.
+    :param ended: whether the job's failure has been reported, so that a retry starts the next one.
+    """
+
+    generation: int
+    sequence: int
+    submit_key: str
+    deadline: float | None = None
+    job: dict[str, Any] | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+    ended: bool = False
+
+
+class Memory:
+    """The last attempt of a task instance, in Airflow's task state store.
+
+    :param store: the store, or ``None`` before Airflow 3.3: then nothing is remembered, and a retry has only
+        the submit key to look for.
+    """
+
+    def __init__(self, store: Any | None, identity: TaskIdentity) -> None:
+        self._store = store
+        self.identity = identity
+
+    @property
+    def lasting(self) -> bool:
+        """Whether anything is remembered across processes."""
+        return self._store is not None
+
+    def last(self) -> Attempt | None:
+        """The newest attempt of any generation."""
+        found = None if self._store is None else self._store.get(_KEY)
+        return Attempt(**known_fields(Attempt, found)) if isinstance(found, Mapping) else None
+
+    def first(self, deadline: float | None) -> Attempt:
+        """The attempt that a task without a past starts with."""
+        return self._attempt(0, deadline)
+
+    def next(self, attempt: Attempt, deadline: float | None) -> Attempt:
+        """The attempt after one that ended."""
+        return self._attempt(attempt.sequence + 1, deadline)
+
+    def save(self, attempt: Attempt, **changes: Any) -> Attempt:
+        """Write the attempt, with changes; the write is complete when this returns."""
+        attempt = replace(attempt, **changes)
+        if self._store is not None:
+            self._store.set(_KEY, asdict(attempt))
+        return attempt
+
+    def _attempt(self, sequence: int, deadline: float | None) -> Attempt:
+        return Attempt(self.identity.generation, sequence, self.identity.submit_key(sequence), deadline)

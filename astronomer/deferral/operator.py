@@ -1,0 +1,303 @@
+"""The working half: submit once, remember, wait a moment, defer, and settle in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, ClassVar, NoReturn, TypeVar, cast
+
+from astronomer.deferral import _compat, clock
+from astronomer.deferral._compat import AirflowFailException, BaseOperator, setting
+from astronomer.deferral.errors import JobCancelled, JobError, JobFailed, JobLost, JobTimedOut
+from astronomer.deferral.hub import Hub
+from astronomer.deferral.identity import TaskIdentity
+from astronomer.deferral.job import JobStatus, Outcome, Phase, Poller, RemoteJob
+from astronomer.deferral.memory import Attempt, Memory
+from astronomer.deferral.pacing import Pacing
+from astronomer.deferral.settings import seconds
+from astronomer.deferral.trigger import JobTrigger
+from astronomer.deferral.watch import cancel_and_confirm, watch
+
+__all__ = ["JobOperator"]
+
+T = TypeVar("T")
+
+# A wait in the worker has the connection for itself and is short: it polls at once and often.
+_IN_WORKER = Pacing(spacing=0.2, gather=0.0)
+_QUICK_INTERVAL = 0.5
+_SETTLING_TIME = 2.0  # see JobTrigger.not_before
+_KILL_BUDGET = 20.0
+
+
+class JobOperator(BaseOperator):
+    """Runs one remote job per attempt and waits for it without a worker.
+
+    A family subclasses it, names its ``trigger_type``, and writes :meth:`submit`, :meth:`finish` and, where the
+    vendor allows it, :meth:`find`.
+
+    :param deferrable: ``False`` waits in the worker; everything else stays the same.
+    :param poll_interval: seconds between two polls of the connection.
+    :param outage_tolerance: how long (seconds or ``timedelta``) the remote side may be out of reach.
+    :param quick_wait: how long the worker waits for a quick job before it defers.
+    :param cancel_on_kill: whether a user who ends the task also ends the job.
+    :param retry_cancelled: ``False`` fails the task without a retry when the job was ended outside Airflow.
+    """
+
+    trigger_type: ClassVar[type[JobTrigger]]
+
+    def __init__(
+        self,
+        *,
+        deferrable: bool = True,
+        poll_interval: float | timedelta | None = None,
+        outage_tolerance: float | timedelta | None = None,
+        quick_wait: float | timedelta | None = None,
+        cancel_on_kill: bool = True,
+        retry_cancelled: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.deferrable = deferrable
+        self.poll_interval = seconds(poll_interval, "poll_interval", 5.0)
+        self.outage_tolerance = seconds(outage_tolerance, "outage_tolerance", 3600.0)
+        self.quick_wait = seconds(quick_wait, "quick_wait", 1.5)
+        self.cancel_on_kill = cancel_on_kill
+        self.retry_cancelled = retry_cancelled
+        self._job: RemoteJob | None = None
+        self._killed = False
+
+    # What a family writes.
+
+    def prepare(self, context: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
+        """Reject bad input, and return notes for :meth:`find`. They are saved before :meth:`submit` runs."""
+        return {}
+
+    def submit(self, context: Mapping[str, Any], attempt: Attempt) -> RemoteJob:
+        """Start the job, giving the vendor ``attempt.submit_key``."""
+        raise NotImplementedError(f"{type(self).__name__}.submit()")
+
+    def find(self, context: Mapping[str, Any], attempt: Attempt) -> RemoteJob | None:
+        """The job of a submit whose answer was never heard, or ``None`` when there is none."""
+        return None
+
+    def finish(self, context: Mapping[str, Any], job: Any, status: JobStatus) -> Any:
+        """What the task returns when the job has succeeded."""
+        return None
+
+    def failure(self, context: Mapping[str, Any], job: Any, outcome: Outcome) -> JobError:
+        """The error of a job that did not succeed; a family adds the vendor's detail and cleans up."""
+        return self.error_type(outcome)(self.error_message(job, outcome))
+
+    def announce(self, context: Mapping[str, Any], job: Any) -> None:
+        """Show the job to the user, as a link or an XCom, before the first poll."""
+
+    def poller(self, job: Any) -> Poller[Any]:
+        """The poller for a wait inside this worker, for families that have a session open."""
+        own: Poller[Any] = job.poller()
+        return own
+
+    def make_trigger(self, job: RemoteJob, deadline: float | None) -> JobTrigger:
+        """The trigger that waits on; plain JSON only."""
+        return self.trigger_type(
+            job=job.to_dict(),
+            deadline=deadline,
+            poll_interval=self.poll_interval,
+            outage_tolerance=self.outage_tolerance,
+            cancel_confirm_timeout=setting("cancel_confirm_timeout", 60.0),
+            not_before=clock.now() + _SETTLING_TIME,
+            cancel_on_kill=self.cancel_on_kill,
+        )
+
+    # The one life of a task.
+
+    def execute(self, context: Mapping[str, Any]) -> Any:
+        """Submit or re-attach, wait a moment, then defer; returns what :meth:`finish` returns."""
+        memory = self._memory(context)
+        attempt, outcome = self._resume(context, memory)
+        if attempt.job is None:
+            attempt = self._submit(context, memory, attempt)
+            outcome = self._glance(attempt)
+        job = self._job_of(attempt)
+        if outcome is None:
+            if self.deferrable:
+                self._defer(job, attempt.deadline)
+            outcome = cast("Outcome", self._wait(job, attempt.deadline, None))
+        return self.settle(context, job, outcome)
+
+    def execute_complete(self, context: Mapping[str, Any], event: Mapping[str, Any]) -> Any:
+        """Settle what the trigger reported."""
+        job = self.trigger_type.job_type.from_dict(event["job"])
+        return self.settle(context, job, Outcome.from_dict(event["outcome"]))
+
+    def settle(self, context: Mapping[str, Any], job: Any, outcome: Outcome) -> Any:
+        """The one end of every path: the result, or the error of the job."""
+        if outcome.status.phase is Phase.SUCCEEDED:
+            result = self.finish(context, job, outcome.status)
+            self._job = None
+            return result
+        self._job = None
+        error = self.failure(context, job, outcome)
+        if outcome.status.phase is not Phase.LOST:  # what may still run is looked for, not replaced
+            memory = self._memory(context)
+            last = memory.last()
+            if last is not None:
+                memory.save(last, ended=True)
+        if isinstance(error, JobCancelled) and not self.retry_cancelled:
+            raise AirflowFailException(str(error)) from error
+        raise error
+
+    def on_kill(self) -> None:
+        """End the job when a user, or the task's timeout, ends the task in the worker."""
+        self._killed = True
+        job = self._job
+        if job is None or not self.cancel_on_kill:
+            return
+        # A thread, because this runs as a signal handler, maybe inside a running event loop.
+        status: list[JobStatus] = []
+        killer = threading.Thread(target=lambda: status.append(asyncio.run(self._end(job))), daemon=True)
+        killer.start()
+        killer.join(_KILL_BUDGET + 5)
+        self.log.info("Task ended: %s is %s", job.name, status[0] if status else "not known to have ended")
+
+    # Words for what went wrong.
+
+    @staticmethod
+    def error_type(outcome: Outcome) -> type[JobError]:
+        """The branch of the error tree that an outcome belongs to."""
+        if outcome.timed_out:
+            return JobTimedOut
+        by_phase = {Phase.CANCELLED: JobCancelled, Phase.LOST: JobLost}
+        return by_phase.get(outcome.status.phase, JobFailed)
+
+    def error_message(self, job: RemoteJob, outcome: Outcome) -> str:
+        """What happened, to which job, what is known of it now, and what to do."""
+        status = outcome.status
+        said = ": ".join(part for part in (status.code, status.message) if part)
+        state = status.raw or status.phase.value
+        where = f" See {status.url}" if status.url else ""
+        if outcome.timed_out:
+            ended = "it was cancelled" if status.phase is not Phase.LOST else "its end is NOT confirmed"
+            what = f"{job.name} did not end before the task's execution_timeout; {ended} ({said or state})."
+        elif status.phase is Phase.CANCELLED:
+            what = f"{job.name} was cancelled outside Airflow ({said or state})."
+        elif status.phase is Phase.LOST:
+            what = f"{said or state} A retry looks for {job.name} again; clear the task to start a new one."
+        else:
+            what = f"{job.name} failed ({said or state})."
+        return what + where
+
+    # Steps.
+
+    def _memory(self, context: Mapping[str, Any]) -> Memory:
+        return Memory(_compat.task_state_store(context), TaskIdentity.of(context["ti"]))
+
+    def _deadline(self) -> float | None:
+        timeout: timedelta | None = self.execution_timeout
+        return None if timeout is None else clock.now() + timeout.total_seconds()
+
+    def _resume(self, context: Mapping[str, Any], memory: Memory) -> tuple[Attempt, Outcome | None]:
+        """The attempt to go on with: one without a job is to be submitted; an outcome, if known already."""
+        last = memory.last()
+        if last is not None and last.generation != memory.identity.generation:
+            self._end_superseded(context, last)
+            last = None
+        if last is None and (memory.lasting or context["ti"].try_number == 1):
+            return memory.first(self._deadline()), None
+        attempt = last or memory.first(self._deadline())
+        while not attempt.ended:
+            attempt = self._find_again(context, memory, attempt)
+            outcome = self._glance(attempt) if attempt.job else None
+            if attempt.job is None or outcome is None:
+                return attempt, None
+            if outcome.status.phase in (Phase.SUCCEEDED, Phase.LOST):
+                return attempt, outcome
+            if memory.lasting:
+                break
+            attempt = memory.next(attempt, self._deadline())
+        return memory.next(attempt, self._deadline()), None
+
+    def _find_again(self, context: Mapping[str, Any], memory: Memory, attempt: Attempt) -> Attempt:
+        """The attempt with its job, if an earlier try got as far as to start one."""
+        if attempt.job is None:
+            found = self.find(context, attempt)
+            if found is None:  # it was never submitted, so its time has not begun
+                return replace(attempt, deadline=self._deadline())
+            attempt = memory.save(attempt, job=found.to_dict())
+        job = self._job_of(attempt)
+        self.log.info("Re-attaching to %s of an earlier try", job.name)
+        self.announce(context, job)
+        return attempt
+
+    def _glance(self, attempt: Attempt) -> Outcome | None:
+        """The outcome, if it comes within the time a worker waits."""
+        return self._wait(self._job_of(attempt), attempt.deadline, self.quick_wait)
+
+    def _submit(self, context: Mapping[str, Any], memory: Memory, attempt: Attempt) -> Attempt:
+        attempt = replace(attempt, notes=self.prepare(context, attempt))
+        attempt = memory.save(attempt)
+        job = self.submit(context, attempt)
+        self._job = job
+        attempt = memory.save(attempt, job=job.to_dict())
+        if self._killed:
+            self.on_kill()
+            raise JobCancelled(f"The task was ended while {job.name} was being submitted.")
+        self.announce(context, job)
+        return attempt
+
+    def _job_of(self, attempt: Attempt) -> RemoteJob:
+        job = self.trigger_type.job_type.from_dict(attempt.job or {})
+        self._job = job
+        return job
+
+    def _wait(self, job: RemoteJob, deadline: float | None, at_most: float | None) -> Outcome | None:
+        """Watch in this worker; ``None`` when ``at_most`` seconds have passed first."""
+        interval = self.poll_interval if at_most is None else _QUICK_INTERVAL
+
+        async def wait() -> Outcome | None:
+            async with Hub(self.poller, _IN_WORKER) as hub:
+                watching = watch(
+                    job,
+                    hub=hub,
+                    deadline=deadline,
+                    outage_tolerance=self.outage_tolerance,
+                    poll_interval=interval,
+                    cancel_confirm_timeout=setting("cancel_confirm_timeout", 60.0),
+                    log=cast("logging.Logger", self.log),
+                )
+                try:
+                    return await asyncio.wait_for(watching, at_most)
+                except asyncio.TimeoutError:
+                    return None
+
+        return self._run(wait)
+
+    def _defer(self, job: RemoteJob, deadline: float | None) -> NoReturn:
+        self._job = None  # from here on the trigger owns it
+        self.defer(trigger=self.make_trigger(job, deadline), method_name="execute_complete")
+
+    def _end_superseded(self, context: Mapping[str, Any], attempt: Attempt) -> None:
+        """The task was cleared: the job of the generation before must not run beside the new one."""
+        if attempt.ended:
+            return
+        job = self._job_of(attempt) if attempt.job else self.find(context, attempt)
+        if job is None:
+            return
+        if (outcome := self._wait(job, attempt.deadline, self.quick_wait)) is not None:
+            status = outcome.status
+        else:
+            status = self._run(lambda: self._end(job, setting("cancel_confirm_timeout", 60.0)))
+        self.log.info("The task was cleared: %s of the earlier run is %s", job.name, status.phase.value)
+        if status.phase is Phase.LOST:
+            self.log.warning("%s", status.message)
+
+    async def _end(self, job: RemoteJob, timeout: float = _KILL_BUDGET) -> JobStatus:
+        async with Hub(self.poller, _IN_WORKER) as hub:
+            return await cancel_and_confirm(job, hub=hub, timeout=timeout)
+
+    @staticmethod
+    def _run(call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        return asyncio.run(call())

@@ -1,0 +1,97 @@
+"""The waiting half of an operator: lives in the triggerer, yields one event, and returns."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, cast
+
+from astronomer.deferral import _compat, clock
+from astronomer.deferral._compat import BaseTrigger, TriggerEvent
+from astronomer.deferral.job import JobStatus, Outcome, Phase, RemoteJob
+from astronomer.deferral.watch import cancel_and_confirm, watch
+
+__all__ = ["JobTrigger"]
+
+_KILL_BUDGET = 25.0  # Airflow gives on_kill 30 s by default
+
+
+@dataclass(eq=False, repr=False)
+class JobTrigger(BaseTrigger):
+    """Wait for one remote job and yield its outcome, once. A family names its ``job_type``, nothing more.
+
+    The arguments are plain JSON, because Airflow stores them, restarts the trigger from them, and does not
+    deserialise classes it does not know. What they say is absolute, so a restart renews nothing.
+
+    :param job: the fields of the remote job.
+    :param deadline: epoch seconds at which the job is cancelled, or ``None``.
+    :param poll_interval: seconds between two polls.
+    :param outage_tolerance: seconds of silence after which the job counts as lost.
+    :param cancel_confirm_timeout: seconds to wait for the confirmation of a cancel at the deadline.
+    :param not_before: epoch seconds before which no event is yielded. Airflow 3.3 may take a worker's exit that
+        is reported late for the end of a task whose event came at once (apache/airflow#72716).
+    :param cancel_on_kill: whether a user who ends the task also ends the job.
+    """
+
+    job: dict[str, Any]
+    deadline: float | None = None
+    poll_interval: float = 5.0
+    outage_tolerance: float = 3600.0
+    cancel_confirm_timeout: float = 60.0
+    not_before: float = 0.0
+    cancel_on_kill: bool = True
+
+    job_type: ClassVar[type[RemoteJob]]
+
+    def __post_init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class path and the fields, derived and never listed."""
+        path = f"{type(self).__module__}.{type(self).__qualname__}"
+        return path, {field.name: getattr(self, field.name) for field in fields(self)}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield ``{"job": …, "outcome": …}`` when the job has ended, timed out or been lost."""
+        try:
+            outcome = await self.wait()
+        except Exception as error:  # a defect must not leave the task without an event
+            self.log.exception("Waiting for %s failed", self.job)
+            message = f"the wait failed: {type(error).__name__}: {error}. The job may still be running."
+            outcome = Outcome(JobStatus(Phase.LOST, message=message))
+        await asyncio.sleep(max(0.0, self.not_before - clock.now()))
+        yield TriggerEvent({"job": self.job, "outcome": outcome.to_dict()})  # type: ignore[no-untyped-call]
+
+    async def wait(self) -> Outcome:
+        """Watch the job to its end."""
+        return await watch(
+            self.remote_job,
+            deadline=self.deadline,
+            outage_tolerance=self.outage_tolerance,
+            poll_interval=self.poll_interval,
+            cancel_confirm_timeout=self.cancel_confirm_timeout,
+            log=cast("logging.Logger", self.log),
+        )
+
+    @property
+    def remote_job(self) -> RemoteJob:
+        """The job that the arguments name."""
+        return self.job_type.from_dict(self.job)
+
+    async def on_kill(self) -> None:
+        """End the job because a user ended the task; leave it alone when the trigger only moved."""
+        if not self.cancel_on_kill:
+            return
+        job = self.remote_job
+        deferred = await _compat.still_deferred(self.task_instance)
+        if deferred is None or deferred:
+            self.log.warning(
+                "%s goes on: the task is %s",
+                job.name,
+                "still deferred" if deferred else "in an unknown state",
+            )
+            return
+        status = await cancel_and_confirm(job, timeout=_KILL_BUDGET)
+        self.log.info("Task ended by a user: %s is %s %s", job.name, status.phase.value, status.message or "")

@@ -1,0 +1,149 @@
+"""From many status polls to one outcome, with a deadline and with patience."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from astronomer.deferral import clock
+from astronomer.deferral.errors import Transient
+from astronomer.deferral.hub import Hub, Subscription
+from astronomer.deferral.job import JobStatus, Outcome, Phase, RemoteJob
+
+__all__ = ["cancel_and_confirm", "watch"]
+
+_OUTAGE_WORTH_A_LINE = 60.0
+
+
+async def watch(
+    job: RemoteJob,
+    *,
+    hub: Hub | None = None,
+    deadline: float | None = None,
+    outage_tolerance: float = 3600.0,
+    poll_interval: float = 5.0,
+    cancel_confirm_timeout: float = 60.0,
+    log: logging.Logger | None = None,
+) -> Outcome:
+    """Wait for the job to end; the one outcome, whatever the weather. The same in worker and triggerer.
+
+    :param deadline: epoch seconds. When it passes, the job is cancelled and the outcome is ``timed_out``,
+        unless the job has succeeded in that moment.
+    :param outage_tolerance: seconds that the remote side may be out of reach before the job counts as lost.
+    :param poll_interval: seconds between two polls of the connection.
+    :param cancel_confirm_timeout: seconds to wait for the confirmation of a cancel.
+    :param log: gets one line per change of state.
+    """
+    hub = hub or Hub.current()
+    reporter = _Reporter(job, log or logging.getLogger(__name__))
+    async with hub.subscribe(job, poll_interval) as seen:
+        while True:
+            reporter.see(seen)
+            if seen.status is not None and seen.status.done:
+                return Outcome(seen.status)
+            if seen.refused is not None:
+                return _lost(f"cannot log in to ask about {job.name}: {seen.refused}")
+            if deadline is not None and clock.now() >= deadline:
+                return await _time_out(job, hub, cancel_confirm_timeout)
+            patience = _patience_left(seen, outage_tolerance)
+            if patience is not None and patience <= 0:
+                return _lost(f"no answer about {job.name} for {outage_tolerance:g} s: {seen.trouble}")
+            await seen.changed(_shortest(patience, deadline, reporter.pause(seen)))
+
+
+async def cancel_and_confirm(job: RemoteJob, *, hub: Hub | None = None, timeout: float = 60.0) -> JobStatus:
+    """End the job and see it end; keeps asking through bad weather until ``timeout`` seconds have passed.
+
+    :returns: the last status: terminal, or ``LOST`` with a message when the end was not confirmed.
+    """
+    hub = hub or Hub.current()
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + timeout
+    asking = asyncio.ensure_future(_ask_to_cancel(job, hub))
+    try:
+        async with hub.subscribe(job, interval=1.0) as seen:
+            while loop.time() < give_up:
+                if seen.status is not None and seen.status.done:
+                    return seen.status
+                await seen.changed(give_up - loop.time())
+            accepted = asking.done()
+            what = "was asked to stop but has not confirmed it" if accepted else "could not be asked to stop"
+            return _lost(f"{job.name} {what} within {timeout:g} s").status
+    finally:
+        asking.cancel()
+        with suppress(asyncio.CancelledError):
+            await asking
+
+
+async def _ask_to_cancel(job: RemoteJob, hub: Hub) -> None:
+    pause = 1.0
+    while True:
+        try:
+            return await hub.cancel(job)
+        except (Transient, asyncio.TimeoutError) as trouble:
+            pause = max(pause, getattr(trouble, "retry_after", None) or 0.0)
+        except Exception:
+            logging.getLogger(__name__).exception("Asking %s to stop failed; asking again", job.name)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 15.0)
+
+
+async def _time_out(job: RemoteJob, hub: Hub, confirm: float) -> Outcome:
+    status = await cancel_and_confirm(job, hub=hub, timeout=confirm)
+    return Outcome(status, timed_out=status.phase is not Phase.SUCCEEDED)
+
+
+def _lost(message: str) -> Outcome:
+    return Outcome(JobStatus(Phase.LOST, message=f"{message}. It may still be running."))
+
+
+def _patience_left(seen: Subscription, tolerance: float) -> float | None:
+    if seen.trouble_since is None:
+        return None
+    return seen.trouble_since + tolerance - asyncio.get_running_loop().time()
+
+
+def _shortest(patience: float | None, deadline: float | None, pause: float | None) -> float | None:
+    until = None if deadline is None else deadline - clock.now()
+    return min((max(0.0, one) for one in (patience, until, pause) if one is not None), default=None)
+
+
+class _Reporter:
+    """One line when the state changes or an outage lasts; none per poll."""
+
+    def __init__(self, job: RemoteJob, log: logging.Logger) -> None:
+        self._job = job
+        self._log = log
+        self._status: JobStatus | None = None
+        self._outage_told = False
+
+    def see(self, seen: Subscription) -> None:
+        status = seen.status
+        if status is not None and (self._status is None or self._key(status) != self._key(self._status)):
+            self._status = status
+            self._log.info(
+                "%s is %s (%s)", self._job.name, status.phase.value, status.raw or "no word from it"
+            )
+        if seen.trouble is None:
+            if self._outage_told:
+                self._outage_told = False
+                self._log.info("%s can be asked again", self._job.name)
+        elif not self._outage_told and self._outage_age(seen) >= _OUTAGE_WORTH_A_LINE:
+            self._outage_told = True
+            self._log.warning("%s cannot be asked, waiting on: %s", self._job.name, seen.trouble)
+
+    def pause(self, seen: Subscription) -> float | None:
+        """Seconds until an outage has to be told."""
+        if seen.trouble is None or self._outage_told:
+            return None
+        return _OUTAGE_WORTH_A_LINE - self._outage_age(seen)
+
+    @staticmethod
+    def _key(status: JobStatus) -> tuple[Phase, str]:
+        return status.phase, status.raw
+
+    @staticmethod
+    def _outage_age(seen: Subscription) -> float:
+        since = seen.trouble_since
+        return 0.0 if since is None else asyncio.get_running_loop().time() - since
