@@ -1,0 +1,119 @@
+"""``python -m astronomer.lab up``: the stand-ins, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import signal
+import sys
+import tempfile
+import threading
+import time
+import types
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+from astronomer.lab.request_log import Entry
+from astronomer.lab.server import PortInUseError
+from astronomer.lab.snowflake import SnowflakeLab
+
+__all__ = ["STAND_INS", "main"]
+
+
+class StandIn(Protocol):
+    """What every stand-in offers to this command."""
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+
+    def start(self) -> object:
+        """Return once it answers."""
+
+    def stop(self) -> None:
+        """Close it."""
+
+    def connection_env(self) -> dict[str, str]:
+        """Return the variable with its Airflow connection."""
+
+    def client_env(self) -> dict[str, str]:
+        """Return the variables that make clients trust it."""
+
+
+class Start(Protocol):
+    """How a stand-in is made."""
+
+    def __call__(self, *, port: int, directory: Path, on_answer: Callable[[Entry], None] | None) -> StandIn:
+        """Return it, not yet started."""
+
+
+STAND_INS: dict[str, Start] = {
+    "snowflake": SnowflakeLab,
+}
+"""The stand-ins by name. The first takes the port asked for, the next the one above it, and so on."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    options = _parser().parse_args(argv)
+    logging.getLogger("sqlglot").setLevel(logging.ERROR)
+    stop = threading.Event()
+    _on_signals(stop)
+    with ExitStack() as running:
+        directory = options.directory or Path(
+            running.enter_context(tempfile.TemporaryDirectory(prefix="astronomer-lab-"))
+        )
+        for position, (name, start) in enumerate(STAND_INS.items()):
+            port = options.port + position if options.port else 0
+            stand_in = start(port=port, directory=directory, on_answer=None if options.quiet else _show)
+            try:
+                stand_in.start()
+            except PortInUseError as error:
+                print(f"astronomer.lab: {error.strerror}; choose another with --port", file=sys.stderr)
+                return 1
+            running.callback(stand_in.stop)
+            _introduce(name, stand_in)
+        print("# Ctrl-C stops it.", flush=True)
+        stop.wait()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m astronomer.lab", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    up = commands.add_parser("up", help="start the stand-ins and print the Airflow connections to use")
+    up.add_argument("--port", type=int, default=0, help="listen on this port; default any free one")
+    up.add_argument(
+        "--directory", type=Path, help="keep certificates and keys here, so that a restart uses the same"
+    )
+    up.add_argument("--quiet", action="store_true", help="do not log each request")
+    return parser
+
+
+def _on_signals(stop: threading.Event) -> None:
+    def handle(number: int, frame: types.FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+
+
+def _introduce(name: str, stand_in: StandIn) -> None:
+    print(f"# A local {name.capitalize()} at {stand_in.url}. Paste this where Airflow runs:")
+    for variable, value in {**stand_in.connection_env(), **stand_in.client_env()}.items():
+        print(f"export {variable}={shlex.quote(value)}")
+    sys.stdout.flush()
+
+
+def _show(entry: Entry) -> None:
+    clock = time.strftime("%H:%M:%S", time.localtime(entry.at))
+    fault = f"  [{entry.fault}]" if entry.fault else ""
+    line = f"{clock} {entry.method:4} {entry.path} {entry.status or '---'} {entry.seconds * 1000:.0f}ms{fault}"
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
