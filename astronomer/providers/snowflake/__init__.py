@@ -1,0 +1,1 @@
+"""Snowflake: operators, sensors, and what they wait with."""

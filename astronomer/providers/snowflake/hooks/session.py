@@ -1,0 +1,277 @@
+"""One Snowflake session, spoken to through the official connector; the only border to its errors."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
+from snowflake.connector import connect
+from snowflake.connector.errors import DatabaseError, Error, OperationalError, ProgrammingError
+
+from astronomer.deferral import CredentialsRejected, Transient
+from astronomer.deferral._compat import PlainConnection
+
+__all__ = ["ReadHook", "SnowflakeSession", "connection_parameters"]
+
+log = logging.getLogger(__name__)
+
+THREAD_NAME = "astronomer-snowflake"
+_LOGIN_TIMEOUT = 60
+_SOCKET_TIMEOUT = 30
+# The session or its master token has gone: only a new login helps.
+# Source: the connector's network.py (390112 is renewed by the connector itself).
+_SESSION_GONE = frozenset({390103, 390104, 390111, 390113, 390114, 390115, 290401})
+
+
+class _PollerNoise(logging.Filter):
+    """Keeps the connector's tracebacks of failed polls out of the triggerer's log; the engine tells of outages."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.threadName or "").startswith(THREAD_NAME)
+
+
+for _noisy in (
+    "snowflake.connector.network",
+    "snowflake.connector.connection",
+    "snowflake.connector.session_manager",
+):
+    logging.getLogger(_noisy).addFilter(_PollerNoise())
+
+
+class ReadHook(SnowflakeHook):
+    """The stock hook over a connection that was read before, in the event loop."""
+
+    def __init__(self, connection: PlainConnection, **hook_params: Any) -> None:
+        super().__init__(snowflake_conn_id=connection.conn_id, **hook_params)
+        self._read = connection
+
+    def get_connection(self, conn_id: str) -> Any:
+        """The connection given, whatever the id."""
+        return self._read
+
+
+def connection_parameters(hook: SnowflakeHook) -> dict[str, Any]:
+    """What the stock hook would pass to the connector: every way to authenticate is its business."""
+    found: Any = hook._get_conn_params  # a property in older providers
+    return dict(found() if callable(found) else found)
+
+
+class SnowflakeSession:
+    """Submits, asks, cancels and reads over one login. Synchronous; safe to use from a few threads.
+
+    :param hook: gives the connector's parameters.
+    :param autocommit: for the session; ``None`` leaves it to the connection.
+    :param patience: seconds that a request other than a poll is retried by the connector.
+    :ivar parameters: the session parameters of the login, by their names in capitals.
+    """
+
+    def __init__(self, hook: SnowflakeHook, *, autocommit: bool | None = None, patience: int = 60) -> None:
+        self.hook = hook
+        self.parameters: dict[str, Any] = {}
+        self.autocommit = autocommit
+        self._patience = patience
+        self._connection: Any = None
+        self._lock = threading.Lock()
+        self._heard = threading.local()
+
+    # The login.
+
+    def open(self) -> Any:
+        """The connector's connection, logged in once.
+
+        :raises CredentialsRejected: Snowflake refused the login.
+        :raises Transient: Snowflake could not be reached.
+        """
+        with self._lock:
+            if self._connection is None:
+                self._connection = self._log_in()
+            return self._connection
+
+    def _log_in(self) -> Any:
+        parameters = connection_parameters(self.hook)
+        # Without the first, closing the session ends its queries; without the second, an account may abort a
+        # query 300 s after its client has gone.
+        parameters |= {"server_session_keep_alive": True, "client_session_keep_alive": False}
+        parameters["session_parameters"] = {
+            **(parameters.get("session_parameters") or {}),
+            "ABORT_DETACHED_QUERY": False,
+        }
+        self.parameters = {
+            str(name).upper(): value for name, value in parameters["session_parameters"].items()
+        }
+        if self.autocommit is not None:
+            parameters["autocommit"] = self.autocommit
+        timeouts = {
+            "login_timeout": _LOGIN_TIMEOUT,
+            "network_timeout": self._patience,
+            "socket_timeout": _SOCKET_TIMEOUT,
+        }
+        try:
+            return connect(**timeouts | parameters)
+        except OperationalError as error:
+            raise Transient(f"cannot reach Snowflake to log in: {error.raw_msg}") from error
+        except DatabaseError as error:
+            raise CredentialsRejected(
+                f"Snowflake refused the login of connection {self.conn_id!r} "
+                f"(account {parameters.get('account')!r}, user {parameters.get('user')!r}): {error.raw_msg}"
+            ) from error
+
+    def close(self, *, log_out: bool = False) -> None:
+        """Give the sockets back. The server's session lives on with its queries, unless it is logged out."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        with suppress(Exception):  # nothing depends on it: the session expires by itself
+            if log_out:
+                connection.rest.delete_session(retry=False)
+            connection.close(retry=False)
+
+    @property
+    def conn_id(self) -> str:
+        """The id of the Airflow connection."""
+        return str(self.hook.get_conn_id())
+
+    def place(self) -> dict[str, Any]:
+        """Which account, host and user the connection names; needs no login."""
+        parameters = connection_parameters(self.hook)
+        account = ".".join(part for part in (parameters.get("account"), parameters.get("region")) if part)
+        host = parameters.get("host") or f"{account}.snowflakecomputing.com"
+        return {"account": account, "host": host, "user": parameters.get("user")}
+
+    @property
+    def session_id(self) -> int | None:
+        """Snowflake's number for the session."""
+        found = self.open().session_id
+        return None if found is None else int(found)
+
+    # Queries.
+
+    def submit(
+        self, statement: str, parameters: Any, *, request_id: str, options: Mapping[str, Any], many: bool
+    ) -> str:
+        """Start a query without waiting for it; the query id.
+
+        The server answers a repeated ``request_id`` of one session with the query it started before.
+
+        :param options: statement parameters, such as ``QUERY_TAG``.
+        :param many: the text is a block of statements, to be run in order up to the first failure.
+        """
+        with self._translated(), self.open().cursor() as cursor:
+            answer = cursor.execute_async(
+                statement,
+                parameters or None,
+                num_statements=0 if many else None,
+                _statement_params={**options, "requestId": request_id},
+            )
+            return str(answer["queryId"])
+
+    def entry(self, query_id: str) -> dict[str, Any] | None:
+        """What ``/monitoring/queries`` says of a query; ``None`` when it knows none of that id."""
+        found = self._ask(f"/monitoring/queries/{query_id}").get("queries") or []
+        return dict(found[0]) if found else None
+
+    def entries(self, **filters: Any) -> list[dict[str, Any]]:
+        """The list form of the same, as Snowflake's command line uses it (``!queries``); undocumented."""
+        query = "&".join(f"{name}={value}" for name, value in filters.items() if value is not None)
+        return list(self._ask(f"/monitoring/queries?{query}").get("queries") or [])
+
+    def abort(self, query_id: str) -> None:
+        """Ask for the end of a query; harmless when it has ended."""
+        self._ask(f"/queries/{query_id}/abort-request", method="post", tolerant=True)
+
+    def statement_ids(self, query_id: str) -> list[str]:
+        """The ids of the statements in a block, in order; the id itself for a single statement."""
+        answer = self._ask(f"/queries/{query_id}/result", accept="sfsql")
+        ids = str(answer.get("resultIds") or "")
+        return [one for one in ids.split(",") if one] or [query_id]
+
+    def cursor_on(self, query_id: str) -> Any:
+        """A cursor on a finished query, as if it had just run it.
+
+        A new one each time: the connector's cursor keeps state of the result before, and the one that
+        ``get_results_from_sfqid`` prepares has no ``description`` yet.
+
+        :raises snowflake.connector.errors.ProgrammingError: the query failed; with number and SQLSTATE.
+        """
+        with self._translated():
+            return self.open().cursor().query_result(query_id)
+
+    def end_transactions(self, session_id: int | None) -> list[int]:
+        """Roll back what another session of this user has left open; the ids of the transactions."""
+        ended = []
+        with self._translated(), self.open().cursor() as cursor:
+            cursor.execute("SHOW TRANSACTIONS")
+            names = [str(column[0]).lower() for column in cursor.description]
+            rows: Iterable[dict[str, Any]] = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+            for row in rows:
+                if session_id is not None and str(row.get("session")) == str(session_id):
+                    cursor.execute(f"SELECT SYSTEM$ABORT_TRANSACTION({int(row['id'])})")
+                    ended.append(int(row["id"]))
+        return ended
+
+    # One request.
+
+    def _ask(
+        self, path: str, *, method: str = "get", accept: str = "rest", tolerant: bool = False
+    ) -> dict[str, Any]:
+        """One request, not repeated by the connector; after a lost session, once more over a new login."""
+        for again in (False, True):
+            connection = self.open()
+            try:
+                answer = self._request(connection, path, method, accept)
+            except Error as error:
+                if error.errno not in _SESSION_GONE:
+                    raise
+                code, message = int(error.errno), str(error.msg)
+            else:
+                code, message = int(answer.get("code") or 0), str(answer.get("message"))
+                if answer.get("success") or (tolerant and code not in _SESSION_GONE):
+                    return answer.get("data") or {}
+            if again or code not in _SESSION_GONE:
+                raise Transient(f"{method.upper()} {path.partition('?')[0]}: {code:06d} {message}")
+            self._drop(connection)
+        raise AssertionError("unreachable")
+
+    def _request(self, connection: Any, path: str, method: str, accept: str) -> dict[str, Any]:
+        self._heard.retry_after = None
+        with self._translated():
+            self._listen(connection.rest)
+            answer = connection.rest.request(path, method=method, client=accept, timeout=0)
+        return answer if isinstance(answer, dict) else {}
+
+    def _listen(self, rest: Any) -> None:
+        """Note ``Retry-After``, which the connector drops, on the session its next request takes."""
+        use_session = getattr(rest, "use_session", None)
+        if use_session is None:
+            return
+        with use_session(rest.server_url) as session:
+            if self._note not in session.hooks["response"]:
+                session.hooks["response"].append(self._note)
+
+    def _note(self, response: Any, *_: Any, **__: Any) -> None:
+        with suppress(TypeError, ValueError):
+            self._heard.retry_after = float(response.headers.get("Retry-After"))
+
+    def _drop(self, connection: Any) -> None:
+        """Forget a login that the server has forgotten, unless another thread has done so already."""
+        with self._lock:
+            if self._connection is connection:
+                self._connection = None
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Weather as :class:`Transient`; what Snowflake says about a query stays the connector's own error."""
+        try:
+            yield
+        except ProgrammingError:
+            raise
+        except Error as error:
+            if error.errno in _SESSION_GONE:
+                raise
+            retry_after = getattr(self._heard, "retry_after", None)
+            raise Transient(f"{type(error).__name__}: {error.raw_msg}", retry_after=retry_after) from error

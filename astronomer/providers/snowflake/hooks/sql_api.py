@@ -1,0 +1,175 @@
+"""Snowflake's SQL API, spoken asynchronously over one HTTP session and one token.
+
+Source of the protocol: docs.snowflake.com/en/developer-guide/sql-api/reference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import aiohttp
+
+try:  # provider 6.20 moved it
+    from airflow.providers.snowflake.hooks.sql_api import SnowflakeSqlApiHook
+except ImportError:  # pragma: no cover
+    from airflow.providers.snowflake.hooks.snowflake_sql_api import (  # type: ignore[import-not-found,no-redef,unused-ignore]
+        SnowflakeSqlApiHook,
+    )
+
+from astronomer.deferral import ClientThreads, CredentialsRejected, Transient
+from astronomer.deferral._compat import PlainConnection
+from astronomer.providers.snowflake.hooks.session import THREAD_NAME, connection_parameters
+
+__all__ = ["ReadSqlApiHook", "SqlApiClient", "StatementRejected"]
+
+T = TypeVar("T")
+
+_TIMEOUT = aiohttp.ClientTimeout(total=60, connect=20)
+_ANSWERED = frozenset({200, 202, 404, 408, 422})
+_REFUSED = frozenset({401, 403})
+
+
+class ReadSqlApiHook(SnowflakeSqlApiHook):  # type: ignore[misc,unused-ignore]
+    """The stock hook over a connection that was read before, in the event loop."""
+
+    def __init__(self, connection: PlainConnection, **hook_params: Any) -> None:
+        super().__init__(snowflake_conn_id=connection.conn_id, **hook_params)
+        self._read = connection
+
+    def get_connection(self, conn_id: str) -> Any:
+        """The connection given, whatever the id."""
+        return self._read
+
+
+class SqlApiClient:
+    """Submits, asks, cancels and reads statements. The stock hook signs the requests; nothing else of it runs.
+
+    :param hook: makes the authentication headers, for a key pair, OAuth or a programmatic access token.
+    """
+
+    def __init__(self, hook: SnowflakeSqlApiHook) -> None:
+        self.hook = hook
+        self._threads = ClientThreads(THREAD_NAME, size=1)
+        self._http: aiohttp.ClientSession | None = None
+        self._parameters: dict[str, Any] = {}
+        self._base = ""
+        self._opening = asyncio.Lock()
+
+    async def submit(self, body: Mapping[str, Any], request_id: str) -> list[str]:
+        """Start statements; their handles. The same ``request_id`` never starts them twice.
+
+        :raises StatementRejected: the API refused the request as such.
+        """
+        query = {"requestId": request_id, "async": "true", "retry": "true"}
+        status, answer = await self._request("POST", "", query, json=dict(body))
+        if status not in (200, 202):
+            raise StatementRejected(status, answer)
+        return [str(one) for one in answer.get("statementHandles") or [answer["statementHandle"]]]
+
+    async def look(self, handle: str) -> tuple[int, dict[str, Any]]:
+        """The HTTP status and body of a statement: 202 runs, 200 succeeded, 422 failed, 408 timed out."""
+        return await self._request("GET", f"/{handle}", {})
+
+    async def cancel(self, handle: str) -> None:
+        """Ask for the end of a statement; harmless when it has ended."""
+        await self._request("POST", f"/{handle}/cancel", {})
+
+    async def children(self, handle: str) -> list[str]:
+        """The handles of the statements that were submitted under one; itself for a single one."""
+        _, answer = await self.look(handle)
+        return [str(one) for one in answer.get("statementHandles") or [handle]]
+
+    async def rows(self, handle: str) -> list[dict[str, Any]]:
+        """All rows of a succeeded statement, partition by partition, as dictionaries of strings."""
+        _, answer = await self.look(handle)
+        meta = answer.get("resultSetMetaData") or {}
+        names = [str(column["name"]) for column in meta.get("rowType") or []]
+        data = list(answer.get("data") or [])
+        for partition in range(1, len(meta.get("partitionInfo") or [])):
+            _, more = await self._request("GET", f"/{handle}", {"partition": str(partition)})
+            data.extend(more.get("data") or [])
+        return [dict(zip(names, row, strict=False)) for row in data]
+
+    async def parameters(self) -> dict[str, Any]:
+        """The connection's parameters, as the stock hook reads them."""
+        await self._open()
+        return self._parameters
+
+    async def close(self) -> None:
+        """Give the sockets back."""
+        if self._http is not None:
+            await self._http.close()
+        self._threads.close()
+
+    async def _request(
+        self, method: str, path: str, query: Mapping[str, str], **content: Any
+    ) -> tuple[int, dict[str, Any]]:
+        """One request; after a refusal, once more with a token signed anew."""
+        http = await self._open()
+        for again in (False, True):
+            headers = await self._call(self.hook.get_headers)
+            try:
+                async with http.request(
+                    method, self._base + path, params=dict(query), headers=headers, **content
+                ) as response:
+                    status, retry_after = response.status, _seconds(response.headers.get("Retry-After"))
+                    answer = await response.json(content_type=None) if status in _ANSWERED else {}
+                    words = "" if status in _ANSWERED else (await response.text())[:300]
+            except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
+                raise Transient(f"{method} {path or '/'}: {type(error).__name__}: {error}") from error
+            if status in _ANSWERED:
+                return status, answer if isinstance(answer, dict) else {}
+            if status in _REFUSED and not again:
+                self.hook._rest_token_provider = None
+                continue
+            message = f"{method} {path or '/'}: HTTP {status} {words}"
+            if status in _REFUSED:
+                raise CredentialsRejected(message)
+            if status == 400:
+                raise StatementRejected(status, {"message": words})
+            raise Transient(message, retry_after=retry_after)
+        raise AssertionError("unreachable")
+
+    async def _open(self) -> aiohttp.ClientSession:
+        async with self._opening:
+            if self._http is None:
+                self._parameters = await self._call(lambda: connection_parameters(self.hook))
+                self._base = await self._call(self._address)
+                context = await self._call(ssl.create_default_context)
+                connector = aiohttp.TCPConnector(ssl=context, limit=16)
+                self._http = aiohttp.ClientSession(
+                    timeout=_TIMEOUT,
+                    connector=connector,
+                    trust_env=True,
+                    headers={"User-Agent": "snowflakeSQLAPI/1.0"},
+                )
+            return self._http
+
+    def _address(self) -> str:
+        """The connection's ``host`` and ``port``, which the stock hook does not look at, or the account's own."""
+        host, port = self._parameters.get("host"), self._parameters.get("port")
+        if host:
+            return f"https://{host}{f':{port}' if port else ''}/api/v2/statements"
+        return f"{self.hook.account_identifier}.snowflakecomputing.com/api/v2/statements"
+
+    async def _call(self, call: Callable[[], T]) -> T:
+        return await self._threads.run(call)
+
+
+class StatementRejected(Exception):
+    """The SQL API refused a request as such: a bad body, or a name that is not allowed in it."""
+
+    def __init__(self, status: int, answer: Mapping[str, Any]) -> None:
+        super().__init__(
+            f"HTTP {status}: {answer.get('code') or ''} {answer.get('message') or answer}".strip()
+        )
+
+
+def _seconds(value: str | None) -> float | None:
+    try:
+        return float(value) if value is not None else None
+    except ValueError:
+        return None

@@ -1,0 +1,277 @@
+"""Run SQL on Snowflake and wait for it without a worker."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from airflow.providers.common.sql.hooks.handlers import fetch_all_handler, fetch_one_handler
+from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
+from snowflake import connector
+
+from astronomer.deferral import (
+    Attempt,
+    JobError,
+    JobOperator,
+    JobStatus,
+    Outcome,
+    Poller,
+    TaskIdentity,
+    Transient,
+)
+from astronomer.providers.snowflake import reading, statements
+from astronomer.providers.snowflake.arguments import merge_hook_params, reject_empty
+from astronomer.providers.snowflake.hooks.session import SnowflakeSession
+from astronomer.providers.snowflake.jobs.query import SnowflakePoller, SnowflakeQuery
+from astronomer.providers.snowflake.links import SnowsightQueryLink
+from astronomer.providers.snowflake.triggers.snowflake_trigger import SnowflakeTrigger
+
+__all__ = ["SnowflakeOperator", "SnowflakeOperatorAsync"]
+
+_JSON_HANDLERS = (fetch_all_handler, fetch_one_handler)
+
+
+class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
+    """Run SQL on Snowflake once, wait for it in the triggerer, and return what the stock operator returns.
+
+    Everything that ``SQLExecuteQueryOperator`` and ``SnowflakeHook`` take keeps its meaning. Several statements run
+    in order as one block, in one session, up to the first failure; with ``autocommit=False`` they are committed
+    together or not at all. PUT and GET need this machine's files, so a text with one of them runs in the worker, as
+    the stock operator runs it; the same goes for server-side (``qmark``) parameters of several statements.
+
+    :param sql: a string, a list, or the name of a ``.sql`` file (templated).
+    :param snowflake_conn_id: the Airflow connection. ``conn_id`` is accepted too.
+    :param warehouse: instead of the connection's; likewise ``database``, ``role``, ``schema``, ``authenticator``
+        and ``session_parameters``.
+    :param kwargs: what the stock operator and :class:`~astronomer.deferral.JobOperator` take.
+
+    :raises JobFailed: Snowflake reports a failure; the message has its words, number, SQLSTATE, query id and link.
+    :raises JobTimedOut: ``execution_timeout`` passed, and the query was cancelled.
+    :raises JobCancelled: somebody cancelled the query outside Airflow.
+    :raises JobLost: Snowflake could not be asked for ``outage_tolerance``, or knows no such query.
+    """
+
+    trigger_type = SnowflakeTrigger
+    conn_id_field = "snowflake_conn_id"
+    template_fields: Sequence[str] = (*SQLExecuteQueryOperator.template_fields, "snowflake_conn_id")
+    operator_extra_links = (SnowsightQueryLink(),)
+    ui_color = "#e2f1fb"
+
+    def __init__(
+        self,
+        *,
+        sql: str | list[str],
+        snowflake_conn_id: str = "snowflake_default",
+        conn_id: str | None = None,
+        warehouse: str | None = None,
+        database: str | None = None,
+        role: str | None = None,
+        schema: str | None = None,
+        authenticator: str | None = None,
+        session_parameters: dict[str, Any] | None = None,
+        hook_params: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        merged = merge_hook_params(
+            hook_params,
+            warehouse=warehouse,
+            database=database,
+            role=role,
+            schema=schema,
+            authenticator=authenticator,
+            session_parameters=session_parameters,
+        )
+        super().__init__(sql=sql, conn_id=conn_id or snowflake_conn_id, hook_params=merged, **kwargs)
+        self.snowflake_conn_id = conn_id or snowflake_conn_id
+        self._session: SnowflakeSession | None = None
+        reject_empty(sql)
+
+    def execute(self, context: Mapping[str, Any]) -> Any:
+        """Run the SQL; returns the rows as the stock operator does."""
+        if self._needs_worker():
+            self.log.info("Running in the worker: PUT, GET or server-side parameters of several statements")
+            return SQLExecuteQueryOperator.execute(self, context)  # type: ignore[no-untyped-call]
+        try:
+            return super().execute(context)
+        finally:
+            self._close(log_out=False)
+
+    def execute_complete(self, context: Mapping[str, Any], event: Mapping[str, Any]) -> Any:
+        """Read the results, or the error, that the trigger reported the end of."""
+        try:
+            return super().execute_complete(context, event)
+        finally:
+            self._close(log_out=True)
+
+    # What the engine asks of a family.
+
+    def prepare(self, context: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
+        """Split the SQL and log in; notes the session, in which :meth:`find` looks for a query."""
+        self._statements()
+        session = self._open()
+        return {"session_id": session.session_id, "since": time.time()}
+
+    def submit(self, context: Mapping[str, Any], attempt: Attempt) -> SnowflakeQuery:
+        """Start the query or block; a lost answer is asked for again under the same request id."""
+        session, found, block = self._open(), self._statements(), self._is_block()
+        text, parameters = self._text(session, found, block)
+        request_id = str(uuid.UUID(hashlib.sha256(attempt.submit_key.encode()).hexdigest()[:32], version=4))
+        options = self._options(context, attempt, session)
+        self.log.info("Executing: %s", self.sql)
+        submitted_at = time.time()
+        query_id = self._insist(
+            lambda: session.submit(text, parameters, request_id=request_id, options=options, many=block)
+        )
+        job = self._query(session, query_id, block=block, statements=len(found), submitted_at=submitted_at)
+        self.log.info("%s started: %s", job.name, job.url)
+        return job
+
+    def find(self, context: Mapping[str, Any], attempt: Attempt) -> SnowflakeQuery | None:
+        """The query of a submit whose answer was never heard: by its session, else by its tag."""
+        session, since = self._open(), float(attempt.notes.get("since") or 0.0)
+        query_id = self._insist(lambda: reading.find_query(session, attempt))
+        if query_id is None:
+            return None
+        statements, block = len(self._statements()), self._is_block()
+        job = self._query(session, query_id, block=block, statements=statements, submitted_at=since)
+        return replace(job, session_id=attempt.notes.get("session_id"))
+
+    def announce(self, context: Mapping[str, Any], job: SnowflakeQuery) -> None:
+        """Push the Snowsight link, so that it is there while the query runs."""
+        context["ti"].xcom_push(key=SnowsightQueryLink.xcom_key, value=job.url)
+
+    def poller(self, job: SnowflakeQuery) -> Poller[SnowflakeQuery]:
+        """Polls over the session this worker has open."""
+        return SnowflakePoller(job, self._session_or_new())
+
+    def finish(self, context: Mapping[str, Any], job: SnowflakeQuery, status: JobStatus) -> Any:
+        """The results, by the same rules as the stock hook and operator."""
+        wanted = self._should_run_output_processing() or self.requires_result_fetch
+        hook = self.get_db_hook()
+        session = self._session_or_new()
+        handler = self.handler if wanted else None
+        output = reading.read(self, hook, session, job, handler)
+        if not self._should_run_output_processing():
+            return None
+        result = reading.process(self, hook, output)
+        if self.handler not in _JSON_HANDLERS:
+            reading.check_serialisable(result, job)
+        return result
+
+    def failure(self, context: Mapping[str, Any], job: SnowflakeQuery, outcome: Outcome) -> JobError:
+        """The error with Snowflake's own words; the query ids are left for lineage."""
+        return reading.failure(self, self._session_or_new(), job, outcome)
+
+    # Parts.
+
+    def _statements(self) -> list[str]:
+        return statements.split(self.sql, self.split_statements is not False)
+
+    def _needs_worker(self) -> bool:
+        found = self._statements()
+        server_side = bool(self.parameters) and connector.paramstyle in ("qmark", "numeric")
+        return any(map(statements.is_file_transfer, found)) or (server_side and len(found) > 1)
+
+    def _commits_itself(self) -> bool:
+        """Whether Snowflake commits each statement, by the stock hook's rule."""
+        hook = self.get_db_hook()
+        by_session = getattr(hook, "_has_autocommit_session_parameter", lambda: False)
+        return bool(self.autocommit or by_session())
+
+    def _in_transaction(self) -> bool:
+        return not self._commits_itself() and statements.needs_transaction(statements.split(self.sql, True))
+
+    def _is_block(self) -> bool:
+        unsplit = isinstance(self.sql, str) and self.split_statements is False
+        return unsplit or len(self._statements()) > 1 or self._in_transaction()
+
+    def _text(self, session: SnowflakeSession, found: Sequence[str], block: bool) -> tuple[str, Any]:
+        """What is sent: one statement with its parameters, or a block with them in place."""
+        if not block:
+            return found[0], self.parameters
+        connection = session.open()
+        with connection.cursor() as cursor:
+            bound = [statements.bind(connection, cursor, one, self.parameters) for one in found]
+        if self._in_transaction():
+            bound.append("COMMIT")
+        return ";\n".join(f"{one}\n" if "--" in one or "//" in one else one for one in bound), None
+
+    def _options(
+        self, context: Mapping[str, Any], attempt: Attempt, session: SnowflakeSession
+    ) -> dict[str, Any]:
+        """Statement parameters: a tag, unless the user has one, and the server's own limit."""
+        options: dict[str, Any] = {}
+        if not session.parameters.get("QUERY_TAG"):
+            identity = TaskIdentity.of(context["ti"])
+            options["QUERY_TAG"] = json.dumps(
+                {
+                    "airflow_dag_id": identity.dag_id,
+                    "airflow_task_id": identity.task_id,
+                    "airflow_run_id": identity.run_id,
+                    "airflow_map_index": identity.map_index,
+                    "submit_key": attempt.submit_key,
+                }
+            )[:2000]
+        if attempt.deadline is not None:
+            limit = max(1, math.ceil(attempt.deadline - time.time()))
+            own = int(session.parameters.get("STATEMENT_TIMEOUT_IN_SECONDS") or limit)
+            options["STATEMENT_TIMEOUT_IN_SECONDS"] = min(limit, own) if own > 0 else limit
+        return options
+
+    def _query(self, session: SnowflakeSession, query_id: str, **known: Any) -> SnowflakeQuery:
+        return SnowflakeQuery(
+            query_id=query_id,
+            conn_id=self.snowflake_conn_id,
+            hook_params=json.loads(json.dumps(self.hook_params)),
+            session_id=session.session_id,
+            **session.place(),
+            **known,
+        )
+
+    def _session_or_new(self, autocommit: bool | None = None) -> SnowflakeSession:
+        """This worker's session, logged in at its first use."""
+        if self._session is None:
+            patience = int(self.outage_tolerance)
+            self._session = SnowflakeSession(self.get_db_hook(), autocommit=autocommit, patience=patience)
+        return self._session
+
+    def _open(self) -> SnowflakeSession:
+        """A session to submit in, logged in; nothing has been started when it fails."""
+        autocommit = None if self._commits_itself() and not self.autocommit else not self._in_transaction()
+        if self._session is not None and self._session.autocommit != autocommit:
+            self._close(log_out=True)
+        session = self._session_or_new(autocommit)
+        try:
+            session.open()
+        except Transient as error:
+            raise JobError(f"{error}. No query was started.") from error
+        return session
+
+    def _insist(self, call: Callable[[], Any]) -> Any:
+        """Repeat a harmless call through bad weather, for as long as an outage is tolerated."""
+        give_up, pause = time.monotonic() + self.outage_tolerance, 1.0
+        while True:
+            try:
+                return call()
+            except Transient as trouble:
+                if time.monotonic() + pause > give_up:
+                    raise JobError(f"Snowflake cannot be asked: {trouble}") from trouble
+                if pause == 1.0:
+                    self.log.warning("Snowflake cannot be asked, trying on: %s", trouble)
+                time.sleep(max(pause, trouble.retry_after or 0.0))
+                pause = min(2 * pause, 60.0)
+
+    def _close(self, *, log_out: bool) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close(log_out=log_out)
+
+
+class SnowflakeOperatorAsync(SnowflakeOperator):
+    """The name that 1.x had for :class:`SnowflakeOperator`."""

@@ -1,0 +1,220 @@
+"""Run statements through Snowflake's SQL API and wait for them without a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from airflow.providers.snowflake.operators.snowflake import SnowflakeSqlApiOperator as StockSqlApiOperator
+
+from astronomer.deferral import (
+    Attempt,
+    JobError,
+    JobFailed,
+    JobOperator,
+    JobStatus,
+    JobTimedOut,
+    Outcome,
+    Transient,
+    clock,
+)
+from astronomer.providers.snowflake import statements
+from astronomer.providers.snowflake.arguments import reject_empty, tolerance_of
+from astronomer.providers.snowflake.hooks.session import connection_parameters
+from astronomer.providers.snowflake.hooks.sql_api import SqlApiClient, StatementRejected
+from astronomer.providers.snowflake.jobs.statements import SnowflakeStatements
+from astronomer.providers.snowflake.links import SnowsightQueryLink
+from astronomer.providers.snowflake.states import STATEMENT_TIMEOUT
+from astronomer.providers.snowflake.triggers.snowflake_trigger import SnowflakeSqlApiTrigger
+
+__all__ = ["SnowflakeSqlApiOperator", "SnowflakeSqlApiOperatorAsync", "StatementFailed"]
+
+
+class StatementFailed(JobFailed, RuntimeError):
+    """A statement failed. The stock operator raises ``RuntimeError``, so this is one too."""
+
+
+class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore[misc,unused-ignore]
+    """Run statements through the SQL API once, and wait for them in the triggerer.
+
+    Takes what the stock operator takes. For a key pair, OAuth or a programmatic access token; ``host`` and
+    ``port`` of the connection count here, and ``session_parameters`` are sent.
+
+    :param sql: the statements (templated).
+    :param fetch_results: return the rows: a list per statement, of dictionaries. The stock operator returns none.
+    :param snowflake_api_retry_args: tenacity arguments. Their ``stop`` and ``wait`` say how long an outage is
+        tolerated, also while deferred; without them, and without ``outage_tolerance``, it is an hour.
+    :param durable: accepted for the stock operator's sake: a retry always finds its statements again.
+
+    :raises StatementFailed: with Snowflake's message, code, SQLSTATE, handle and link.
+    """
+
+    trigger_type = SnowflakeSqlApiTrigger
+    operator_extra_links = (SnowsightQueryLink(),)
+
+    def __init__(
+        self,
+        *,
+        sql: str | list[str],
+        deferrable: bool = True,
+        fetch_results: bool = False,
+        poll_interval: float = 5,
+        outage_tolerance: Any = None,
+        snowflake_api_retry_args: dict[str, Any] | None = None,
+        bindings: dict[str, Any] | None = None,
+        cancel_on_kill: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        if outage_tolerance is None:
+            outage_tolerance = tolerance_of(snowflake_api_retry_args)
+        super().__init__(
+            sql=sql,
+            poll_interval=poll_interval,
+            outage_tolerance=outage_tolerance,
+            snowflake_api_retry_args=snowflake_api_retry_args,
+            bindings=bindings,
+            **kwargs,
+        )
+        # The stock class sets these from defaults of its own.
+        self.deferrable = deferrable
+        self.cancel_on_kill = cancel_on_kill
+        self.poll_interval = float(poll_interval)
+        self.fetch_results = fetch_results
+        reject_empty(sql)
+        if bindings is not None and not isinstance(bindings, dict):
+            raise TypeError("Bindings should be a dictionary or None.")
+
+    def prepare(self, context: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
+        """Reject what the API would ignore."""
+        if self.bindings and len(statements.split(self._text(), True)) > 1:
+            raise ValueError(
+                "The SQL API takes no `bindings` with several statements; use SnowflakeOperator with `parameters`."
+            )
+        return {}
+
+    def submit(self, context: Mapping[str, Any], attempt: Attempt) -> SnowflakeStatements:
+        """Start the statements; the request id makes a repetition harmless, in this process or the next."""
+        digest = hashlib.sha256(attempt.submit_key.encode()).hexdigest()
+        request_id = str(uuid.UUID(digest[:32], version=4))
+        submitted_at = time.time()
+
+        async def start(client: SqlApiClient) -> list[str]:
+            body = self._body(await client.parameters(), attempt)
+            handles: list[str] = await self._insist(client.submit, body, request_id)
+            return handles
+
+        self.log.info("Executing: %s", self.sql)
+        try:
+            self.query_ids = self._with_client(start)
+        except StatementRejected as error:
+            raise StatementFailed(f"The SQL API refused the statement: {error}") from error
+        job = SnowflakeStatements(
+            query_ids=tuple(self.query_ids),
+            conn_id=self.snowflake_conn_id,
+            hook_params=json.loads(json.dumps(self.hook_params)),
+            account=str(connection_parameters(self._hook).get("account") or ""),
+            submitted_at=submitted_at,
+        )
+        self.log.info("%s started: %s", job.name, job.url)
+        return job
+
+    def find(self, context: Mapping[str, Any], attempt: Attempt) -> SnowflakeStatements | None:
+        """Nothing to look for: submitting again under the same request id finds what was started."""
+        return None
+
+    def announce(self, context: Mapping[str, Any], job: SnowflakeStatements) -> None:
+        """Push the ``query_ids``, as the stock operator does, and the Snowsight link."""
+        if self.do_xcom_push:
+            context["ti"].xcom_push(key="query_ids", value=list(job.query_ids))
+        context["ti"].xcom_push(key=SnowsightQueryLink.xcom_key, value=job.url)
+
+    def finish(self, context: Mapping[str, Any], job: SnowflakeStatements, status: JobStatus) -> Any:
+        """The rows, if they were asked for."""
+        self._leave_ids(job)
+        if not self.fetch_results:
+            return None
+
+        async def read(client: SqlApiClient) -> list[list[dict[str, Any]]]:
+            handles = [one for parent in job.query_ids for one in await self._insist(client.children, parent)]
+            return [await self._insist(client.rows, one) for one in handles]
+
+        return self._with_client(read)
+
+    def failure(self, context: Mapping[str, Any], job: SnowflakeStatements, outcome: Outcome) -> JobError:
+        """The error with the API's own words."""
+        self._leave_ids(job)
+        kind = self.error_type(outcome)
+        if kind is JobFailed:
+            kind = JobTimedOut if outcome.status.code in STATEMENT_TIMEOUT else StatementFailed
+        return kind(self.error_message(job, outcome))
+
+    def on_kill(self) -> None:
+        """End the statements when the task ends in the worker."""
+        JobOperator.on_kill(self)
+
+    def _leave_ids(self, job: SnowflakeStatements) -> None:
+        """For lineage, which reads them from operator and hook."""
+        self.query_ids = list(job.query_ids)
+        self._hook.query_ids = list(job.query_ids)
+
+    def _text(self) -> str:
+        return self.sql if isinstance(self.sql, str) else ";\n".join(self.sql)
+
+    def _body(self, connection: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
+        parameters = {
+            **(connection.get("session_parameters") or {}),
+            "MULTI_STATEMENT_COUNT": self.statement_count,
+        }
+        named = {str(name).upper() for name in parameters}
+        if "QUERY_TAG" not in named:
+            parameters["QUERY_TAG"] = json.dumps({"submit_key": attempt.submit_key})
+        body: dict[str, Any] = {
+            "statement": self._text(),
+            "resultSetMetaData": {"format": "json"},
+            "bindings": self.bindings or {},
+            "parameters": {
+                name: str(value) if isinstance(value, bool) else value for name, value in parameters.items()
+            },
+        }
+        for name in ("database", "schema", "warehouse", "role"):
+            body[name] = getattr(self._hook, name, None) or connection.get(name)
+        timeout = self.timeout
+        if attempt.deadline is not None:
+            left = max(1, math.ceil(attempt.deadline - clock.now()))
+            timeout = min(timeout, left) if timeout else left
+        return body if timeout is None else body | {"timeout": timeout}
+
+    def _with_client(self, call: Callable[[SqlApiClient], Coroutine[Any, Any, Any]]) -> Any:
+        async def run() -> Any:
+            client = SqlApiClient(self._hook)
+            try:
+                return await call(client)
+            finally:
+                await client.close()
+
+        try:
+            return asyncio.run(run())
+        except Transient as error:
+            raise JobError(str(error)) from error
+
+    async def _insist(self, call: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any) -> Any:
+        """Repeat a harmless call through bad weather, for as long as an outage is tolerated."""
+        give_up, pause = clock.now() + self.outage_tolerance, 1.0
+        while True:
+            try:
+                return await call(*arguments)
+            except Transient as trouble:
+                if clock.now() + pause > give_up:
+                    raise
+                await asyncio.sleep(max(pause, trouble.retry_after or 0.0))
+                pause = min(2 * pause, 60.0)
+
+
+class SnowflakeSqlApiOperatorAsync(SnowflakeSqlApiOperator):
+    """The name that 1.x had for :class:`SnowflakeSqlApiOperator`."""
