@@ -110,6 +110,7 @@ class _Line:
         self._trouble_since: float | None = None
         self._failures = self._rejections = self._calls = 0
         self._cancels = asyncio.Semaphore(_CANCELS_AT_ONCE)
+        self._stopping = False
         # A context of its own: the line serves all waits, so it must not log as the first one of them.
         self.task = contextvars.Context().run(asyncio.ensure_future, self._run())
 
@@ -122,6 +123,11 @@ class _Line:
     def leave(self, subscription: Subscription) -> None:
         self.subscriptions.remove(subscription)
         self._wake.set()
+
+    def stop(self) -> None:
+        """End now, and not after ``linger``: ``asyncio.wait_for`` may swallow a cancellation, see :func:`_comes`."""
+        self._stopping = True
+        self.task.cancel()
 
     def hurry(self) -> None:
         """Poll as soon as the spacing allows."""
@@ -159,8 +165,9 @@ class _Line:
 
     async def _next_poll(self) -> bool:
         """Wait until a poll is due; false when nobody has waited on this connection for a while."""
-        while True:
-            pause: float | None = self._pacing.linger
+        while not self._stopping:
+            # A connection that asked to be left alone is remembered for as long, even when nobody waits on it.
+            pause: float | None = max(self._pacing.linger, self._blocked_until - self._loop.time())
             if self.subscriptions:
                 pause = max(self._due, self._blocked_until) - self._loop.time()
                 if pause <= 0:
@@ -170,6 +177,7 @@ class _Line:
             self._wake.clear()
             if not await _comes(self._wake, pause) and not self.subscriptions and not self._calls:
                 return False
+        return False
 
     async def _ask(self) -> None:
         asked = self._choose()
@@ -308,10 +316,10 @@ class Hub:
 
     async def __aexit__(self, *_: object) -> None:
         """Give every session back, for a hub that does not outlive its block."""
-        tasks = [line.task for line in self._lines.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        lines = list(self._lines.values())
+        for line in lines:
+            line.stop()
+        await asyncio.gather(*(line.task for line in lines), return_exceptions=True)
 
     def _line(self, job: RemoteJob) -> _Line:
         key = job.connection_key

@@ -16,6 +16,7 @@ from astronomer.deferral.watch import cancel_and_confirm, watch
 __all__ = ["JobTrigger"]
 
 _KILL_BUDGET = 25.0  # Airflow gives on_kill 30 s by default
+_kills: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
 
 
 @dataclass(eq=False, repr=False)
@@ -81,9 +82,18 @@ class JobTrigger(BaseTrigger):
         return self.job_type.from_dict(self.job)
 
     async def on_kill(self) -> None:
-        """End the job because a user ended the task; leave it alone when the trigger only moved."""
-        if not self.cancel_on_kill:
-            return
+        """End the job because a user ended the task; leave it alone when the trigger only moved.
+
+        Airflow 3.3 cancels a trigger again at each sync, about once a second, until it has ended. So the work is a
+        task of its own, and goes on when this is cut short.
+        """
+        if self.cancel_on_kill:
+            killing = asyncio.ensure_future(self._end_job())
+            _kills.add(killing)
+            killing.add_done_callback(_kills.discard)
+            await asyncio.shield(killing)
+
+    async def _end_job(self) -> None:
         job = self.remote_job
         deferred = await _compat.still_deferred(self.task_instance)
         if deferred is None or deferred:

@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from astronomer.lab.request_log import Entry
 from astronomer.lab.server import PortInUseError
@@ -72,11 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             try:
                 stand_in.start()
             except PortInUseError as error:
-                print(f"astronomer.lab: {error.strerror}; choose another with --port", file=sys.stderr)
+                _say(f"astronomer.lab: {error.strerror}; choose another with --port", file=sys.stderr)
                 return 1
             running.callback(stand_in.stop)
             _introduce(name, stand_in)
-        print("# Ctrl-C stops it.", flush=True)
+        _say("# Ctrl-C stops it.")
         stop.wait()
     return 0
 
@@ -94,25 +94,30 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _on_signals(stop: threading.Event) -> None:
-    def handle(number: int, frame: types.FrameType | None) -> None:
+    def handle(_number: int, _frame: types.FrameType | None) -> None:
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)
 
 
+def _say(text: str, *, file: TextIO | None = None) -> None:
+    print(text, file=file, flush=True)
+
+
 def _introduce(name: str, stand_in: StandIn) -> None:
-    print(f"# A local {name.capitalize()} at {stand_in.url}. Paste this where Airflow runs:")
+    _say(f"# A local {name.capitalize()} at {stand_in.url}. Paste this where Airflow runs:")
     for variable, value in {**stand_in.connection_env(), **stand_in.client_env()}.items():
-        print(f"export {variable}={shlex.quote(value)}")
-    sys.stdout.flush()
+        _say(f"export {variable}={shlex.quote(value)}")
 
 
 def _show(entry: Entry) -> None:
     clock = time.strftime("%H:%M:%S", time.localtime(entry.at))
     fault = f"  [{entry.fault}]" if entry.fault else ""
-    line = f"{clock} {entry.method:4} {entry.path} {entry.status or '---'} {entry.seconds * 1000:.0f}ms{fault}"
-    print(line, file=sys.stderr, flush=True)
+    line = (
+        f"{clock} {entry.method:4} {entry.path} {entry.status or '---'} {entry.seconds * 1000:.0f}ms{fault}"
+    )
+    _say(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

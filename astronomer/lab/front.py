@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 import struct
 import time
@@ -11,15 +12,18 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
-from uvicorn._types import ASGIApplication
-
 from astronomer.lab.faults import Effect, Faults
 from astronomer.lab.request_log import Entry, RequestLog
 
-__all__ = ["CONTROL", "Front"]
+__all__ = ["CONTROL", "Application", "Front"]
+
+log = logging.getLogger(__name__)
 
 CONTROL = "/_lab"
 """Requests under this path steer the stand-in: never recorded, never disturbed."""
+
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+"""An ASGI application."""
 
 Send = Callable[[Any], Awaitable[None]]
 
@@ -32,7 +36,7 @@ class Front:
 
     def __init__(
         self,
-        app: ASGIApplication,
+        app: Application,
         log: RequestLog,
         faults: Faults,
         expired: Callable[[str], tuple[int, Any]],
@@ -43,6 +47,7 @@ class Front:
         self._expired = expired
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
         if scope["type"] != "http" or scope["path"].startswith(CONTROL):
             await self._app(scope, receive, send)
             return
@@ -52,6 +57,9 @@ class Front:
         started = time.monotonic()
         try:
             await self._answer(effect, scope, receive, _noting(entry, send))
+        except Exception:
+            log.exception("the stand-in could not answer %s %s", entry.method, entry.path)
+            raise
         finally:
             entry.seconds = time.monotonic() - started
             if self._log.on_answer:
@@ -102,7 +110,7 @@ def _noting(entry: Entry, send: Send) -> Send:
     return noting
 
 
-async def _discard(message: Any) -> None:
+async def _discard(_message: Any) -> None:
     return None
 
 

@@ -75,9 +75,7 @@ class RequestLog:
         return [
             entry
             for entry in self.entries
-            if path.search(entry.path)
-            and method in (None, entry.method)
-            and status in (None, entry.status)
+            if path.search(entry.path) and method in (None, entry.method) and status in (None, entry.status)
         ]
 
     def count(self, path_regex: str = "", method: str | None = None, status: int | None = None) -> int:

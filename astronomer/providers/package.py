@@ -31,8 +31,10 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "operators": [_modules("Snowflake", "snowflake.operators.snowflake")],
         "sensors": [_modules("Snowflake", "snowflake.sensors.snowflake")],
-        "hooks": [_modules("Snowflake", "snowflake.hooks.snowflake")],
-        "triggers": [_modules("Snowflake", "snowflake.triggers.snowflake_trigger")],
+        "hooks": [_modules("Snowflake", "snowflake.hooks.session", "snowflake.hooks.sql_api")],
+        "triggers": [
+            _modules("Snowflake", "snowflake.triggers.poke", "snowflake.triggers.snowflake_trigger")
+        ],
         "extra-links": ["astronomer.providers.snowflake.links.SnowsightQueryLink"],
         "config": {
             "astronomer_providers": {

@@ -84,7 +84,12 @@ class Account:
         )
 
     def new_query(
-        self, session: Session, sql: str, parameters: dict[str, Any] | None, bindings: dict[str, Any] | None, **more: Any
+        self,
+        session: Session,
+        sql: str,
+        parameters: dict[str, Any] | None,
+        bindings: dict[str, Any] | None,
+        **more: Any,
     ) -> Query:
         """Return a query of a session, not yet submitted."""
         return Query(
@@ -173,11 +178,16 @@ class Account:
             if query.finished:
                 query.result_lost, query.result = True, None
 
+    def end_expired(self) -> None:
+        """End the sessions whose master token has run out."""
+        for session in self.sessions:
+            if not session.master.valid:
+                self.runner.end_session(session, cancel=False)
+
     def expire_masters(self, *, direct: bool) -> None:
         """End every session as idleness would: clients must log in again, running queries go on."""
         self.sessions.expire_masters(direct=direct)
-        for session in self.sessions:
-            self.runner.end_session(session, cancel=False)
+        self.end_expired()
 
 
 def _name(given: Any) -> str | None:

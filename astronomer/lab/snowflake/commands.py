@@ -34,7 +34,7 @@ def find(sql: str) -> tuple[Command, re.Match[str]] | None:
     return None
 
 
-async def _alter_session(account: Account, query: Query, found: re.Match[str]) -> Result:
+async def _alter_session(account: Account, query: Query, _found: re.Match[str]) -> Result:
     parameters = query.session.parameters
     if (pairs := parse_set(query.sql)) is not None:
         if not pairs:
@@ -53,12 +53,12 @@ async def _begin(account: Account, query: Query, found: re.Match[str]) -> Result
     return Result.status(type_id=statement_type.TCL)
 
 
-async def _commit(account: Account, query: Query, found: re.Match[str]) -> Result:
+async def _commit(account: Account, query: Query, _found: re.Match[str]) -> Result:
     await account.runner.end_transaction(query.session, commit=True)
     return Result.status(type_id=statement_type.TCL)
 
 
-async def _rollback(account: Account, query: Query, found: re.Match[str]) -> Result:
+async def _rollback(account: Account, query: Query, _found: re.Match[str]) -> Result:
     await account.runner.end_transaction(query.session, commit=False)
     return Result.status(type_id=statement_type.TCL)
 
@@ -76,11 +76,11 @@ async def _use_role(account: Account, query: Query, found: re.Match[str]) -> Res
     return Result.status(type_id=statement_type.USE)
 
 
-async def _use_secondary(account: Account, query: Query, found: re.Match[str]) -> Result:
+async def _use_secondary(_account: Account, _query: Query, _found: re.Match[str]) -> Result:
     return Result.status(type_id=statement_type.USE)
 
 
-async def _create_warehouse(account: Account, query: Query, found: re.Match[str]) -> Result:
+async def _create_warehouse(account: Account, _query: Query, found: re.Match[str]) -> Result:
     name = _plain(found[3])
     if account.warehouses.get(name) is None or found[1]:
         account.warehouses.set(name)
@@ -90,7 +90,7 @@ async def _create_warehouse(account: Account, query: Query, found: re.Match[str]
     raise compilation("002002", "42710", f"Object '{name}' already exists.")
 
 
-async def _drop_warehouse(account: Account, query: Query, found: re.Match[str]) -> Result:
+async def _drop_warehouse(account: Account, _query: Query, found: re.Match[str]) -> Result:
     name = _plain(found[2])
     if account.warehouses.get(name) is None and not found[1]:
         raise compilation("002003", "02000", f"Warehouse '{name}' does not exist or not authorized.")
@@ -98,7 +98,7 @@ async def _drop_warehouse(account: Account, query: Query, found: re.Match[str]) 
     return Result.status(f"{name} successfully dropped.", statement_type.DDL)
 
 
-async def _alter_warehouse(account: Account, query: Query, found: re.Match[str]) -> Result:
+async def _alter_warehouse(account: Account, _query: Query, found: re.Match[str]) -> Result:
     warehouse = account.warehouses.named(_plain(found[1]))
     if found[2].upper().startswith("SUSPEND"):
         warehouse.suspended = True
@@ -107,7 +107,7 @@ async def _alter_warehouse(account: Account, query: Query, found: re.Match[str])
     return Result.status(type_id=statement_type.DDL)
 
 
-async def _show_transactions(account: Account, query: Query, found: re.Match[str]) -> Result:
+async def _show_transactions(account: Account, query: Query, _found: re.Match[str]) -> Result:
     columns = [("id", pa.int64()), ("user", pa.string()), ("session", pa.int64()), ("name", pa.string())]
     columns += [("started_on", INSTANT), ("state", pa.string()), ("scope", pa.int64())]
     rows = [
@@ -118,32 +118,53 @@ async def _show_transactions(account: Account, query: Query, found: re.Match[str
     return Result.of(columns, rows, statement_type.SHOW)
 
 
-async def _show_locks(account: Account, query: Query, found: re.Match[str]) -> Result:
-    columns = [("resource", pa.string()), ("type", pa.string()), ("transaction", pa.int64()), ("status", pa.string())]
+async def _show_locks(account: Account, _query: Query, _found: re.Match[str]) -> Result:
+    columns = [
+        ("resource", pa.string()),
+        ("type", pa.string()),
+        ("transaction", pa.int64()),
+        ("status", pa.string()),
+    ]
     held = account.locks.held()
     rows = [(table, "PARTITIONS", getattr(by, "id", None), "HOLDING") for table, by in held.items()]
     rows = [row for row in rows if isinstance(row[2], int)]
     return Result.of(columns, rows, statement_type.SHOW)
 
 
-async def _show_parameters(account: Account, query: Query, found: re.Match[str]) -> Result:
+async def _show_parameters(_account: Account, query: Query, found: re.Match[str]) -> Result:
     columns = [(name, pa.string()) for name in ("key", "value", "default", "level", "description", "type")]
     wanted = re.compile(_like(found[1]), re.IGNORECASE) if found[1] else None
     own = query.session.parameters.own
     rows = [
-        (name, _shown(own.get(name, value)), _shown(value), "SESSION" if name in own else "", "", _type(value))
+        (
+            name,
+            _shown(own.get(name, value)),
+            _shown(value),
+            "SESSION" if name in own else "",
+            "",
+            _type(value),
+        )
         for name, value in DEFAULTS.items()
         if wanted is None or wanted.fullmatch(name)
     ]
     return Result.of(columns, rows, statement_type.SHOW)
 
 
-async def _show_warehouses(account: Account, query: Query, found: re.Match[str]) -> Result:
+async def _show_warehouses(account: Account, _query: Query, _found: re.Match[str]) -> Result:
     names = ("name", "state", "type", "size")
-    columns: list[tuple[str, pa.DataType]] = [(name, pa.string()) for name in names] + [("running", pa.int64())]
+    columns: list[tuple[str, pa.DataType]] = [(name, pa.string()) for name in names] + [
+        ("running", pa.int64())
+    ]
     columns.append(("queued", pa.int64()))
     rows = [
-        (one.name, "SUSPENDED" if one.suspended else "STARTED", "STANDARD", "X-Small", one.running, len(one.line))
+        (
+            one.name,
+            "SUSPENDED" if one.suspended else "STARTED",
+            "STANDARD",
+            "X-Small",
+            one.running,
+            len(one.line),
+        )
         for one in account.warehouses.all()
     ]
     return Result.of(columns, rows, statement_type.SHOW)

@@ -100,7 +100,7 @@ async def warehouses(request: Request) -> Response:
 async def password(request: Request) -> Response:
     """Change the user's password to ``{"password": ...}``."""
     lab, body = _lab(request), json.loads(await request.body() or b"{}")
-    lab.rotate_password(str(body["password"]))
+    lab.account_state.credentials.users[lab.user].password = lab.password = str(body["password"])
     return JSONResponse({"user": lab.user})
 
 

@@ -175,7 +175,9 @@ class Credentials:
         if authenticator == "PROGRAMMATIC_ACCESS_TOKEN":
             return self._by_access_token(token)
         if authenticator not in ("SNOWFLAKE", "USERNAME_PASSWORD_MFA"):
-            raise _Rejected(SnowflakeError("390190", "08001", f"Unsupported authenticator {authenticator}."), None)
+            raise _Rejected(
+                SnowflakeError("390190", "08001", f"Unsupported authenticator {authenticator}."), None
+            )
         user = self.users.get(name.upper())
         if user is None or not secrets.compare_digest(
             user.password.encode(), str(data.get("PASSWORD") or "").encode()
@@ -211,8 +213,13 @@ class Credentials:
             key = self._key(account, name, print_)
             reason = "JWT_TOKEN_INVALID_PUBLIC_KEY_FINGERPRINT_MISMATCH" if key is None else reason
             if key is not None and claims["sub"] == qualified:
-                options = {"require": ["exp", "iat"]}
-                claims = jwt.decode(token, key, algorithms=["RS256"], options=options, leeway=CLOCK_SKEW)
+                claims = jwt.decode(
+                    token,
+                    key,
+                    algorithms=["RS256"],
+                    options={"require": ["exp", "iat"]},
+                    leeway=CLOCK_SKEW,
+                )
                 if claims["exp"] - claims["iat"] <= LONGEST_JWT:
                     return self.users[name]
                 reason = "JWT_TOKEN_INVALID_EXPIRATION_TIME"

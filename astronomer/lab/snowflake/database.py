@@ -19,6 +19,7 @@ from fakesnow.rowtype import describe_as_rowtype
 from fakesnow.server import gcs_stage_info
 
 from astronomer.lab.snowflake.results import Result
+from astronomer.lab.snowflake.sqltext import bare
 
 __all__ = ["Bindings", "Database", "DuckSession"]
 
@@ -50,7 +51,7 @@ class _Connection:
 
     def execute(self, sql: str, params: Any = None) -> _Connection:
         self._relation = self._fetched = None
-        if _QUERY.match(sql):
+        if _QUERY.match(bare(sql)):
             self._relation = self._inner.sql(sql, params=params or None)
         else:
             self._inner.execute(sql, params)
@@ -198,7 +199,7 @@ class DuckSession:
         arguments = cursor._last_transformed.args  # noqa: SLF001
         if created := arguments.get("create_db_name"):
             self._connection.cursor().execute(f'CREATE SCHEMA IF NOT EXISTS "{created}"."PUBLIC"')
-        elif arguments.get("set_database"):
+        elif arguments.get("set_database") and not arguments.get("set_schema"):
             with contextlib.suppress(Exception):
                 self._connection.cursor().execute("USE SCHEMA PUBLIC")
 

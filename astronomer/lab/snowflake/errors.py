@@ -16,15 +16,13 @@ class SnowflakeError(Exception):
     :param code: six digits, such as ``002003``.
     :param sqlstate: five characters, such as ``42S02``.
     :param message: the text clients show.
-    :param data: more fields of the answer's ``data``.
     """
 
-    def __init__(self, code: str, sqlstate: str, message: str, data: dict[str, object] | None = None) -> None:
+    def __init__(self, code: str, sqlstate: str, message: str) -> None:
         super().__init__(code, sqlstate, message)
         self.code = code
         self.sqlstate = sqlstate
         self.message = message
-        self.data = data or {}
 
     def __str__(self) -> str:
         return f"{self.code} ({self.sqlstate}): {self.message}"
@@ -110,11 +108,13 @@ def translate(error: Exception) -> SnowflakeError:
             return SnowflakeError(code, sqlstate, message.format(*_groups(found)))
     if isinstance(error, duckdb.InterruptException):
         return canceled()
-    errno, sqlstate = getattr(error, "errno", None), getattr(error, "sqlstate", None)
-    if isinstance(errno, int) and errno > 0 and sqlstate:
-        return _named(errno, sqlstate, text)
-    first_line = text.split("\n")[0]
-    return SnowflakeError("000603", "XX000", f"SQL execution internal error:\nProcessing aborted: {first_line}")
+    number, state = getattr(error, "errno", None), getattr(error, "sqlstate", None)
+    if isinstance(number, int) and number > 0 and state:
+        return _named(number, str(state), text)
+    first_line = text.partition("\n")[0]
+    return SnowflakeError(
+        "000603", "XX000", f"SQL execution internal error:\nProcessing aborted: {first_line}"
+    )
 
 
 def _groups(found: re.Match[str]) -> list[str]:

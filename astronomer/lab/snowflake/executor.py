@@ -18,6 +18,8 @@ from astronomer.lab.snowflake.sessions import Session
 from astronomer.lab.snowflake.transactions import Transaction
 
 if TYPE_CHECKING:
+    from sqlglot import Expr
+
     from astronomer.lab.snowflake.account import Account
 
 __all__ = ["Executor"]
@@ -36,7 +38,7 @@ class Executor:
         self._account = account
 
     async def run(
-        self, query: Query, tree: exp.Expression | None, what: Rewritten, stop: Callable[..., object]
+        self, query: Query, tree: Expr | None, what: Rewritten, stop: Callable[..., object]
     ) -> Result:
         """Run a statement and return its result.
 
@@ -48,7 +50,7 @@ class Executor:
             await self.end_transaction(session, commit=True)
         if isinstance(tree, _DML) and session.transaction is None and not session.autocommit:
             await self.begin(session, None)
-        query.transaction = session.transaction and session.transaction.id
+        query.transaction = session.transaction.id if session.transaction else None
         holder = session.transaction or query
         try:
             if table := lock_target(tree, session.database, session.schema) if tree is not None else None:
@@ -182,7 +184,7 @@ class Executor:
 def _replay(duck: DuckSession, statements: list[tuple[str, Bindings]]) -> None:
     try:
         duck.rollback()
-    except Exception as error:  # noqa: BLE001 - there may be nothing to roll back any more
+    except Exception as error:  # there may be nothing to roll back any more
         if "no transaction" not in str(error):
             raise
     duck.begin()

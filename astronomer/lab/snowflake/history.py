@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,8 +15,20 @@ from astronomer.lab.snowflake.queries import Query
 __all__ = ["FUNCTIONS", "history_table", "moment"]
 
 INSTANT = pa.timestamp("us", tz="UTC")
-FUNCTIONS = ("QUERY_HISTORY", "QUERY_HISTORY_BY_SESSION", "QUERY_HISTORY_BY_USER", "QUERY_HISTORY_BY_WAREHOUSE")
+FUNCTIONS = (
+    "QUERY_HISTORY",
+    "QUERY_HISTORY_BY_SESSION",
+    "QUERY_HISTORY_BY_USER",
+    "QUERY_HISTORY_BY_WAREHOUSE",
+)
 DEFAULT_LIMIT, LARGEST_LIMIT = 100, 10_000
+
+
+def elapsed_ms(query: Query) -> int:
+    """Return how long a query has run so far, or took."""
+    end = time.time() if query.ended_at is None else query.ended_at
+    return int((end - query.started_at) * 1000)
+
 
 _COLUMNS: tuple[tuple[str, Any, Callable[[Query], Any]], ...] = (
     ("QUERY_ID", pa.string(), lambda q: q.id),
@@ -35,30 +48,24 @@ _COLUMNS: tuple[tuple[str, Any, Callable[[Query], Any]], ...] = (
     ("ERROR_MESSAGE", pa.string(), lambda q: q.error_message),
     ("START_TIME", INSTANT, lambda q: moment(q.started_at)),
     ("END_TIME", INSTANT, lambda q: moment(q.ended_at)),
-    ("TOTAL_ELAPSED_TIME", pa.int64(), lambda q: elapsed_ms(q)),
-    ("BYTES_SCANNED", pa.int64(), lambda q: 0),
+    ("TOTAL_ELAPSED_TIME", pa.int64(), elapsed_ms),
+    ("BYTES_SCANNED", pa.int64(), lambda _: 0),
     ("ROWS_PRODUCED", pa.int64(), lambda q: q.result.total if q.result else None),
-    ("COMPILATION_TIME", pa.int64(), lambda q: 0),
-    ("EXECUTION_TIME", pa.int64(), lambda q: elapsed_ms(q)),
-    ("QUEUED_PROVISIONING_TIME", pa.int64(), lambda q: 0),
-    ("QUEUED_REPAIR_TIME", pa.int64(), lambda q: 0),
-    ("QUEUED_OVERLOAD_TIME", pa.int64(), lambda q: 0),
-    ("TRANSACTION_BLOCKED_TIME", pa.int64(), lambda q: 0),
-    ("RELEASE_VERSION", pa.string(), lambda q: "lab"),
+    ("COMPILATION_TIME", pa.int64(), lambda _: 0),
+    ("EXECUTION_TIME", pa.int64(), elapsed_ms),
+    ("QUEUED_PROVISIONING_TIME", pa.int64(), lambda _: 0),
+    ("QUEUED_REPAIR_TIME", pa.int64(), lambda _: 0),
+    ("QUEUED_OVERLOAD_TIME", pa.int64(), lambda _: 0),
+    ("TRANSACTION_BLOCKED_TIME", pa.int64(), lambda _: 0),
+    ("RELEASE_VERSION", pa.string(), lambda _: "lab"),
     ("TRANSACTION_ID", pa.int64(), lambda q: q.transaction or 0),
-    ("IS_CLIENT_GENERATED_STATEMENT", pa.bool_(), lambda q: False),
+    ("IS_CLIENT_GENERATED_STATEMENT", pa.bool_(), lambda _: False),
 )
 
 
 def moment(epoch: float | None) -> dt.datetime | None:
     """Return epoch seconds as an aware time."""
     return None if epoch is None else dt.datetime.fromtimestamp(epoch, dt.timezone.utc)
-
-
-def elapsed_ms(query: Query) -> int:
-    """Return how long a query has run so far, or took."""
-    end = dt.datetime.now().timestamp() if query.ended_at is None else query.ended_at
-    return int((end - query.started_at) * 1000)
 
 
 def history_table(

@@ -159,22 +159,7 @@ class SnowflakeLab:
         :param auth: ``password``, ``key_pair``, ``key_pair_encrypted``, ``oauth`` or ``pat``.
         :param extra: more fields of the connection's extra.
         """
-        credentials = self.account_state.credentials
-        key = {"private_key_file": str(self.private_key_file)}
-        locked = {"private_key_file": str(self.encrypted_private_key_file)}
-        oauth = {
-            "authenticator": "oauth",
-            "grant_type": "client_credentials",
-            "token_endpoint": f"{self.url}/oauth/token-request",
-        }
-        pat = {"authenticator": "programmatic_access_token"}
-        ways: dict[str, tuple[str, str | None, dict[str, str]]] = {
-            "password": (self.user, self.password, {}),
-            "key_pair": (self.user, None, key),
-            "key_pair_encrypted": (self.user, self.passphrase, locked),
-            "oauth": (credentials.client_id, credentials.client_secret, oauth),
-            "pat": (self.user, self.programmatic_access_token, pat),
-        }
+        ways = self._ways_to_log_in()
         if auth not in ways:
             raise ValueError(f"unknown auth {auth!r}; use one of {', '.join(ways)}")
         login, password, more = ways[auth]
@@ -187,6 +172,25 @@ class SnowflakeLab:
             "extra": {**where, **context, **more, **extra},
         }
         return connection if password is None else {**connection, "password": password}
+
+    def _ways_to_log_in(self) -> dict[str, tuple[str, str | None, dict[str, str]]]:
+        """Return login, password and extras of each ``auth``."""
+        credentials = self.account_state.credentials
+        key = {"private_key_file": str(self.private_key_file)}
+        locked = {"private_key_file": str(self.encrypted_private_key_file)}
+        oauth = {
+            "authenticator": "oauth",
+            "grant_type": "client_credentials",
+            "token_endpoint": f"{self.url}/oauth/token-request",
+        }
+        pat = {"authenticator": "programmatic_access_token"}
+        return {
+            "password": (self.user, self.password, {}),
+            "key_pair": (self.user, None, key),
+            "key_pair_encrypted": (self.user, self.passphrase, locked),
+            "oauth": (credentials.client_id, credentials.client_secret, oauth),
+            "pat": (self.user, self.programmatic_access_token, pat),
+        }
 
     def connection_env(
         self, conn_id: str = "snowflake_default", auth: str = "password", **extra: Any
@@ -305,5 +309,4 @@ class SnowflakeLab:
 def _expired(path: str) -> tuple[int, Any]:
     if path.startswith(sql_api.PATH):
         return sql_api.unauthorized(SnowflakeError("390144", "08001", "JWT token is invalid."))
-    return session_api.expired_reply(path)
-
+    return session_api.expired_reply()

@@ -53,7 +53,12 @@ def entry(query: Query) -> dict[str, Any]:
 
 
 def _answer(queries: list[Query]) -> Response:
-    body = {"data": {"queries": [entry(query) for query in queries]}, "code": None, "message": None, "success": True}
+    body = {
+        "data": {"queries": [entry(query) for query in queries]},
+        "code": None,
+        "message": None,
+        "success": True,
+    }
     return Response(json.dumps(body, separators=(",", ":")), media_type="application/json")
 
 
@@ -98,7 +103,7 @@ async def many(request: Request) -> Response:
 
 
 def _filter(user: str, wanted: dict[str, str]) -> Callable[[Query], bool]:
-    subset = _SUBSETS.get(wanted.get("subset", "").upper(), lambda state: True)
+    subset = _SUBSETS.get(wanted.get("subset", "").upper(), bool)
     named = wanted.get("user", user).upper()
     end = int(wanted.get("end") or 0) / 1000
     warehouse, session = wanted.get("wh", "").upper(), wanted.get("session_id", "")

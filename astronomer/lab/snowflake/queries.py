@@ -25,6 +25,13 @@ FINAL = frozenset({"SUCCESS", "FAILED_WITH_ERROR", "FAILED_WITH_INCIDENT", "ABOR
 _counter = itertools.count(secrets.randbits(20))
 
 
+def new_query_id() -> str:
+    """Return an id of the form Snowflake's have: a UUID that starts with 01 and grows with time."""
+    minutes = int(time.time() / 60) & 0xFFFFFF
+    serial = next(_counter) & 0xFFFFFFFF
+    return f"01{minutes:06x}-{serial >> 16:04x}-{serial & 0xFFFF:04x}-{secrets.token_hex(2)}-{secrets.token_hex(6)}"
+
+
 @dataclass(eq=False)
 class Query:
     """One query, or one statement of several.
@@ -47,7 +54,7 @@ class Query:
     asynchronous: bool = False
     describe_only: bool = False
     upload: tuple[str, str] = ("https", "localhost")
-    id: str = field(default_factory=lambda: new_query_id())
+    id: str = field(default_factory=new_query_id)
     role: str = ""
     warehouse: str | None = None
     database: str | None = None
@@ -110,6 +117,16 @@ class Query:
         self.done.set()
 
     @property
+    def outcome(self) -> Result:
+        """Its result.
+
+        :raises SnowflakeError: it failed.
+        """
+        if self.result is None:
+            raise self.error
+        return self.result
+
+    @property
     def error(self) -> SnowflakeError:
         """The error it failed with."""
         return SnowflakeError(self.error_code or "000603", self.sqlstate or "XX000", self.error_message or "")
@@ -146,10 +163,3 @@ class Queries:
     def newest_first(self) -> Iterator[Query]:
         """Iterate over the queries, newest first."""
         return iter(reversed(list(self._by_id.values())))
-
-
-def new_query_id() -> str:
-    """Return an id of the form Snowflake's have: a UUID that starts with 01 and grows with time."""
-    minutes = int(time.time() / 60) & 0xFFFFFF
-    serial = next(_counter) & 0xFFFFFFFF
-    return f"01{minutes:06x}-{serial >> 16:04x}-{serial & 0xFFFF:04x}-{secrets.token_hex(2)}-{secrets.token_hex(6)}"

@@ -92,7 +92,7 @@ class Result:
             return {"queryResultFormat": "json", "rowset": rowset}
         if self.table.num_columns == 0:
             return {"queryResultFormat": "arrow", "rowsetBase64": ""}
-        raw = to_ipc(to_sf(self.table, self.rowtype))  # type: ignore[arg-type]
+        raw = to_ipc(_keep_nulls(self.table, to_sf(self.table, self.rowtype)))  # type: ignore[arg-type]
         return {"queryResultFormat": "arrow", "rowsetBase64": b64encode(raw).decode()}
 
     def metadata(self, partition_rows: int) -> dict[str, Any]:
@@ -115,6 +115,21 @@ class Result:
             for column, kind in zip(part.columns, kinds, strict=True)
         ]
         return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _keep_nulls(table: pa.Table, wire: pa.Table) -> pa.Table:
+    """Return ``wire`` with the NULL timestamps that fakesnow turns into the epoch."""
+    for position, (before, after) in enumerate(zip(table.columns, wire.columns, strict=True)):
+        if not (pa.types.is_struct(after.type) and before.null_count):
+            continue
+        whole = after.combine_chunks() if isinstance(after, pa.ChunkedArray) else after
+        whole = whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
+        parts = [whole.field(number).fill_null(0) for number in range(whole.type.num_fields)]
+        mask = before.combine_chunks().is_null()
+        mask = mask.chunk(0) if isinstance(mask, pa.ChunkedArray) else mask
+        masked = pa.StructArray.from_arrays(parts, fields=list(whole.type), mask=mask)
+        wire = wire.set_column(position, wire.schema.field(position), masked)
+    return wire
 
 
 def _duck_type(kind: pa.DataType) -> str:

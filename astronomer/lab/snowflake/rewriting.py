@@ -23,9 +23,11 @@ from astronomer.lab.snowflake.results import Result
 from astronomer.lab.snowflake.sqltext import bare
 
 if TYPE_CHECKING:
+    from sqlglot import Expr
+
     from astronomer.lab.snowflake.account import Account
 
-__all__ = ["Rewritten", "Rewriter", "lock_target", "parse"]
+__all__ = ["Rewriter", "Rewritten", "lock_target", "parse"]
 
 _CALL = re.compile(r"^CALL\s+(SYSTEM\$\w+)\s*(\(.*\))$", re.IGNORECASE | re.DOTALL)
 _UNITS = {"DAYS": 86400.0, "HOURS": 3600.0, "MINUTES": 60.0, "SECONDS": 1.0, "MILLISECONDS": 0.001}
@@ -48,7 +50,7 @@ class Rewritten:
     result: Result | None = None
 
 
-def parse(sql: str) -> exp.Expression:
+def parse(sql: str) -> Expr:
     """Return the syntax tree of a statement; ``CALL SYSTEM$...`` is read as a SELECT of it.
 
     :raises SnowflakeError: 001003, it cannot be parsed.
@@ -62,7 +64,7 @@ def parse(sql: str) -> exp.Expression:
         raise translate(error) from None
 
 
-def lock_target(tree: exp.Expression, database: str | None, schema: str | None) -> str | None:
+def lock_target(tree: Expr, database: str | None, schema: str | None) -> str | None:
     """Return the full name of the table that a statement locks until its transaction ends, if it locks one."""
     if isinstance(tree, (exp.Update, exp.Delete, exp.Merge)):
         table = tree.this
@@ -82,7 +84,7 @@ class Rewriter:
     def __init__(self, account: Account) -> None:
         self._account = account
 
-    async def rewrite(self, query: Query, tree: exp.Expression, evaluate: Evaluate) -> Rewritten:
+    async def rewrite(self, query: Query, tree: Expr, evaluate: Evaluate) -> Rewritten:
         """Return the statement with every such call replaced.
 
         :param evaluate: runs a SELECT in the query's session and returns its one value.
@@ -100,9 +102,7 @@ class Rewriter:
             out.result = _constant(tree)
         return out
 
-    async def _replacement(
-        self, node: exp.Expression, query: Query, out: Rewritten, evaluate: Evaluate
-    ) -> exp.Expression | None:
+    async def _replacement(self, node: Expr, query: Query, out: Rewritten, evaluate: Evaluate) -> Expr | None:
         if isinstance(node, exp.TableFromRows):
             return await self._table(node, query, out, evaluate)
         if isinstance(node, exp.Div):
@@ -119,7 +119,7 @@ class Rewriter:
 
     async def _table(
         self, node: exp.TableFromRows, query: Query, out: Rewritten, evaluate: Evaluate
-    ) -> exp.Expression | None:
+    ) -> Expr | None:
         call = node.this.expression if isinstance(node.this, exp.Dot) else node.this
         name = _function_name(call)
         if name == "RESULT_SCAN":
@@ -151,14 +151,14 @@ def _context(name: str, query: Query, account: str) -> tuple[bool, Any]:
     """Return whether ``name`` is a context function, and its value."""
     session = query.session
     values: dict[str, Callable[[], Any]] = {
-        "CURRENT_SESSION": lambda: str(session.id),
+        "CURRENT_SESSION": lambda: session.id,
         "CURRENT_DATABASE": lambda: session.database,
         "CURRENT_SCHEMA": lambda: session.schema,
         "CURRENT_USER": lambda: session.user,
         "CURRENT_ROLE": lambda: session.role,
         "CURRENT_WAREHOUSE": lambda: session.warehouse,
-        "CURRENT_ACCOUNT": lambda: account.upper(),
-        "CURRENT_ACCOUNT_NAME": lambda: account.upper(),
+        "CURRENT_ACCOUNT": account.upper,
+        "CURRENT_ACCOUNT_NAME": account.upper,
         "CURRENT_REGION": lambda: "LAB_LOOPBACK",
         "CURRENT_TRANSACTION": lambda: session.transaction and str(session.transaction.id),
         "LAST_TRANSACTION": lambda: session.last_transaction and str(session.last_transaction),
@@ -167,18 +167,18 @@ def _context(name: str, query: Query, account: str) -> tuple[bool, Any]:
     return (True, values[name]()) if name in values else (False, None)
 
 
-def _literal(value: Any) -> exp.Expression:
+def _literal(value: Any) -> Expr:
     return exp.Null() if value is None else exp.Literal.string(str(value))
 
 
-def _replace(node: exp.Expression, new: exp.Expression) -> None:
+def _replace(node: Expr, new: Expr) -> None:
     """Put ``new`` in the place of ``node``; a column of a SELECT keeps the name Snowflake would give it."""
     if isinstance(node.parent, exp.Select) and node.arg_key == "expressions":
         new = exp.alias_(new, node.sql(dialect="snowflake").upper(), quoted=True)
     node.replace(new)
 
 
-def _guarded(node: exp.Div) -> exp.Expression | None:
+def _guarded(node: exp.Div) -> Expr | None:
     """Return a division that fails on zero, as in Snowflake; DuckDB returns infinity."""
     divisor = node.expression
     number = divisor.this if isinstance(divisor, exp.Paren) else divisor
@@ -192,7 +192,7 @@ def _guarded(node: exp.Div) -> exp.Expression | None:
     )
 
 
-def _literals(node: exp.Expression) -> list[Any]:
+def _literals(node: Expr) -> list[Any]:
     values: list[Any] = []
     for argument in node.args.get("expressions") or []:
         if not isinstance(argument, exp.Literal):
@@ -211,7 +211,7 @@ def _wait(arguments: list[Any]) -> tuple[float, str]:
         raise compilation("001044", "42P13", "Invalid argument types for function 'SYSTEM$WAIT'") from None
 
 
-def _keywords(call: exp.Expression) -> list[tuple[str, exp.Expression]]:
+def _keywords(call: Expr) -> list[tuple[str, Expr]]:
     found = []
     for argument in call.expressions:
         if not isinstance(argument, exp.Kwarg):
@@ -220,24 +220,28 @@ def _keywords(call: exp.Expression) -> list[tuple[str, exp.Expression]]:
     return found
 
 
-async def _argument(value: exp.Expression, evaluate: Evaluate) -> Any:
+async def _argument(value: Expr, evaluate: Evaluate) -> Any:
     if isinstance(value, exp.Literal):
         return value.this
     return await evaluate(f"SELECT {value.sql(dialect='snowflake')}")
 
 
-def _scanned_id(call: exp.Expression, query: Query) -> str:
+def _scanned_id(call: Expr, query: Query) -> str:
     argument = call.expressions[0] if call.expressions else None
     if isinstance(argument, exp.Literal):
         return str(argument.this)
     if argument is not None and _function_name(argument) == "LAST_QUERY_ID":
         return query.session.last_query_id or ""
-    raise SnowflakeError("001044", "42P13", "SQL compilation error:\nInvalid argument for function 'RESULT_SCAN'")
+    raise SnowflakeError(
+        "001044", "42P13", "SQL compilation error:\nInvalid argument for function 'RESULT_SCAN'"
+    )
 
 
-def _constant(tree: exp.Expression) -> Result | None:
+def _constant(tree: Expr) -> Result | None:
     """Return the result of a SELECT of nothing but string constants, so that waiting costs no DuckDB connection."""
-    if not isinstance(tree, exp.Select) or any(tree.args.get(part) for part in ("from_", "from", "where", "joins")):
+    if not isinstance(tree, exp.Select) or any(
+        tree.args.get(part) for part in ("from_", "from", "where", "joins")
+    ):
         return None
     columns: list[tuple[str, pa.DataType]] = []
     row: list[str | None] = []
@@ -245,6 +249,13 @@ def _constant(tree: exp.Expression) -> Result | None:
         value = column.unalias()
         if not (isinstance(value, exp.Null) or (isinstance(value, exp.Literal) and value.is_string)):
             return None
-        columns.append((column.output_name or value.sql(dialect="snowflake").upper(), pa.string()))
+        columns.append((_column_name(column), pa.string()))
         row.append(None if isinstance(value, exp.Null) else value.this)
     return Result.of(columns, [row], type_id=0x1000)
+
+
+def _column_name(column: Expr) -> str:
+    if isinstance(column, exp.Alias):
+        name = column.args["alias"]
+        return str(name.this if name.args.get("quoted") else name.this.upper())
+    return column.sql(dialect="snowflake").upper()

@@ -20,6 +20,8 @@ from astronomer.lab.snowflake.sessions import Session
 from astronomer.lab.snowflake.sqltext import Hints, bare, hints, kind, split
 
 if TYPE_CHECKING:
+    from sqlglot import Expr
+
     from astronomer.lab.snowflake.account import Account
 
 __all__ = ["Runner"]
@@ -70,10 +72,9 @@ class Runner:
         """End a session: nothing new starts, its queries are cancelled or waited for, then it is rolled back."""
         if session.ended:
             return
-        self._account.sessions.forget(session)
+        session.ended = True
         if cancel:
-            for query in list(session.running):
-                self.stop(query)
+            self._stop_all(session)
         task = asyncio.get_running_loop().create_task(self._tear_down(session))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -81,14 +82,20 @@ class Runner:
     async def shut_down(self) -> None:
         """Stop everything and wait for it."""
         for session in self._account.sessions:
+            self._stop_all(session)
             self.end_session(session, cancel=True)
         await asyncio.gather(*self._closing, return_exceptions=True)
+
+    def _stop_all(self, session: Session) -> None:
+        for query in list(session.running):
+            self.stop(query)
 
     async def _tear_down(self, session: Session) -> None:
         while session.running:
             await asyncio.gather(*(query.done.wait() for query in list(session.running)))
             await asyncio.sleep(0)
         await self._executor.close(session)
+        self._account.sessions.forget(session)
 
     async def _live(self, query: Query) -> None:
         try:
@@ -96,11 +103,13 @@ class Runner:
         except asyncio.CancelledError:
             query.fail(query.stopped_by or canceled())
         except _Scripted as scripted:
-            incident = SnowflakeError("000603", "XX000", "SQL execution internal error:\nProcessing aborted by error")
+            incident = SnowflakeError(
+                "000603", "XX000", "SQL execution internal error:\nProcessing aborted by error"
+            )
             query.fail(incident, str(scripted))
         except SnowflakeError as error:
             query.fail(error)
-        except Exception as error:  # noqa: BLE001 - whatever DuckDB raises is the query's failure, not the server's
+        except Exception as error:  # whatever DuckDB raises is the query's failure, not the server's
             log.debug("query %s failed", query.id, exc_info=True)
             query.fail(translate(error))
 
@@ -138,8 +147,7 @@ class Runner:
         )
         for text in statements:
             child = await self._child(query, text)
-            assert child.result is not None
-            result.children.append((child.id, child.result.type_id))
+            result.children.append((child.id, child.outcome.type_id))
         return result
 
     async def _child(self, query: Query, text: str) -> Query:
@@ -174,9 +182,7 @@ class Runner:
         """Run EXECUTE IMMEDIATE: one statement, or a block of plain statements with one EXCEPTION WHEN OTHER."""
         body = _BODY.match(bare(text))
         if body is None:
-            child = await self._child(query, text)
-            assert child.result is not None
-            return child.result
+            return (await self._child(query, text)).outcome
         normal, _, handler = _partition(_HANDLED, body[1])
         try:
             await self._block_statements(query, normal)
@@ -225,7 +231,7 @@ class Runner:
     async def _run(
         self,
         query: Query,
-        tree: exp.Expression | None,
+        tree: Expr | None,
         command: tuple[commands.Command, re.Match[str]] | None,
         wishes: Hints,
     ) -> Result:
@@ -238,14 +244,12 @@ class Runner:
             return await answer(self._account, query, found)
         what = Rewritten(query.sql)
         if tree is not None:
-            what = await self._rewriter.rewrite(
-                query, tree, lambda sql: self._executor.evaluate(query, sql)
-            )
+            what = await self._rewriter.rewrite(query, tree, lambda sql: self._executor.evaluate(query, sql))
         if what.waits:
             await self._account.pace.spend(query, what.waits)
         return what.result or await self._executor.run(query, tree, what, self.stop)
 
-    async def _describe(self, query: Query, tree: exp.Expression | None) -> Result:
+    async def _describe(self, query: Query, tree: Expr | None) -> Result:
         if tree is None:
             return Result.status()
         what = await self._rewriter.rewrite(query, tree, lambda sql: self._executor.evaluate(query, sql))
@@ -272,7 +276,7 @@ def _phases(wishes: Hints) -> list[tuple[str, float]]:
     return [(state, seconds) for state, seconds in phases if seconds > 0]
 
 
-def _needs_warehouse(tree: exp.Expression) -> bool:
+def _needs_warehouse(tree: Expr) -> bool:
     """Whether Snowflake would need compute: anything that reads or writes a table, and SYSTEM$WAIT."""
     if isinstance(tree, _NEED_WAREHOUSE):
         return True

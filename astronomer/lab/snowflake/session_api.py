@@ -31,8 +31,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 def account_of(request: Request) -> Account:
     """Return the account that a request is for."""
-    account = request.app.state.account
-    assert isinstance(account, Account)
+    account: Account = request.app.state.account
     return account
 
 
@@ -54,7 +53,9 @@ async def wait_for(query: Query, seconds: float) -> bool:
     return True
 
 
-def _reply(data: Any, code: str | None = None, message: str | None = None, *, success: bool = True) -> Response:
+def _reply(
+    data: Any, code: str | None = None, message: str | None = None, *, success: bool = True
+) -> Response:
     return JSONResponse({"data": data, "code": code, "message": message, "success": success})
 
 
@@ -64,7 +65,7 @@ def _failure(error: SnowflakeError, data: dict[str, Any] | None = None) -> Respo
     )
 
 
-def expired_reply(path: str) -> tuple[int, Any]:
+def expired_reply() -> tuple[int, Any]:
     """Return the answer to a request whose session token has expired."""
     error = session_expired()
     return 200, {"data": None, "code": error.code, "message": error.message, "success": False}
@@ -75,7 +76,9 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
         try:
             return await endpoint(request)
         except SnowflakeError as error:
-            return _failure(error, error.data or None)
+            # Clients read the SQLSTATE of a failed query from `data`; a session that is gone has none.
+            gone = error.code.startswith("390")
+            return _failure(error, None if gone else {"sqlState": error.sqlstate, "errorCode": error.code})
 
     return guarded
 
@@ -142,6 +145,7 @@ def _welcome(session: Session, settings: Settings) -> dict[str, Any]:
 async def renew(request: Request) -> Response:
     """Exchange the master token for new tokens."""
     account = account_of(request)
+    account.end_expired()
     session = account.sessions.renew(request.headers.get("authorization"))
     request.state.entry.session = session.id
     return _reply(
@@ -194,7 +198,11 @@ async def query_request(request: Request) -> Response:
 
 
 def _in_progress(query: Query) -> Response:
-    data = {"queryId": query.id, "getResultUrl": f"/queries/{query.id}/result", "progressDesc": None}
+    data: dict[str, Any] = {
+        "queryId": query.id,
+        "getResultUrl": f"/queries/{query.id}/result",
+        "progressDesc": None,
+    }
     if query.asynchronous:
         data["queryAbortsAfterSecs"] = ASYNC_ABORTS_AFTER
         text = "Asynchronous execution in progress. Use provided query id to perform query monitoring and management."
@@ -210,7 +218,12 @@ async def _outcome(account: Account, query: Query) -> Response:
         raise result_expired(query.id)
     if query.result is None:
         error = query.error
-        data = {"queryId": query.id, "sqlState": error.sqlstate, "errorCode": error.code, "internalError": False}
+        data = {
+            "queryId": query.id,
+            "sqlState": error.sqlstate,
+            "errorCode": error.code,
+            "internalError": False,
+        }
         return _failure(error, {**data, "type": "COMPILATION", "line": -1, "pos": -1})
     return _reply(query.result.session_data(query.id, _final(query)))
 
@@ -261,12 +274,16 @@ async def oauth_token(request: Request) -> Response:
     seconds = 600.0
     user = credentials.authorize(form, request.headers.get("authorization"))
     if user is None:
-        return JSONResponse({"error": "invalid_client", "error_description": "not authorized"}, status_code=401)
+        return JSONResponse(
+            {"error": "invalid_client", "error_description": "not authorized"}, status_code=401
+        )
     token = credentials.new_oauth_token(user, seconds)
-    return JSONResponse({"access_token": token, "token_type": "Bearer", "expires_in": int(seconds), "username": user})
+    return JSONResponse(
+        {"access_token": token, "token_type": "Bearer", "expires_in": int(seconds), "username": user}
+    )
 
 
-async def ignored(request: Request) -> Response:
+async def ignored(_request: Request) -> Response:
     """Accept and forget, as for telemetry."""
     return _reply(None)
 

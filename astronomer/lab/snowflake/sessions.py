@@ -109,8 +109,7 @@ class Sessions:
         return session
 
     def forget(self, session: Session) -> None:
-        """Remove a session; its tokens are answered with 390111 from now on."""
-        session.ended = True
+        """Remove a session that was torn down; its tokens stay known, to be answered with 390111."""
         self._by_id.pop(session.id, None)
 
     def authenticate(self, header: str | None) -> Session:
@@ -177,12 +176,16 @@ def _token_of(header: str | None) -> str:
 
 
 def _unknown() -> tuple[Session, Token]:
-    raise SnowflakeError("390104", "08001", "Session token is invalid. New login required to access the service.")
+    raise SnowflakeError(
+        "390104", "08001", "Session token is invalid. New login required to access the service."
+    )
 
 
 def session_gone() -> SnowflakeError:
     """Return the error for a session that was logged out."""
-    return SnowflakeError("390111", "08001", "Session no longer exists. New login required to access the service.")
+    return SnowflakeError(
+        "390111", "08001", "Session no longer exists. New login required to access the service."
+    )
 
 
 def session_expired() -> SnowflakeError:

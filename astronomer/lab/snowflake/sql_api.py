@@ -19,6 +19,7 @@ from astronomer.lab.snowflake.account import Account, result_expired
 from astronomer.lab.snowflake.credentials import User
 from astronomer.lab.snowflake.errors import SnowflakeError
 from astronomer.lab.snowflake.queries import Query
+from astronomer.lab.snowflake.results import Result
 from astronomer.lab.snowflake.session_api import account_of, body_of, wait_for
 
 __all__ = ["routes", "unauthorized"]
@@ -26,7 +27,9 @@ __all__ = ["routes", "unauthorized"]
 PATH = "/api/v2/statements"
 TIMED_OUT = ("000630", "000631")
 _CONTEXT = ("database", "schema", "warehouse", "role")
-_RUNNING = "Asynchronous execution in progress. Use provided query id to perform query monitoring and management."
+_RUNNING = (
+    "Asynchronous execution in progress. Use provided query id to perform query monitoring and management."
+)
 
 
 def _user(request: Request) -> User:
@@ -43,7 +46,9 @@ def unauthorized(error: SnowflakeError) -> tuple[int, dict[str, Any]]:
     return 401, body
 
 
-def _guarded(endpoint: Callable[[Request, User], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+def _guarded(
+    endpoint: Callable[[Request, User], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
     async def guarded(request: Request) -> Response:
         try:
             user = _user(request)
@@ -113,7 +118,11 @@ async def cancel(request: Request, user: User) -> Response:
         await wait_for(query, 5.0)
         text = "successfully canceled statement execution"
         return JSONResponse({**_common(query), "code": "000604", "sqlState": "57014", "message": text})
-    body = {"code": "000605", "sqlState": "57014", "message": "Identified SQL statement is not currently executing."}
+    body = {
+        "code": "000605",
+        "sqlState": "57014",
+        "message": "Identified SQL statement is not currently executing.",
+    }
     return JSONResponse({**_common(query), **body}, status_code=422)
 
 
@@ -122,16 +131,20 @@ async def _answer(request: Request, query: Query, seconds: float) -> Response:
         return JSONResponse({**_common(query), "code": "333334", "message": _RUNNING}, status_code=202)
     if query.result_lost:
         raise result_expired(query.id)
-    if query.result is None:
+    if (result := query.result) is None:
         error = query.error
-        body = {"code": error.code, "sqlState": error.sqlstate, "message": error.message, "createdOn": _created(query)}
+        body = {
+            "code": error.code,
+            "sqlState": error.sqlstate,
+            "message": error.message,
+            "createdOn": _created(query),
+        }
         return JSONResponse({**_common(query), **body}, status_code=408 if error.code in TIMED_OUT else 422)
-    return _rows(request, query)
+    return _rows(request, query, result)
 
 
-def _rows(request: Request, query: Query) -> Response:
-    result, rows = query.result, account_of(request).settings.partition_rows
-    assert result is not None
+def _rows(request: Request, query: Query, result: Result) -> Response:
+    rows = account_of(request).settings.partition_rows
     number = int(request.query_params.get("partition") or 0)
     nullable = request.query_params.get("nullable", "true").lower() != "false"
     data = result.partition(number, rows, nullable=nullable)

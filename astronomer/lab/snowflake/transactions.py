@@ -52,9 +52,7 @@ class Locks:
         self._holders: dict[str, object] = {}
         self._waiting: list[asyncio.Event] = []
 
-    async def acquire(
-        self, table: str, holder: object, waiting: Callable[[], None], timeout: float
-    ) -> None:
+    async def acquire(self, table: str, holder: object, waiting: Callable[[], None], timeout: float) -> None:
         """Wait until ``holder`` has the table.
 
         :param holder: a transaction, or the query itself when it commits at once.

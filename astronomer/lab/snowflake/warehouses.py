@@ -128,7 +128,9 @@ class Warehouses:
             )
             raise SnowflakeError("000606", "57P03", text)
         await self._resume(warehouse, state, pause)
-        if warehouse.queued or (warehouse.concurrency is not None and warehouse.running >= warehouse.concurrency):
+        if warehouse.queued or (
+            warehouse.concurrency is not None and warehouse.running >= warehouse.concurrency
+        ):
             state("QUEUED")
         if warehouse.queued:
             await pause(warehouse.queued)

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.providers.common.sql.hooks.handlers import get_row_count, return_single_query_results
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
+from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from snowflake.connector.errors import Error, ProgrammingError
 
-from astronomer.deferral import Attempt, JobError, JobStatus, JobTimedOut, Outcome, Phase, Transient
+from astronomer.deferral import Attempt, JobStatus, Transient
 from astronomer.deferral._compat import AirflowFailException
 from astronomer.providers.snowflake import statements
-from astronomer.providers.snowflake.hooks.session import SnowflakeSession
+from astronomer.providers.snowflake.hooks.session import RESULT_GONE, SnowflakeSession
 from astronomer.providers.snowflake.jobs.query import SnowflakeQuery
-from astronomer.providers.snowflake.states import STATEMENT_TIMEOUT
 
-if TYPE_CHECKING:
-    from astronomer.providers.snowflake.operators.query import SnowflakeOperator
+__all__ = ["check_serialisable", "explain", "find_query", "ids_of", "ids_of_failed", "process", "read"]
 
-__all__ = ["check_serialisable", "failure", "find_query", "process", "read"]
-
-_RESULT_GONE = 612
-_NO_WAREHOUSE = "000606"
 
 
 def find_query(session: SnowflakeSession, attempt: Attempt) -> str | None:
@@ -63,10 +58,11 @@ def _find_by_tag(session: SnowflakeSession, submit_key: str) -> str | None:
 
 
 def read(
-    operator: SnowflakeOperator,
+    operator: SQLExecuteQueryOperator,
     hook: Any,
     session: SnowflakeSession,
     job: SnowflakeQuery,
+    ids: list[str],
     handler: Callable[[Any], Any] | None,
 ) -> Any:
     """What ``SnowflakeHook.run`` returns, for queries that have run already.
@@ -74,10 +70,10 @@ def read(
     Leaves ``query_ids`` and ``descriptions`` on the hook, as the stock hook does, and reports each statement to
     the lineage collector once.
 
+    :param ids: of the statements, in order.
     :raises AirflowFailException: Snowflake no longer has the results.
     """
     try:
-        ids = session.statement_ids(job.query_id)[: job.statements] if job.block else [job.query_id]
         hook.query_ids = ids
         texts = _texts(operator, len(ids))
         results, descriptions = [], []
@@ -96,7 +92,7 @@ def read(
             results.append(hook._make_common_data_structure(handler(cursor)))
             descriptions.append(cursor.description)
     except ProgrammingError as error:
-        if error.errno != _RESULT_GONE:
+        if error.errno != RESULT_GONE:
             raise
         raise AirflowFailException(
             f"{job.name} succeeded, but Snowflake no longer has its result (kept for 24 hours). A retry would not "
@@ -111,7 +107,7 @@ def read(
     return results
 
 
-def process(operator: SnowflakeOperator, hook: Any, output: Any) -> Any:
+def process(operator: SQLExecuteQueryOperator, hook: Any, output: Any) -> Any:
     """The last step of the stock operator's ``execute``."""
     if _single(operator):
         return operator._process_output([output], hook.descriptions)[-1]
@@ -136,51 +132,30 @@ def check_serialisable(result: Any, job: SnowflakeQuery) -> None:
         ) from error
 
 
-def failure(
-    operator: SnowflakeOperator, session: SnowflakeSession, job: SnowflakeQuery, outcome: Outcome
-) -> JobError:
-    """The error of a query that did not succeed, with all that Snowflake tells of it."""
-    status, cause = outcome.status, None
-    operator.get_db_hook().query_ids = [job.query_id]
-    if status.phase is not Phase.LOST:
-        try:
-            operator.get_db_hook().query_ids = _ids_of_failed(session, job)
-            if status.phase is Phase.FAILED:
-                session.cursor_on(job.query_id)
-        except ProgrammingError as error:
-            cause = error
-        except (Error, Transient):
-            operator.log.debug("No more is known of the failure", exc_info=True)
-    failed = _error(operator, job, outcome, cause)
-    failed.__cause__ = cause
-    return failed
+def explain(
+    session: SnowflakeSession, job: SnowflakeQuery, status: JobStatus
+) -> tuple[JobStatus, ProgrammingError | None]:
+    """The status of a failed query with the words that only its result has, and the connector's error."""
+    try:
+        session.cursor_on(job.query_id)
+    except ProgrammingError as error:
+        message = f"{error.raw_msg} (SQLSTATE {error.sqlstate or 'n/a'})"
+        code = str(error.errno or status.code or "").zfill(6)
+        return JobStatus(status.phase, status.raw, message, job.url, code=code), error
+    return status, None
 
 
-def _error(
-    operator: SnowflakeOperator, job: SnowflakeQuery, outcome: Outcome, cause: ProgrammingError | None
-) -> JobError:
-    status = outcome.status
-    if status.phase is Phase.FAILED and status.code in STATEMENT_TIMEOUT and not outcome.timed_out:
-        return JobTimedOut(
-            f"{job.name} was ended by Snowflake's STATEMENT_TIMEOUT_IN_SECONDS ({status.code}: {status.message}). "
-            f"The task's execution_timeout sets it, unless the session, warehouse or account has a lower one. "
-            f"See {job.url}"
-        )
-    if cause is not None:
-        message = f"{cause.raw_msg} (SQLSTATE {cause.sqlstate or 'n/a'})"
-        status = JobStatus(
-            status.phase, status.raw, message, job.url, code=str(cause.errno or status.code).zfill(6)
-        )
-    message = operator.error_message(job, Outcome(status, outcome.timed_out))
-    if status.code == _NO_WAREHOUSE:
-        message += (
-            " The warehouse does not exist, is not granted to the role, or none is named: see the connection's "
-            "`warehouse`, or the operator's."
-        )
-    return operator.error_type(outcome)(message)
+def ids_of(session: SnowflakeSession, job: SnowflakeQuery) -> list[str]:
+    """The statements of a job that has succeeded, in order."""
+    if not job.block:
+        return [job.query_id]
+    try:
+        return session.statement_ids(job.query_id)[: job.statements]
+    except ProgrammingError:  # its result is gone; whether that matters is for the reader to say
+        return ids_of_failed(session, job)
 
 
-def _ids_of_failed(session: SnowflakeSession, job: SnowflakeQuery) -> list[str]:
+def ids_of_failed(session: SnowflakeSession, job: SnowflakeQuery) -> list[str]:
     """The statements that ran in a block: its own result does not list them when it failed."""
     if not job.block or job.session_id is None:
         return [job.query_id]
@@ -190,11 +165,12 @@ def _ids_of_failed(session: SnowflakeSession, job: SnowflakeQuery) -> list[str]:
         for one in entries
         if one.get("id") != job.query_id and str(one.get("sessionId")) == str(job.session_id)
     ]
-    ids = [str(one["id"]) for one in sorted(mine, key=lambda one: one.get("startTime") or 0)]
+    # The list is newest first, and its times are too coarse to order statements that take no time.
+    ids = [str(one["id"]) for one in sorted(reversed(mine), key=lambda one: one.get("startTime") or 0)]
     return ids[: job.statements] or [job.query_id]
 
 
-def _texts(operator: SnowflakeOperator, count: int) -> Sequence[str]:
+def _texts(operator: SQLExecuteQueryOperator, count: int) -> Sequence[str]:
     """The statements' texts, for lineage; the whole text for each where they cannot be matched."""
     texts = statements.split(operator.sql, operator.split_statements is not False)
     if len(texts) == count:
@@ -203,5 +179,5 @@ def _texts(operator: SnowflakeOperator, count: int) -> Sequence[str]:
     return [whole] * count
 
 
-def _single(operator: SnowflakeOperator) -> bool:
+def _single(operator: SQLExecuteQueryOperator) -> bool:
     return bool(return_single_query_results(operator.sql, operator.return_last, operator.split_statements))

@@ -9,7 +9,7 @@ from typing import Any
 
 from snowflake.connector.util_text import split_statements
 
-__all__ = ["bind", "first_word", "is_file_transfer", "needs_transaction", "split", "without_comments"]
+__all__ = ["begins_transaction", "bind", "first_word", "is_file_transfer", "needs_transaction", "split", "without_comments"]
 
 _COMMENT = re.compile(r"--[^\n]*|//[^\n]*|/\*.*?\*/", re.DOTALL)
 _LEADING = re.compile(rf"\A(?:\s|;|{_COMMENT.pattern})*", re.DOTALL)
@@ -90,6 +90,11 @@ def needs_transaction(statements: Sequence[str]) -> bool:
     if all(word in _READ_ONLY for word in words):
         return False
     return not (len(words) == 1 and words[0] in _ATOMIC)
+
+
+def begins_transaction(statements: Sequence[str]) -> bool:
+    """Whether one of them opens a transaction itself."""
+    return any(first_word(statement) in ("BEGIN", "START") for statement in statements)
 
 
 def bind(connection: Any, cursor: Any, statement: str, parameters: Any) -> str:

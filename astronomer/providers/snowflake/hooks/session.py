@@ -15,11 +15,12 @@ from snowflake.connector.errors import DatabaseError, Error, OperationalError, P
 from astronomer.deferral import CredentialsRejected, Transient
 from astronomer.deferral._compat import PlainConnection
 
-__all__ = ["ReadHook", "SnowflakeSession", "connection_parameters"]
+__all__ = ["RESULT_GONE", "ReadHook", "SnowflakeSession", "connection_parameters"]
 
 log = logging.getLogger(__name__)
 
 THREAD_NAME = "astronomer-snowflake"
+RESULT_GONE = 612
 _LOGIN_TIMEOUT = 60
 _SOCKET_TIMEOUT = 30
 # The session or its master token has gone: only a new login helps.
@@ -27,10 +28,16 @@ _SOCKET_TIMEOUT = 30
 _SESSION_GONE = frozenset({390103, 390104, 390111, 390113, 390114, 390115, 290401})
 
 
-class _PollerNoise(logging.Filter):
-    """Keeps the connector's tracebacks of failed polls out of the triggerer's log; the engine tells of outages."""
+class _Noise(logging.Filter):
+    """Keeps out of the logs what would only alarm; the engine tells of outages, and its link shows the query.
+
+    That is the connector's tracebacks of failed polls in the triggerer, and in every task its warning that queries
+    of a session left open go on and cost credits, which is the point of leaving it.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if str(record.msg).startswith("Parameter server_session_keep_alive was set to True"):
+            return False
         return not (record.threadName or "").startswith(THREAD_NAME)
 
 
@@ -39,7 +46,7 @@ for _noisy in (
     "snowflake.connector.connection",
     "snowflake.connector.session_manager",
 ):
-    logging.getLogger(_noisy).addFilter(_PollerNoise())
+    logging.getLogger(_noisy).addFilter(_Noise())
 
 
 class ReadHook(SnowflakeHook):
@@ -152,20 +159,21 @@ class SnowflakeSession:
     # Queries.
 
     def submit(
-        self, statement: str, parameters: Any, *, request_id: str, options: Mapping[str, Any], many: bool
+        self, statement: str, parameters: Any, *, request_id: str, options: Mapping[str, Any], count: int | None = None
     ) -> str:
         """Start a query without waiting for it; the query id.
 
         The server answers a repeated ``request_id`` of one session with the query it started before.
 
         :param options: statement parameters, such as ``QUERY_TAG``.
-        :param many: the text is a block of statements, to be run in order up to the first failure.
+        :param count: of a block of statements, to be run in order up to the first failure: how many it must have,
+            or 0 for any number; ``None`` for a single statement.
         """
         with self._translated(), self.open().cursor() as cursor:
             answer = cursor.execute_async(
                 statement,
                 parameters or None,
-                num_statements=0 if many else None,
+                num_statements=count,
                 _statement_params={**options, "requestId": request_id},
             )
             return str(answer["queryId"])
@@ -185,7 +193,10 @@ class SnowflakeSession:
         self._ask(f"/queries/{query_id}/abort-request", method="post", tolerant=True)
 
     def statement_ids(self, query_id: str) -> list[str]:
-        """The ids of the statements in a block, in order; the id itself for a single statement."""
+        """The ids of the statements in a block, in order; the id itself for a single statement.
+
+        :raises snowflake.connector.errors.ProgrammingError: Snowflake no longer has the result.
+        """
         answer = self._ask(f"/queries/{query_id}/result", accept="sfsql")
         ids = str(answer.get("resultIds") or "")
         return [one for one in ids.split(",") if one] or [query_id]
@@ -232,6 +243,8 @@ class SnowflakeSession:
                 code, message = int(answer.get("code") or 0), str(answer.get("message"))
                 if answer.get("success") or (tolerant and code not in _SESSION_GONE):
                     return answer.get("data") or {}
+            if code == RESULT_GONE:
+                raise ProgrammingError(msg=message, errno=code)
             if again or code not in _SESSION_GONE:
                 raise Transient(f"{method.upper()} {path.partition('?')[0]}: {code:06d} {message}")
             self._drop(connection)

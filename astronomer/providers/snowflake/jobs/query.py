@@ -132,9 +132,10 @@ class SnowflakePoller(Poller[SnowflakeQuery]):
         """Start a query on the shared session; it belongs to the connection of this poller's job."""
         request_id = str(uuid.uuid4())
         submitted_at = clock.now()
+        count = self._job.statements if self._job.block else None
         query_id = await self._call(
             lambda session: session.submit(
-                statement, parameters, request_id=request_id, options=options, many=self._job.block
+                statement, parameters, request_id=request_id, options=options, count=count
             )
         )
         return replace(self._job, query_id=query_id, submitted_at=submitted_at)

@@ -14,13 +14,17 @@ from typing import Any
 from airflow.providers.common.sql.hooks.handlers import fetch_all_handler, fetch_one_handler
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from snowflake import connector
+from snowflake.connector.errors import Error
 
 from astronomer.deferral import (
     Attempt,
+    CredentialsRejected,
     JobError,
     JobOperator,
     JobStatus,
+    JobTimedOut,
     Outcome,
+    Phase,
     Poller,
     TaskIdentity,
     Transient,
@@ -30,10 +34,16 @@ from astronomer.providers.snowflake.arguments import merge_hook_params, reject_e
 from astronomer.providers.snowflake.hooks.session import SnowflakeSession
 from astronomer.providers.snowflake.jobs.query import SnowflakePoller, SnowflakeQuery
 from astronomer.providers.snowflake.links import SnowsightQueryLink
+from astronomer.providers.snowflake.states import STATEMENT_TIMEOUT
 from astronomer.providers.snowflake.triggers.snowflake_trigger import SnowflakeTrigger
 
 __all__ = ["SnowflakeOperator", "SnowflakeOperatorAsync"]
 
+_NO_WAREHOUSE = "000606"
+_NO_WAREHOUSE_HINT = (
+    " The warehouse does not exist, is not granted to the role, or none is named: see `warehouse` of the connection "
+    "or the operator."
+)
 _JSON_HANDLERS = (fetch_all_handler, fetch_one_handler)
 
 
@@ -120,13 +130,13 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
     def submit(self, context: Mapping[str, Any], attempt: Attempt) -> SnowflakeQuery:
         """Start the query or block; a lost answer is asked for again under the same request id."""
         session, found, block = self._open(), self._statements(), self._is_block()
-        text, parameters = self._text(session, found, block)
+        text, parameters, count = self._text(session, found, block)
         request_id = str(uuid.UUID(hashlib.sha256(attempt.submit_key.encode()).hexdigest()[:32], version=4))
         options = self._options(context, attempt, session)
         self.log.info("Executing: %s", self.sql)
         submitted_at = time.time()
         query_id = self._insist(
-            lambda: session.submit(text, parameters, request_id=request_id, options=options, many=block)
+            lambda: session.submit(text, parameters, request_id=request_id, options=options, count=count)
         )
         job = self._query(session, query_id, block=block, statements=len(found), submitted_at=submitted_at)
         self.log.info("%s started: %s", job.name, job.url)
@@ -156,7 +166,13 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
         hook = self.get_db_hook()
         session = self._session_or_new()
         handler = self.handler if wanted else None
-        output = reading.read(self, hook, session, job, handler)
+        ids = self._insist(lambda: reading.ids_of(session, job))
+        if handler is not None:
+            self._insist(session.open)
+        try:
+            output = reading.read(self, hook, session, job, ids, handler)
+        except Transient as error:
+            raise JobError(f"{job.name} succeeded, but its result cannot be read: {error}. See {job.url}") from error
         if not self._should_run_output_processing():
             return None
         result = reading.process(self, hook, output)
@@ -165,8 +181,26 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
         return result
 
     def failure(self, context: Mapping[str, Any], job: SnowflakeQuery, outcome: Outcome) -> JobError:
-        """The error with Snowflake's own words; the query ids are left for lineage."""
-        return reading.failure(self, self._session_or_new(), job, outcome)
+        """The error with Snowflake's own words; the query ids are left on the hook, for lineage."""
+        status, cause, session = outcome.status, None, self._session_or_new()
+        self.get_db_hook().query_ids = [job.query_id]
+        if status.phase is not Phase.LOST:
+            try:
+                self.get_db_hook().query_ids = reading.ids_of_failed(session, job)
+                if status.phase is Phase.FAILED:
+                    status, cause = reading.explain(session, job, status)
+            except (Error, Transient):
+                self.log.debug("No more is known of the failure", exc_info=True)
+        if status.code in STATEMENT_TIMEOUT and not outcome.timed_out:
+            return JobTimedOut(
+                f"{job.name} was ended by Snowflake's STATEMENT_TIMEOUT_IN_SECONDS ({status.code}: {status.message}). "
+                "The task's execution_timeout sets it, unless the session, warehouse or account has a lower one. "
+                f"See {job.url}"
+            )
+        hint = _NO_WAREHOUSE_HINT if status.code == _NO_WAREHOUSE else ""
+        error = self.error_type(outcome)(self.error_message(job, replace(outcome, status=status)) + hint)
+        error.__cause__ = cause
+        return error
 
     # Parts.
 
@@ -176,7 +210,7 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
     def _needs_worker(self) -> bool:
         found = self._statements()
         server_side = bool(self.parameters) and connector.paramstyle in ("qmark", "numeric")
-        return any(map(statements.is_file_transfer, found)) or (server_side and len(found) > 1)
+        return any(map(statements.is_file_transfer, found)) or (server_side and self._is_block())
 
     def _commits_itself(self) -> bool:
         """Whether Snowflake commits each statement, by the stock hook's rule."""
@@ -184,23 +218,31 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
         by_session = getattr(hook, "_has_autocommit_session_parameter", lambda: False)
         return bool(self.autocommit or by_session())
 
-    def _in_transaction(self) -> bool:
-        return not self._commits_itself() and statements.needs_transaction(statements.split(self.sql, True))
+    def _ending(self) -> str | None:
+        """What has to follow the user's statements: the session lives on, so it must not keep a transaction."""
+        found = statements.split(self.sql, True)
+        if self._commits_itself():
+            return "ROLLBACK" if statements.begins_transaction(found) else None
+        return "COMMIT" if statements.needs_transaction(found) else None
+
+    def _is_unsplit(self) -> bool:
+        return isinstance(self.sql, str) and self.split_statements is False
 
     def _is_block(self) -> bool:
-        unsplit = isinstance(self.sql, str) and self.split_statements is False
-        return unsplit or len(self._statements()) > 1 or self._in_transaction()
+        return self._is_unsplit() or len(self._statements()) > 1 or self._ending() is not None
 
-    def _text(self, session: SnowflakeSession, found: Sequence[str], block: bool) -> tuple[str, Any]:
-        """What is sent: one statement with its parameters, or a block with them in place."""
+    def _text(
+        self, session: SnowflakeSession, found: Sequence[str], block: bool
+    ) -> tuple[str, Any, int | None]:
+        """What is sent, and how many statements: one with its parameters, or a block with them in place."""
         if not block:
-            return found[0], self.parameters
+            return found[0], self.parameters, None
         connection = session.open()
         with connection.cursor() as cursor:
             bound = [statements.bind(connection, cursor, one, self.parameters) for one in found]
-        if self._in_transaction():
-            bound.append("COMMIT")
-        return ";\n".join(f"{one}\n" if "--" in one or "//" in one else one for one in bound), None
+        bound += filter(None, [self._ending()])
+        text = ";\n".join(f"{one}\n" if "--" in one or "//" in one else one for one in bound)
+        return text, None, 0 if self._is_unsplit() else len(bound)
 
     def _options(
         self, context: Mapping[str, Any], attempt: Attempt, session: SnowflakeSession
@@ -211,11 +253,11 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
             identity = TaskIdentity.of(context["ti"])
             options["QUERY_TAG"] = json.dumps(
                 {
+                    "submit_key": attempt.submit_key,  # first, because the tag may have to be cut
                     "airflow_dag_id": identity.dag_id,
                     "airflow_task_id": identity.task_id,
                     "airflow_run_id": identity.run_id,
                     "airflow_map_index": identity.map_index,
-                    "submit_key": attempt.submit_key,
                 }
             )[:2000]
         if attempt.deadline is not None:
@@ -243,7 +285,7 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
 
     def _open(self) -> SnowflakeSession:
         """A session to submit in, logged in; nothing has been started when it fails."""
-        autocommit = None if self._commits_itself() and not self.autocommit else not self._in_transaction()
+        autocommit = None if self._commits_itself() and not self.autocommit else self._ending() != "COMMIT"
         if self._session is not None and self._session.autocommit != autocommit:
             self._close(log_out=True)
         session = self._session_or_new(autocommit)
@@ -260,7 +302,8 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
             try:
                 return call()
             except Transient as trouble:
-                if time.monotonic() + pause > give_up:
+                refused = isinstance(trouble, CredentialsRejected)  # repeating it would lock the account
+                if refused or time.monotonic() + pause > give_up:
                     raise JobError(f"Snowflake cannot be asked: {trouble}") from trouble
                 if pause == 1.0:
                     self.log.warning("Snowflake cannot be asked, trying on: %s", trouble)

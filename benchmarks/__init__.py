@@ -1,0 +1,1 @@
+"""Side-by-side measurements against the stock providers; JSON out."""

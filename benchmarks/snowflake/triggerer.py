@@ -1,0 +1,133 @@
+"""The measured process: Airflow's own ``TriggerRunner``, with a clock on its loop.
+
+``python -m benchmarks.snowflake.triggerer SETTINGS OUT``; file descriptor 0 is the socket to the supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import jwt
+from airflow.jobs.triggerer_job_runner import TriggerRunner
+from airflow.sdk.execution_time.supervisor import _configure_logs_over_json_channel
+
+from astronomer.lab.dns import redirected
+from benchmarks.snowflake.shapes import Fired, Report, Stall
+
+__all__ = ["MeasuredRunner"]
+
+_TICK = 0.02
+
+
+class _Events(deque[Any]):
+    """The runner's queue of events; notes when each is yielded, and the CPU time used by then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Fired] = []
+        self.cpu = 0.0
+
+    def append(self, entry: Any) -> None:
+        self.cpu = time.process_time()
+        self.seen.append(Fired(wait=entry[0], at=time.time(), payload=entry[1].payload))
+        super().append(entry)
+
+
+class _Watch:
+    """How late the loop wakes up a timer."""
+
+    def __init__(self) -> None:
+        self.stalls: list[Stall] = []
+        self.began: float | None = None
+        self._due = self._cpu = 0.0
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._again()
+
+    def _again(self) -> None:
+        self._due, self._cpu = self._loop.time() + _TICK, time.process_time()
+        self._loop.call_at(self._due, self._ring)
+
+    def _ring(self) -> None:
+        now = self._loop.time()
+        late = now - self._due
+        if self.began is not None and late > _TICK:
+            cpu = time.process_time() - self._cpu
+            self.stalls.append(Stall(seconds=late, cpu=cpu, after=now - self.began))
+        self._again()
+
+
+class MeasuredRunner(TriggerRunner):  # type: ignore[misc,unused-ignore]
+    """The real runner; only observed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: _Events = _Events()
+        self._watch = _Watch()
+        self._cpu_before = self._started = 0.0
+        self._tokens = 0
+
+    async def arun(self) -> None:
+        """As the real one, and with a watch on its loop."""
+        self._watch.start()
+        await super().arun()
+
+    async def create_triggers(self) -> None:
+        """As the real one; what is reported begins with the first trigger."""
+        if self.to_create and self._watch.began is None:
+            self._cpu_before, self._watch.began = time.process_time(), time.monotonic()
+        fresh = bool(self.to_create)
+        await super().create_triggers()
+        if fresh:
+            await asyncio.sleep(0)  # the last one's first step
+            self._started = time.monotonic()
+
+    def count_tokens(self) -> None:
+        """Count what is signed from now on, whichever library asks for it."""
+        original = jwt.encode
+
+        def encode(*args: Any, **kwargs: Any) -> str:
+            self._tokens += 1
+            return original(*args, **kwargs)
+
+        jwt.encode = encode
+
+    def report(self, import_seconds: float) -> Report:
+        """What was seen."""
+        began = self._watch.began or 0.0
+        return Report(
+            import_seconds=import_seconds,
+            started_seconds=self._started - began,
+            cpu_seconds=self.events.cpu - self._cpu_before,
+            tokens_signed=self._tokens,
+            stalls=sorted(self._watch.stalls, key=lambda one: -one["seconds"])[:50],
+            events=self.events.seen,
+        )
+
+
+def main(settings_file: str, out: str) -> None:
+    """Be a triggerer until told to stop, then write the report."""
+    settings = json.loads(Path(settings_file).read_text())
+    _configure_logs_over_json_channel(settings["log_fd"])
+    logging.getLogger("sqlglot").setLevel(logging.ERROR)
+    runner = MeasuredRunner()
+    runner.count_tokens()
+    began = time.monotonic()
+    runner.get_trigger_by_classpath(settings["classpath"])
+    import_seconds = time.monotonic() - began
+    with redirected({settings["redirect"]: settings["port"]}):
+        runner.run()
+    report = runner.report(import_seconds)
+    Path(out).write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

@@ -1,0 +1,24 @@
+"""An Airflow home of its own for every test process, made before anything imports Airflow."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+# Settings and connections of the machine must not decide whether a test passes.
+for name in [name for name in os.environ if name.startswith(("AIRFLOW_", "SNOWFLAKE_", "OPENLINEAGE_"))]:
+    del os.environ[name]
+
+_HOME = tempfile.mkdtemp(prefix="astronomer-tests-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+
+os.environ.update(
+    AIRFLOW_HOME=_HOME,
+    AIRFLOW__CORE__UNIT_TEST_MODE="True",
+    AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    AIRFLOW__CORE__DAGS_FOLDER=str(Path(_HOME, "dags")),
+    AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{_HOME}/airflow.db",
+    AIRFLOW__LOGGING__BASE_LOG_FOLDER=str(Path(_HOME, "logs")),
+    SNOWFLAKE_HOME=_HOME,  # the connector reads connections.toml from there
+)

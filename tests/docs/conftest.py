@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from tests.docs.world import Run, new_context, snowflake
+
+# All tests of this folder share one local Snowflake, and so one process.
+GROUP = pytest.mark.xdist_group("docs")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "tests/docs/" in item.path.as_posix():
+            item.add_marker(GROUP)
+
+
+@pytest.fixture(scope="session")
+def lab():
+    """A local Snowflake on which a second takes a fiftieth of one, with the table that the pages speak of."""
+    logging.getLogger("snowflake.connector").setLevel(logging.ERROR)
+    with snowflake(speed=50.0) as lab:
+        import snowflake.connector
+
+        with snowflake.connector.connect(**lab.connect_args()) as connection:
+            connection.execute_string(
+                "CREATE TABLE orders (id INTEGER, day DATE, amount NUMBER(10, 2));"
+                "INSERT INTO orders VALUES (1, '2026-11-21', 10), (2, '2026-11-22', 20.5), (3, '2026-11-22', 5)"
+            )
+        yield lab
+
+
+@pytest.fixture
+def run(lab):
+    """Run an operator as a task: ``run(operator)``."""
+    return lambda operator, **how: Run(new_context()).of(operator, **how)

@@ -1,0 +1,102 @@
+"""Every command of the pages is either run here, or stands in the table of those that are run elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.docs.pages import ROOT, blocks
+from tools.commands import COMMANDS
+
+UP = "python -m astronomer.lab up"
+
+ELSEWHERE = {
+    "make demo": ".ci/run, in its short form",
+    "make demo KEEP=1": "tests of tools/demo; differs from the above in waiting for Ctrl-C",
+    "make demo SHORT=1": ".ci/run",
+    "make test": ".ci/run, which is what runs this",
+    "make test-matrix": "by hand before a release; its two steps are those of make test",
+    "make docs": "make test, as its last step",
+    "make bench": "by hand, where the numbers in benchmarks/README.md come from",
+    "make help": "tests/unit/test_tools.py",
+    "airflow providers list": "tests/unit/test_package.py",
+    "airflow config list --section astronomer_providers --defaults": "tests/unit/test_package.py",
+    "airflow standalone": "make demo starts the same four parts, one by one",
+    'pip install -c constraints/airflow-3.3.txt ".[snowflake]"': "make demo installs so, from the checkout",
+    "source .venv/bin/activate": "make demo creates it; a shell's own command",
+}
+"""Command -> where it is run."""
+
+
+def commands() -> list[tuple[str, str]]:
+    """(command, where it stands), without comments and settings of variables."""
+    found = []
+    for block in blocks():
+        if block.language != "bash":
+            continue
+        text = block.body.replace("\\\n", " ")
+        for line in text.splitlines():
+            command = re.sub(r"\s+# .*$", "", line).strip()
+            if command and not command.startswith(("#", "export ", "mkdir ")):
+                found.append((command, str(block)))
+    return found
+
+
+def test_every_command_is_run_somewhere():
+    here = {UP, f"{UP} --port 18443", "python -m astronomer.deferral._compat"}
+    unknown = [f"{where}: {command}" for command, where in commands() if command not in here | set(ELSEWHERE)]
+    assert not unknown
+
+
+def test_the_table_names_no_command_that_no_page_has():
+    assert set(ELSEWHERE) <= {command for command, _ in commands()}
+
+
+def test_every_make_target_exists():
+    targets = [words[1] for command, _ in commands() if (words := command.split())[0] == "make"]
+    assert targets
+    assert set(targets) <= set(COMMANDS)
+
+
+def test_what_airflow_lacks():
+    command = [sys.executable, "-W", "ignore", "-m", "astronomer.deferral._compat"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert told.startswith("lacks: ")
+
+
+@pytest.mark.parametrize("options", [[], ["--port", "18443"]], ids=["any port", "a port"])
+def test_the_local_snowflake_starts_and_stops(options):
+    command = [sys.executable, "-m", "astronomer.lab", "up", *options]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            told = _read_until(process, "# Ctrl-C stops it.", seconds=40)
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    exported = re.findall(r"^export (\w+)=", told, re.MULTILINE)
+    assert exported == ["AIRFLOW_CONN_SNOWFLAKE_DEFAULT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"]
+    assert not options or ":18443. Paste this" in told
+    page = (ROOT / "docs/howto/local-snowflake.md").read_text()
+    assert not [name for name in exported if name not in page]
+
+
+def _read_until(process, word, seconds):
+    told, until = "", time.monotonic() + seconds
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while word not in told:
+            assert time.monotonic() < until, told
+            assert process.poll() is None, told
+            if selector.select(1.0):
+                told += os.read(process.stdout.fileno(), 65536).decode()
+    return told

@@ -1,0 +1,304 @@
+"""The sensor: the stock rules of yes and no, pokes one at a time, and nothing left running."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+from operator import itemgetter
+
+import pytest
+
+from astronomer.deferral import JobCancelled, JobError, JobFailed, JobLost, JobTimedOut
+from astronomer.deferral._compat import AirflowException, AirflowSensorTimeout, AirflowSkipException
+from astronomer.providers.snowflake.sensors.snowflake import SnowflakeSensor, SnowflakeSensorAsync
+from astronomer.providers.snowflake.triggers import poke
+from tests.integration.snowflake.driving import Task, collected, polls, triggerer, until
+from tests.unit.deferral.fakes import Count
+
+LONG = "CALL SYSTEM$WAIT(300)"
+
+
+@pytest.fixture(autouse=True)
+def brisk(monkeypatch):
+    monkeypatch.setattr(poke, "_PAUSE_IN_TROUBLE", 0.1)
+
+
+@pytest.fixture
+def switch(sql):
+    """A table that the pokes look at."""
+    sql("create or replace table switch (a int)")
+    return lambda value: sql("delete from switch", f"insert into switch values ({value})")
+
+
+def sensor(sql="select max(a) from switch", **arguments):
+    return Task(SnowflakeSensor, sql=sql, **{"poke_interval": 0.3, "timeout": 20.0, **arguments})
+
+
+class TestAnswers:
+    @pytest.mark.parametrize(
+        ("sql", "arguments"),
+        [
+            ("select 1", {}),
+            ("select 'yes'", {}),
+            ("select 0, 5", {"selector": itemgetter(1)}),
+            ("select 3", {"success": lambda cell: cell == 3}),
+            ("select 0", {"success": lambda cell: cell == 0}),
+            ("select 1, 2", {"selector": lambda row: row, "success": lambda row: row == (1, 2)}),
+            ("select %(a)s", {"parameters": {"a": "x"}, "success": lambda cell: cell == "x"}),
+            ("select %s", {"parameters": ["x"]}),
+            ("select 0; select 4", {}),
+            ("select 1;", {"fail_on_empty": True}),
+        ],
+    )
+    def test_of_yes(self, lab, sql, arguments):
+        task = sensor(sql, **arguments)
+        assert task.run() is None
+        assert len(task.events) == 1
+        assert task.events[0]["pokes"] == 1
+
+    @pytest.mark.parametrize("sql", ["select 0", "select null", "select ''", "select 1 where 1 = 0", "select 'x' where 1 = 0"])
+    def test_of_no_until_the_timeout(self, lab, user_queries, sql):
+        task = sensor(sql, timeout=1.0)
+        with pytest.raises(AirflowSensorTimeout, match=r"not yes after \d pokes"):
+            task.run()
+        assert 2 <= len(user_queries(sql)) <= 4
+        assert len(task.events) == 1, "a worker was called for a no"
+
+    def test_of_no_that_becomes_yes(self, lab, switch, user_queries):
+        switch(0)
+        task = sensor()
+        task.deferred()
+
+        async def turn(trigger):
+            await until(lambda: len(user_queries("max(a)")) >= 2)
+            switch(1)
+
+        task.wait(turn)
+        assert task.resume() == (False, None)
+
+    def test_of_a_function_that_becomes_yes(self, lab, switch, user_queries):
+        switch(1)
+        task = sensor(success=lambda cell: cell == 2)
+        task.deferred()
+        task.wait()
+        deferred, _ = task.resume()
+        assert deferred
+        switch(2)
+        task.wait()
+        assert task.resume() == (False, None)
+        assert task.events[-1]["pokes"] == 2
+        first, second = user_queries("max(a)")
+        assert second.started_at - first.started_at == pytest.approx(0.3, abs=0.25)
+
+    def test_of_failure_comes_first(self, lab):
+        task = sensor("select 1", success=lambda cell: True, failure=lambda cell: cell == 1)
+        with pytest.raises(AirflowException, match=r"self.failure\(1\) returned True"):
+            task.run()
+
+    @pytest.mark.parametrize("arguments", [{}, {"success": bool}])
+    def test_of_no_rows(self, lab, arguments):
+        task = sensor("select 1 where 1 = 0", fail_on_empty=True, **arguments)
+        with pytest.raises(AirflowException, match="fail_on_empty"):
+            task.run()
+
+    @pytest.mark.parametrize("criterion", ["success", "failure"])
+    def test_need_functions(self, criterion):
+        with pytest.raises(ValueError, match=f"`{criterion}` must be a function"):
+            SnowflakeSensor(task_id="t", sql="select 1", **{criterion: 7})
+
+    def test_in_the_worker_as_the_stock_sensor(self, lab, switch):
+        switch(2)
+        sensor(deferrable=False, success=lambda cell: cell == 2).run()
+        with pytest.raises(AirflowSensorTimeout):
+            sensor("select 0", deferrable=False, timeout=0.2, poke_interval=0.1).run()
+
+    def test_of_the_1x_name(self, lab):
+        task = Task(SnowflakeSensorAsync, sql="select 1", snowflake_conn_id="snowflake_default", warehouse="compute_wh")
+        task.run()
+        assert task.trigger.job["hook_params"] == {"warehouse": "compute_wh"}
+
+
+class TestFailingPokes:
+    def test_fail_the_task_with_snowflakes_words(self, lab):
+        with pytest.raises(JobFailed, match=r"001003.*syntax error.*See https://app.snowflake.com"):
+            sensor("selec 1").run()
+
+    def test_of_an_administrator(self, lab, user_queries):
+        task = sensor(LONG)
+        task.deferred()
+
+        async def abort(trigger):
+            (query,) = await until(lambda: user_queries(LONG))
+            lab.abort_by_admin(query.id)
+
+        task.wait(abort)
+        with pytest.raises(JobCancelled, match="000604"):
+            task.resume()
+
+    @pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
+    @pytest.mark.parametrize("sql", ["selec 1", "select 1 where 1 = 0"])
+    def test_skip_when_they_may(self, lab, flag, sql):
+        with pytest.raises(AirflowSkipException, match=f"{flag} is set"):
+            sensor(sql, fail_on_empty=True, **{flag: True}).run()
+
+    @pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
+    def test_timeouts_skip_too(self, lab, flag):
+        with pytest.raises(AirflowSkipException):
+            sensor("select 0", timeout=0.2, **{flag: True}).run()
+
+    def test_are_silent_when_they_may(self, lab, sql):
+        sql("drop table if exists later_still")
+        task = sensor("select max(a) from later_still", silent_fail=True)
+        task.deferred()
+        task.wait()
+        deferred, _ = task.resume()
+        assert deferred
+        sql("create or replace table later_still as select 1 as a")
+        task.wait()
+        assert task.resume() == (False, None)
+
+    def test_of_a_function_that_raises(self, lab):
+        with pytest.raises(ZeroDivisionError):
+            sensor("select 1", success=lambda cell: 1 / 0).run()
+
+
+class TestPokes:
+    def test_never_overlap(self, lab, user_queries):
+        text = "select 0 /* lab: running=0.5 */"
+        task = sensor(text, poke_interval=0.1, timeout=2.0)
+        with pytest.raises(AirflowSensorTimeout):
+            task.run()
+        ran = [query for query in user_queries(text) if query.state == "SUCCESS"]
+        assert len(ran) >= 2
+        for before, after in zip(ran, ran[1:], strict=False):
+            assert after.started_at >= before.ended_at
+
+    def test_keep_their_distance_from_start_to_start(self, lab, user_queries):
+        text = "select 0 /* lab: running=0.2 */"
+        with pytest.raises(AirflowSensorTimeout):
+            sensor(text, poke_interval=0.7, timeout=2.0).run()
+        starts = [query.started_at for query in user_queries(text)]
+        assert [b - a for a, b in zip(starts, starts[1:], strict=False)] == pytest.approx([0.7] * (len(starts) - 1), abs=0.3)
+
+    def test_back_off(self, lab, user_queries):
+        with pytest.raises(AirflowSensorTimeout):
+            sensor("select 0", poke_interval=0.2, exponential_backoff=True, max_wait=timedelta(seconds=0.6), timeout=2.5).run()
+        starts = [query.started_at for query in user_queries("select 0")]
+        pauses = [b - a for a, b in zip(starts, starts[1:], strict=False)]
+        assert pauses[:4] == pytest.approx([0.2, 0.4, 0.6, 0.6], abs=0.25)
+
+    def test_in_one_session_for_all_sensors_of_a_connection(self, lab, user_queries):
+        tasks = [sensor("select 0", timeout=1.5) for _ in range(10)]
+        for task in tasks:
+            task.deferred()
+        lab.requests.clear()
+
+        async def main():
+            async with triggerer():
+                return await asyncio.gather(*(collected(task.trigger) for task in tasks))
+
+        for (event,) in asyncio.run(main()):
+            assert event["timed_out"]
+            assert event["pokes"] >= 2
+        assert lab.requests.logins == 1
+        assert len({query.session_id for query in user_queries("select 0")}) == 1
+
+
+class TestEnds:
+    def test_the_timeout_cancels_the_poke(self, lab, user_queries):
+        task = sensor(LONG, timeout=1.0)
+        with pytest.raises(AirflowSensorTimeout, match="1 pokes"):
+            task.run()
+        (query,) = user_queries(LONG)
+        assert query.error_code == "000604"
+
+    def test_the_execution_timeout_too_and_is_told_apart(self, lab, user_queries):
+        task = sensor(LONG, execution_timeout=timedelta(seconds=1))
+        with pytest.raises(JobTimedOut):
+            task.run()
+        (query,) = user_queries(LONG)
+        assert query.error_code == "000604"
+
+    def test_the_timeout_is_not_renewed_by_a_worker_in_between(self, lab):
+        task = sensor("select 1", success=lambda cell: False, timeout=1.5)
+        started = time.monotonic()
+        with pytest.raises(AirflowSensorTimeout):
+            task.run()
+        assert time.monotonic() - started < 6
+        assert len({event["deadline"] for event in task.events}) == 1
+
+    @pytest.mark.parametrize(("answer", "ended"), [(Count(0), True), (Count(1), False)])
+    def test_a_user_cancels_the_poke_and_a_move_does_not(self, lab, supervisor, user_queries, answer, ended):
+        supervisor.answer = answer
+        task = sensor("CALL SYSTEM$WAIT(1)")
+        task.deferred()
+
+        async def kill(trigger):
+            await until(lambda: trigger.job["query_id"] and polls(lab))
+            await trigger.on_kill()
+
+        task.wait(kill)
+        (query,) = user_queries("SYSTEM$WAIT(1)")
+        assert (query.error_code == "000604") is ended
+
+    def test_a_user_between_two_pokes_cancels_nothing(self, lab, supervisor):
+        supervisor.answer = Count(0)
+        task = sensor("select 0", timeout=0.5)
+        task.deferred()
+        assert task.trigger.job["query_id"] == ""
+        task.wait(lambda trigger: trigger.on_kill())
+        assert lab.requests.count("abort-request") == 0
+
+
+class TestWeather:
+    @pytest.mark.parametrize("path", ["query-request", "^/monitoring", "/result$"])
+    def test_costs_patience(self, lab, path):
+        task = sensor("select 1")
+        task.deferred()
+        fault = lab.faults.status(503, path, times=2)
+        task.wait()
+        assert fault.hits == 2
+        assert task.resume() == (False, None)
+
+    def test_in_the_worker_that_judges_costs_patience(self, lab):
+        task = sensor("select 0; select 1", success=bool)
+        task.deferred()
+        task.wait()
+        fault = lab.faults.status(503, "/result$", times=1)
+        assert task.resume() == (False, None)
+        assert fault.hits == 1
+
+    @pytest.mark.parametrize("direct", [True, False])
+    def test_a_login_that_expired_between_two_pokes_is_renewed(self, lab, switch, user_queries, direct):
+        switch(0)
+        task = sensor(poke_interval=0.6)
+        task.deferred()
+
+        async def expire(trigger):
+            (query,) = await until(lambda: user_queries("max(a)"))
+            await until(lambda: query.finished and lab.requests.count("/result$"))
+            lab.expire_masters(direct=direct)
+            await until(lambda: len(user_queries("max(a)")) > 1)
+            switch(1)
+
+        task.wait(expire)
+        assert task.resume() == (False, None)
+
+    def test_a_wrong_password_is_told(self, lab):
+        task = sensor("select 1")
+        task.deferred()
+        lab.rotate_password("N3w-secret")
+        logins = lab.requests.logins
+        task.wait()
+        assert lab.requests.logins - logins <= 3
+        with pytest.raises((JobLost, JobError), match="refused the login"):
+            task.resume()
+
+    def test_that_lasts_loses_sight(self, lab):
+        task = sensor("CALL SYSTEM$WAIT(2)", outage_tolerance=0.5)
+        task.deferred()
+        lab.faults.status(503, "^/monitoring")
+        task.wait()
+        with pytest.raises(JobLost, match="503"):
+            task.resume()

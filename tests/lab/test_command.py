@@ -1,0 +1,67 @@
+"""``python -m astronomer.lab up``."""
+
+import json
+import os
+import shlex
+import signal
+import ssl
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "astronomer.lab", "up", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+
+
+def introduction(running: subprocess.Popen) -> dict[str, str]:
+    """Read until the lab is up and return the variables it printed."""
+    lines = []
+    while not (lines and lines[-1].startswith("# Ctrl-C")):
+        lines.append(running.stdout.readline())
+        assert lines[-1], running.stderr.read()
+    exports = [shlex.split(line)[1] for line in lines if line.startswith("export ")]
+    return dict(export.split("=", 1) for export in exports)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_it_prints_what_to_paste_and_stops_on_a_signal(tmp_path, sent):
+    running = start("--directory", str(tmp_path))
+    try:
+        variables = introduction(running)
+        connection = json.loads(variables["AIRFLOW_CONN_SNOWFLAKE_DEFAULT"])
+        assert (connection["conn_type"], connection["login"]) == ("snowflake", "LAB_USER")
+        context = ssl.create_default_context(cafile=variables["SSL_CERT_FILE"])
+        port = connection["extra"]["port"]
+        url = f"https://localhost:{port}"
+        assert urllib.request.urlopen(f"{url}/_lab/health", context=context, timeout=5).status == 200
+        request = urllib.request.Request(f"{url}/telemetry/send", b"{}", method="POST")
+        assert urllib.request.urlopen(request, context=context, timeout=5).status == 200
+        if sent == signal.SIGINT:
+            second = start("--port", str(port))
+            _, errors = second.communicate(timeout=30)
+            assert second.returncode == 1
+            assert errors == (
+                f"astronomer.lab: port {port} on 127.0.0.1 is already in use; choose another with --port\n"
+            )
+    finally:
+        running.send_signal(sent)
+        output, errors = running.communicate(timeout=15)
+    assert running.returncode == 0
+    assert (output, errors.count("\n")) == ("", 1)
+    assert "POST /telemetry/send 200" in errors
+
+
+def test_help_names_the_command():
+    output = subprocess.run(
+        [sys.executable, "-m", "astronomer.lab", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "start the stand-ins and print the Airflow connections to use" in output

@@ -1,0 +1,129 @@
+import asyncio
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+
+from astronomer.deferral import JobStatus, Outcome, Phase, Poller, Transient
+from astronomer.deferral.testing import ScriptedJob
+from tests.unit.deferral.fakes import DONE, RUNNING, FunctionPoller
+
+
+@dataclass(frozen=True)
+class OtherJob(ScriptedJob):
+    region: str = "eu"
+
+    connection_fields: ClassVar[tuple[str, ...]] = ("service", "region")
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_only_an_active_job_is_worth_waiting_for(phase):
+    assert JobStatus(phase).done is (phase is not Phase.ACTIVE)
+
+
+def test_a_status_crosses_without_the_fields_that_are_not_set():
+    assert RUNNING.to_dict() == {"phase": "active", "raw": "RUNNING"}
+    assert JobStatus.from_dict({"phase": "active"}) == JobStatus(Phase.ACTIVE)
+
+
+def test_fields_of_a_newer_release_are_ignored():
+    assert JobStatus.from_dict({"phase": "succeeded", "raw": "SUCCEEDED", "mood": "good"}) == DONE
+    assert ScriptedJob.from_dict({"job_id": "a", "service": "b", "mood": "good"}) == ScriptedJob("a", "b")
+
+
+def test_an_outcome_of_an_older_release_was_not_timed_out():
+    assert Outcome.from_dict({"status": DONE.to_dict()}) == Outcome(DONE)
+
+
+def test_jobs_that_share_a_session_have_one_key():
+    assert ScriptedJob("a").connection_key == ScriptedJob("b").connection_key
+    assert ScriptedJob("a").connection_key != ScriptedJob("a", "elsewhere").connection_key
+    assert OtherJob("a").connection_key != OtherJob("a", region="us").connection_key
+    assert ScriptedJob("a").connection_key != OtherJob("a").connection_key
+
+
+async def test_a_job_can_be_asked_stopped_and_read_on_its_own(service):
+    job = service.start("a")
+    assert (await job.status()).phase is Phase.SUCCEEDED
+    await job.cancel()
+    assert await job.result() == {"job_id": "a"}
+    assert service.cancels == ["a"]
+    assert service.logins == service.closed == 3
+
+
+async def test_its_own_session_is_closed_when_asking_fails(service):
+    service.weather = [ValueError("odd")]
+    with pytest.raises(ValueError, match="odd"):
+        await service.start("a").status()
+    assert service.closed == 1
+
+
+async def test_a_poller_without_results_says_what_to_override():
+    async def nothing(jobs):
+        return {}
+
+    with pytest.raises(NotImplementedError, match=r"FunctionPoller has no results to read: override result"):
+        await FunctionPoller(nothing).result(ScriptedJob("a"))
+
+
+async def test_a_poller_need_not_have_anything_to_close():
+    class Bare(Poller):
+        async def poll(self, jobs):
+            return {}
+
+        async def cancel(self, job):
+            """Nothing to end."""
+
+    assert await Bare().close() is None
+    assert Bare.max_jobs is None
+
+
+class TestAskEach:
+    """For vendors without a question about many."""
+
+    JOBS = tuple(ScriptedJob(str(number)) for number in range(6))
+
+    @pytest.fixture
+    def ask(self):
+        """Asks for one job; raises what ``troubles`` has for it."""
+
+        async def one(job):
+            self.asked.append(job.job_id)
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+            await asyncio.sleep(0)
+            self.at_once -= 1
+            if job.job_id in self.troubles:
+                raise self.troubles[job.job_id]
+            return RUNNING
+
+        self.asked, self.troubles, self.at_once, self.most = [], {}, 0, 0
+
+        async def nothing(jobs):
+            return {}
+
+        return lambda **options: FunctionPoller(nothing).ask_each(self.JOBS, one, **options)
+
+    async def test_a_few_at_once_and_all_in_the_end(self, ask):
+        assert await ask(at_once=4) == dict.fromkeys(self.JOBS, RUNNING)
+        assert self.most == 4
+
+    async def test_what_is_known_already_is_kept(self, ask):
+        known = {ScriptedJob("known"): DONE}
+        assert await ask(at_once=4, known=known) == known | dict.fromkeys(self.JOBS, RUNNING)
+
+    async def test_bad_weather_keeps_what_is_known_by_then_and_asks_no_more(self, ask):
+        self.troubles = {"3": Transient("reset")}
+        assert list(await ask(at_once=2)) == [*self.JOBS[:3]]
+        assert self.asked == ["0", "1", "2", "3"]
+
+    async def test_when_nothing_is_known_it_is_bad_weather(self, ask):
+        self.troubles = {"0": Transient("reset"), "1": Transient("reset")}
+        with pytest.raises(Transient, match="reset"):
+            await ask(at_once=2)
+
+    @pytest.mark.parametrize("trouble", [Transient("429", retry_after=30.0), KeyError("odd")])
+    async def test_a_wish_to_be_left_alone_and_a_defect_go_up(self, ask, trouble):
+        self.troubles = {"3": trouble}
+        with pytest.raises(type(trouble)):
+            await ask(at_once=2)

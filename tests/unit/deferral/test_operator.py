@@ -1,0 +1,520 @@
+"""One life of a task, scene by scene; test_exactly_once.py has the random ones."""
+
+import asyncio
+import threading
+from datetime import timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from astronomer.deferral import (
+    Attempt,
+    JobCancelled,
+    JobFailed,
+    JobLost,
+    JobOperator,
+    JobStatus,
+    JobTimedOut,
+    Outcome,
+    Phase,
+    TaskIdentity,
+    Transient,
+)
+from astronomer.deferral._compat import AirflowFailException
+from astronomer.deferral.testing import ScriptedJob, ScriptedOperator, ScriptedTrigger
+from tests.unit.deferral.fakes import (
+    START,
+    FakeTaskInstance,
+    MemoryStore,
+    TimelineOperator,
+    context_of,
+    deferred,
+    events_of,
+)
+
+KEY = "astronomer.deferral"
+
+
+class World:
+    """One task of one Dag run: its tries, what it remembers, and the remote side."""
+
+    def __init__(self, service, timeline, *, lasting=True):
+        self.service = service
+        self.timeline = timeline
+        self.store = MemoryStore() if lasting else None
+        self.ti = FakeTaskInstance()
+        self.script = {"runs_for": 100.0}
+        self.operator = None
+
+    @property
+    def context(self):
+        return context_of(self.ti, self.store)
+
+    def make(self, cls=TimelineOperator, **kwargs):
+        self.operator = cls(
+            task_id="task", service=self.service.name, script=self.script, timeline=self.timeline, **kwargs
+        )
+        return self.operator
+
+    def execute(self, **kwargs):
+        return self.make(**kwargs).execute(self.context)
+
+    def deferred(self, **kwargs):
+        return deferred(lambda: self.execute(**kwargs))
+
+    def retry(self):
+        self.ti = FakeTaskInstance(try_number=self.ti.try_number + 1, max_tries=self.ti.max_tries)
+
+    def clear(self):
+        tries = self.ti.try_number
+        self.ti = FakeTaskInstance(try_number=tries + 1, max_tries=tries)
+
+    def wait(self, trigger):
+        (event,) = self.timeline.run(lambda: events_of(trigger))
+        return event
+
+    def complete(self, trigger):
+        return self.operator.execute_complete(self.context, self.wait(trigger))
+
+    @property
+    def remembered(self):
+        return Attempt(**self.store.get(KEY))
+
+    def end(self, job_id, phase):
+        """Let a job end at this moment."""
+        self.service.status(job_id)
+        entry = self.service._jobs[job_id]
+        entry.ends, entry.runs_for = phase, self.timeline.now - entry.started_at
+
+
+@pytest.fixture
+def world(service, timeline):
+    return World(service, timeline)
+
+
+@pytest.fixture
+def forgetful(service, timeline):
+    """Airflow before 3.3."""
+    return World(service, timeline, lasting=False)
+
+
+class TestOneLife:
+    def test_a_quick_job_never_defers(self, world):
+        world.script = {"runs_for": 1.0}
+        assert world.execute() == "job-1"
+        assert world.timeline.now < START + 2
+
+    def test_a_longer_one_waits_in_the_triggerer(self, world):
+        assert world.complete(world.deferred()) == "job-1"
+        assert 100 <= world.timeline.now - START <= 110
+
+    def test_in_worker_mode_it_never_defers(self, world):
+        assert world.execute(deferrable=False) == "job-1"
+        assert 100 <= world.timeline.now - START <= 110
+
+    def test_the_trigger_gets_what_the_operator_was_given(self, world):
+        trigger = world.deferred(
+            poll_interval=timedelta(seconds=7),
+            outage_tolerance=70,
+            quick_wait=0,
+            cancel_on_kill=False,
+            execution_timeout=timedelta(hours=1),
+        )
+        assert trigger.serialize()[1] == {
+            "job": {"job_id": "job-1", "service": "scripted"},
+            "deadline": START + 3600,
+            "poll_interval": 7.0,
+            "outage_tolerance": 70.0,
+            "cancel_confirm_timeout": 60.0,
+            "not_before": pytest.approx(world.timeline.now + 2),
+            "cancel_on_kill": False,
+        }
+
+    def test_the_job_is_remembered_before_and_after_the_submit(self, world):
+        class Watchful(TimelineOperator):
+            def prepare(self, context, attempt):
+                return {"marker": attempt.submit_key[:4]}
+
+            def submit(self, context, attempt):
+                seen.append(world.remembered)
+                return super().submit(context, attempt)
+
+            def announce(self, context, job):
+                seen.append(world.remembered)
+
+        seen = []
+        world.deferred(cls=Watchful, execution_timeout=timedelta(seconds=600))
+        key = TaskIdentity.of(world.ti).submit_key(0)
+        before = Attempt(0, 0, key, START + 600, None, {"marker": key[:4]})
+        assert seen == [
+            before,
+            Attempt(0, 0, key, START + 600, {"job_id": "job-1", "service": "scripted"}, before.notes),
+        ]
+        assert world.service.submits == [key]
+
+    def test_bad_input_is_rejected_before_anything_starts(self, world):
+        class Fussy(TimelineOperator):
+            def prepare(self, context, attempt):
+                raise ValueError("empty")
+
+        with pytest.raises(ValueError, match="empty"):
+            world.execute(cls=Fussy)
+        assert world.service.jobs == []
+        assert world.store.writes == 0
+
+    def test_the_defaults_of_a_family(self, world):
+        class Bare(JobOperator):
+            trigger_type = ScriptedTrigger
+
+        bare = Bare(task_id="bare")
+        attempt = Attempt(0, 0, "key")
+        job = world.service.start("a")
+        assert bare.prepare({}, attempt) == {}
+        assert bare.find({}, attempt) is None
+        assert bare.finish({}, job, JobStatus(Phase.SUCCEEDED)) is None
+        assert bare.announce({}, job) is None
+        with pytest.raises(NotImplementedError, match=r"Bare\.submit"):
+            bare.submit({}, attempt)
+
+
+class TestRetry:
+    def test_it_re_attaches_to_a_job_that_still_runs(self, world):
+        first = world.deferred()
+        world.retry()
+        second = world.deferred()
+        assert second.job == first.job
+        assert world.complete(second) == "job-1"
+        assert len(world.service.submits) == 1
+
+    def test_it_shows_the_job_again(self, world):
+        class Shown(TimelineOperator):
+            def announce(self, context, job):
+                shown.append(job)
+
+        shown = []
+        world.deferred(cls=Shown)
+        world.retry()
+        with capture_logs() as lines:
+            world.deferred(cls=Shown)
+        assert shown == [ScriptedJob("job-1")] * 2
+        assert "Re-attaching to scripted job job-1 of an earlier try" in [line["event"] for line in lines]
+
+    def test_it_returns_the_result_of_a_job_that_succeeded(self, world):
+        world.deferred()
+        world.end("job-1", Phase.SUCCEEDED)
+        world.retry()
+        assert world.execute() == "job-1"
+        assert len(world.service.submits) == 1
+
+    def test_it_finishes_again_when_finishing_failed(self, world):
+        class Clumsy(TimelineOperator):
+            def finish(self, context, job, status):
+                raise ValueError("handler")
+
+        world.script = {}
+        with pytest.raises(ValueError, match="handler"):
+            world.execute(cls=Clumsy)
+        world.retry()
+        assert world.execute() == "job-1"
+
+    @pytest.mark.parametrize("phase", [Phase.FAILED, Phase.CANCELLED])
+    def test_it_starts_the_next_job_after_one_that_failed_unseen(self, world, phase):
+        world.deferred()
+        world.end("job-1", phase)
+        world.retry()
+        assert world.deferred().job["job_id"] == "job-2"
+        assert world.remembered.sequence == 1
+        assert len(set(world.service.submits)) == 2
+
+    def test_it_starts_the_next_job_after_one_whose_failure_was_reported(self, world):
+        world.script = {"ends": Phase.FAILED}
+        with pytest.raises(JobFailed):
+            world.execute()
+        assert world.remembered.ended
+        asked = len(world.service.asked)
+        world.retry()
+        world.script = {}
+        assert world.execute() == "job-2"
+        assert "job-1" not in world.service.asked[asked:]
+
+    def test_a_lost_job_is_looked_for_and_not_replaced(self, world):
+        trigger = world.deferred(outage_tolerance=50)
+        world.service.weather = [Transient("503")] * 100
+        with pytest.raises(JobLost, match="looks for scripted job job-1 again"):
+            world.complete(trigger)
+        assert not world.remembered.ended
+        world.retry()
+        world.service.weather = []
+        assert world.complete(world.deferred()) == "job-1"
+
+    def test_a_job_whose_id_was_never_heard_is_found(self, world):
+        class Deaf(TimelineOperator):
+            def submit(self, context, attempt):
+                super().submit(context, attempt)
+                raise ConnectionError("reset by peer")
+
+        with pytest.raises(ConnectionError):
+            world.execute(cls=Deaf, execution_timeout=timedelta(seconds=600))
+        deadline = world.remembered.deadline
+        world.retry()
+        world.timeline.now += 50
+        trigger = world.deferred()
+        assert (trigger.job["job_id"], trigger.deadline) == ("job-1", deadline)
+        assert world.remembered.job == trigger.job
+        assert len(world.service.submits) == 1
+
+    def test_a_submit_that_never_happened_starts_its_time_anew(self, world):
+        class Unlucky(TimelineOperator):
+            def submit(self, context, attempt):
+                raise ConnectionError("no route")
+
+        timeout = timedelta(seconds=60)
+        with pytest.raises(ConnectionError):
+            world.execute(cls=Unlucky, execution_timeout=timeout)
+        key = world.remembered.submit_key
+        world.retry()
+        world.timeline.now += 300
+        trigger = world.deferred(execution_timeout=timeout)
+        assert trigger.deadline == START + 360
+        assert world.service.submits == [key]
+
+    def test_it_does_not_renew_the_deadline_of_a_running_job(self, world):
+        world.script = {"runs_for": 1e6}
+        timeout = timedelta(seconds=60)
+        world.deferred(execution_timeout=timeout)
+        world.retry()
+        world.timeline.now += 30
+        assert world.deferred(execution_timeout=timeout).deadline == START + 60
+
+    def test_a_job_that_timed_out_unseen_is_ended_and_replaced(self, world):
+        world.script = {"runs_for": 1e6}
+        timeout = timedelta(seconds=60)
+        world.deferred(execution_timeout=timeout)
+        world.retry()
+        world.timeline.now += 100
+        trigger = world.deferred(execution_timeout=timeout)
+        assert world.service.cancels == ["job-1"]
+        assert trigger.job["job_id"] == "job-2"
+        assert trigger.deadline > START + 100
+
+
+class TestClear:
+    def test_it_ends_the_running_job_and_starts_anew(self, world):
+        world.deferred()
+        world.clear()
+        with capture_logs() as lines:
+            assert world.deferred().job["job_id"] == "job-2"
+        assert world.service.cancels == ["job-1"]
+        assert "The task was cleared: scripted job job-1 of the earlier run is cancelled" in [
+            line["event"] for line in lines
+        ]
+
+    def test_it_leaves_a_job_alone_that_has_ended(self, world):
+        world.complete(world.deferred())
+        world.clear()
+        assert world.deferred().job["job_id"] == "job-2"
+        assert world.service.cancels == []
+
+    def test_a_failure_that_was_reported_is_not_even_asked_about(self, world):
+        world.script = {"ends": Phase.FAILED}
+        with pytest.raises(JobFailed):
+            world.execute()
+        asked = len(world.service.asked)
+        world.clear()
+        world.deferred(quick_wait=0)
+        assert world.service.asked[asked:] == []
+
+    def test_it_ends_a_job_whose_id_was_never_heard(self, world):
+        class Deaf(TimelineOperator):
+            def submit(self, context, attempt):
+                super().submit(context, attempt)
+                raise ConnectionError("reset by peer")
+
+        with pytest.raises(ConnectionError):
+            world.execute(cls=Deaf)
+        world.clear()
+        assert world.deferred().job["job_id"] == "job-2"
+        assert world.service.cancels == ["job-1"]
+
+    def test_nothing_is_ended_when_nothing_had_started(self, world):
+        class Unlucky(TimelineOperator):
+            def submit(self, context, attempt):
+                raise ConnectionError("no route")
+
+        with pytest.raises(ConnectionError):
+            world.execute(cls=Unlucky)
+        world.clear()
+        assert world.deferred().job["job_id"] == "job-1"
+        assert world.service.cancels == []
+
+    def test_a_job_that_does_not_obey_is_told_of(self, world):
+        world.script = {"runs_for": 1e6, "obeys_cancel": False}
+        world.deferred()
+        world.clear()
+        with capture_logs() as lines:
+            world.deferred()
+        assert [line["event"] for line in lines if line["log_level"] == "warning"] == [
+            "scripted job job-1 was asked to stop but has not confirmed it within 60 s. It may still be running."
+        ]
+
+
+class TestWithoutAStore:
+    def test_a_first_try_looks_for_nothing(self, forgetful):
+        forgetful.service.submit(TaskIdentity.of(forgetful.ti).submit_key(0), runs_for=5.0)
+        assert forgetful.deferred().job["job_id"] == "job-1"
+        assert len(forgetful.service.submits) == 2
+
+    def test_a_retry_finds_the_running_job_by_its_key(self, forgetful):
+        forgetful.deferred()
+        forgetful.retry()
+        assert forgetful.complete(forgetful.deferred()) == "job-1"
+        assert len(forgetful.service.submits) == 1
+
+    def test_a_retry_passes_the_jobs_that_failed(self, forgetful):
+        forgetful.script = {"ends": Phase.FAILED}
+        for _ in range(2):
+            with pytest.raises(JobFailed):
+                forgetful.execute()
+            forgetful.retry()
+        forgetful.script = {}
+        assert forgetful.execute() == "job-3"
+        assert len(set(forgetful.service.submits)) == 3
+
+    def test_a_cleared_task_starts_anew(self, forgetful):
+        forgetful.deferred()
+        forgetful.clear()
+        assert forgetful.deferred().job["job_id"] == "job-2"
+
+
+class TestSettle:
+    def outcome(self, phase, timed_out=False, **status):
+        return Outcome(JobStatus(phase, **status), timed_out)
+
+    @pytest.mark.parametrize(
+        ("outcome", "error", "message"),
+        [
+            (
+                Outcome(JobStatus(Phase.FAILED, "FAILED", "no such table", "https://x/1", code="2003")),
+                JobFailed,
+                "scripted job a failed (2003: no such table). See https://x/1",
+            ),
+            (Outcome(JobStatus(Phase.FAILED)), JobFailed, "scripted job a failed (failed)."),
+            (
+                Outcome(JobStatus(Phase.CANCELLED, "ABORTED")),
+                JobCancelled,
+                "scripted job a was cancelled outside Airflow (ABORTED).",
+            ),
+            (
+                Outcome(JobStatus(Phase.LOST, message="gone.")),
+                JobLost,
+                "gone. A retry looks for scripted job a again; clear the task to start a new one.",
+            ),
+            (
+                Outcome(JobStatus(Phase.CANCELLED, "ABORTED"), timed_out=True),
+                JobTimedOut,
+                "scripted job a did not end before the task's execution_timeout; it was cancelled (ABORTED).",
+            ),
+            (
+                Outcome(JobStatus(Phase.LOST, message="silence"), timed_out=True),
+                JobTimedOut,
+                "scripted job a did not end before the task's execution_timeout; its end is NOT confirmed (silence).",
+            ),
+        ],
+    )
+    def test_every_end_has_its_error(self, world, outcome, error, message):
+        with pytest.raises(error) as caught:
+            world.make().settle(world.context, ScriptedJob("a"), outcome)
+        assert str(caught.value) == message
+        assert type(caught.value) is error
+
+    @pytest.mark.parametrize("way", ["worker", "triggerer", "re-attached"])
+    def test_every_way_ends_in_the_same_error(self, world, way):
+        def live():
+            if way == "worker":
+                return world.execute(deferrable=False)
+            trigger = world.deferred()
+            if way == "re-attached":
+                world.retry()
+                trigger = world.deferred()
+            return world.complete(trigger)
+
+        world.script = {"runs_for": 100.0, "ends": Phase.FAILED, "message": "why"}
+        with pytest.raises(JobFailed, match=r"scripted job job-1 failed \(why\)"):
+            live()
+
+    def test_a_deadline_is_a_timeout_of_the_task(self, world):
+        world.script = {"runs_for": 1e6}
+        with pytest.raises(JobTimedOut, match="it was cancelled"):
+            world.complete(world.deferred(execution_timeout=timedelta(seconds=60)))
+        assert world.service.cancels == ["job-1"]
+        assert world.remembered.ended
+
+    def test_a_cancelled_job_is_retried_or_not_as_told(self, world):
+        job, outcome = ScriptedJob("a"), Outcome(JobStatus(Phase.CANCELLED))
+        with pytest.raises(JobCancelled):
+            world.make().settle(world.context, job, outcome)
+        with pytest.raises(AirflowFailException, match="cancelled outside Airflow"):
+            world.make(retry_cancelled=False).settle(world.context, job, outcome)
+
+
+class TestOnKill:
+    """The killer runs on a thread and a loop of its own, so these jobs live in real time, but briefly."""
+
+    def test_before_the_submit_there_is_nothing_to_end(self, service):
+        operator = ScriptedOperator(task_id="task", service="scripted")
+        operator.on_kill()
+        assert service.cancels == []
+
+    def test_it_ends_the_job_that_the_worker_waits_for(self, service):
+        operator = ScriptedOperator(task_id="task", service="scripted")
+        operator._job = service.start("a", runs_for=1e6)
+        with capture_logs() as lines:
+            operator.on_kill()
+        assert service.cancels == ["a"]
+        assert service.status("a").phase is Phase.CANCELLED
+        assert "Task ended: scripted job a is" in lines[-1]["event"]
+
+    def test_not_if_the_user_chose_so(self, service):
+        operator = ScriptedOperator(task_id="task", service="scripted", cancel_on_kill=False)
+        operator._job = service.start("a", runs_for=1e6)
+        operator.on_kill()
+        assert service.cancels == []
+
+    def test_it_is_said_when_the_end_is_not_known(self, service, monkeypatch):
+        class Stuck(ScriptedOperator):
+            async def _end(self, job, timeout=0.0):
+                await asyncio.to_thread(held.wait)
+                gone.set()
+
+        held, gone = threading.Event(), threading.Event()
+        monkeypatch.setattr("astronomer.deferral.operator._KILL_BUDGET", -5.0)
+        operator = Stuck(task_id="task", service="scripted")
+        operator._job = service.start("a", runs_for=1e6)
+        with capture_logs() as lines:
+            operator.on_kill()
+        assert lines[-1]["event"] == "Task ended: scripted job a is not known to have ended"
+        held.set()
+        assert gone.wait(30)
+
+    def test_a_kill_during_the_submit_ends_the_job_as_soon_as_it_has_an_id(self, world):
+        class Killed(TimelineOperator):
+            def submit(self, context, attempt):
+                self.on_kill()
+                return super().submit(context, attempt)
+
+        world.script = {"runs_for": 1e6}
+        with pytest.raises(JobCancelled, match="was being submitted"):
+            world.execute(cls=Killed)
+        assert world.service.cancels == ["job-1"]
+        assert world.remembered.job == {"job_id": "job-1", "service": "scripted"}
+
+    def test_a_deferred_task_leaves_the_job_to_its_trigger(self, world):
+        world.deferred()
+        world.operator.on_kill()
+        assert world.service.cancels == []
+
+
+def test_a_real_worker_waits_in_real_time(service, timeline):
+    operator = ScriptedOperator(task_id="task", service="scripted")
+    assert operator.execute(context_of(FakeTaskInstance(), MemoryStore())) == "job-1"
+    assert timeline.now == START

@@ -1,0 +1,180 @@
+import asyncio
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+from structlog.testing import capture_logs
+
+from astronomer.deferral import JobTrigger, Outcome, Phase, RemoteJob, clock
+from astronomer.deferral.testing import FakeClock, ScriptedJob, ScriptedTrigger
+from tests.unit.deferral.fakes import START, Count, FakeSupervisor, FakeTaskInstance, events_of, let, revived
+
+
+def run(main):
+    return FakeClock(START).run(main)
+
+
+def trigger_for(service, **options):
+    job = service.start("a", **options)
+    return ScriptedTrigger(job=job.to_dict())
+
+
+def test_its_arguments_survive_airflows_database():
+    trigger = ScriptedTrigger(
+        job={"job_id": "a", "service": "s"},
+        deadline=START + 5,
+        poll_interval=1.5,
+        outage_tolerance=2.5,
+        cancel_confirm_timeout=3.5,
+        not_before=START,
+        cancel_on_kill=False,
+    )
+    assert revived(trigger).serialize() == trigger.serialize()
+    assert trigger.serialize()[0] == "astronomer.deferral.testing.ScriptedTrigger"
+    assert revived(trigger).remote_job == ScriptedJob("a", "s")
+
+
+def test_a_family_adds_a_field_by_declaring_it():
+    @dataclass(eq=False, repr=False)
+    class WithMood(JobTrigger):
+        mood: str = "good"
+
+        job_type: ClassVar[type[RemoteJob]] = ScriptedJob
+
+    assert WithMood(job={}, mood="bad").serialize()[1]["mood"] == "bad"
+
+
+def test_it_yields_one_event_and_returns(service):
+    trigger = trigger_for(service, runs_for=100)
+    (event,) = run(lambda: events_of(trigger))
+    assert event["job"] == {"job_id": "a", "service": "scripted"}
+    assert Outcome.from_dict(event["outcome"]).status.phase is Phase.SUCCEEDED
+
+
+def test_no_event_comes_in_the_first_moments(service):
+    trigger = trigger_for(service)
+    trigger.not_before = START + 30
+
+    async def main():
+        await events_of(trigger)
+        return clock.now() - START
+
+    assert run(main) == pytest.approx(30)
+
+
+def test_a_defect_is_an_event_too():
+    class Broken(ScriptedTrigger):
+        async def wait(self) -> Outcome:
+            raise KeyError("odd")
+
+    (event,) = run(lambda: events_of(Broken(job={"job_id": "a"})))
+    status = Outcome.from_dict(event["outcome"]).status
+    assert status.phase is Phase.LOST
+    assert status.message == "the wait failed: KeyError: 'odd'. The job may still be running."
+
+
+def test_arguments_that_no_job_can_be_made_of_are_an_event_too():
+    (event,) = run(lambda: events_of(ScriptedTrigger(job={"service": "s"})))
+    assert Outcome.from_dict(event["outcome"]).status.phase is Phase.LOST
+
+
+async def _killed_by(trigger: JobTrigger, supervisor: FakeSupervisor) -> None:
+    """What Airflow's triggerer does with a trigger that a user's action ends."""
+    trigger.task_instance = FakeTaskInstance()
+    waiting = asyncio.ensure_future(events_of(trigger))
+    await let(20)
+    waiting.cancel("__airflow_user_action__")
+    with pytest.raises(asyncio.CancelledError, match="__airflow_user_action__"):
+        await waiting
+    with supervisor.in_place():
+        await trigger.on_kill()
+
+
+class TestOnKill:
+    def test_a_user_ends_the_job(self, service):
+        trigger = trigger_for(service, runs_for=1e6)
+        run(lambda: _killed_by(trigger, FakeSupervisor(Count(0))))
+        assert service.cancels == ["a"]
+
+    @pytest.mark.parametrize("answer", [Count(1), None, RuntimeError("no answer")])
+    def test_a_move_to_another_triggerer_does_not(self, service, answer):
+        trigger = trigger_for(service, runs_for=1e6)
+        run(lambda: _killed_by(trigger, FakeSupervisor(answer)))
+        assert service.cancels == []
+
+    def test_nor_does_a_user_who_chose_so(self, service):
+        trigger = trigger_for(service, runs_for=1e6)
+        trigger.cancel_on_kill = False
+        supervisor = FakeSupervisor(Count(0))
+        run(lambda: _killed_by(trigger, supervisor))
+        assert service.cancels == supervisor.questions == []
+
+    def test_being_cancelled_again_does_not_cut_it_short(self, service):
+        """Airflow 3.3 cancels a trigger at each sync until it has ended."""
+        trigger = trigger_for(service, runs_for=1e6)
+        trigger.task_instance = FakeTaskInstance()
+
+        async def main():
+            with FakeSupervisor(Count(0)).in_place():
+                for _ in range(3):
+                    killing = asyncio.ensure_future(trigger.on_kill())
+                    await asyncio.sleep(0)
+                    killing.cancel()
+                    await asyncio.wait({killing})
+                await let(5)
+            return (await trigger.remote_job.status()).phase
+
+        assert run(main) is Phase.CANCELLED
+        assert "a" in service.cancels
+
+    def test_it_ends_within_airflows_patience(self, service):
+        trigger = trigger_for(service, runs_for=1e6, obeys_cancel=False)
+        trigger.task_instance = FakeTaskInstance()
+
+        async def main():
+            with FakeSupervisor(Count(0)).in_place():
+                await trigger.on_kill()
+            return clock.now() - START
+
+        assert run(main) < 30
+
+    def test_it_goes_on_when_airflow_repeats_the_cancel(self, service):
+        class Slow(FakeSupervisor):
+            async def asend(self, question):
+                await asyncio.sleep(5)
+                return await super().asend(question)
+
+        trigger = trigger_for(service, runs_for=1e6)
+        trigger.task_instance = FakeTaskInstance()
+
+        async def main():
+            with Slow(Count(0)).in_place():
+                killing = asyncio.ensure_future(trigger.on_kill())
+                await asyncio.sleep(1)
+                killing.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await killing
+                await asyncio.sleep(30)
+
+        run(main)
+        assert service.cancels == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Count(0), "Task ended by a user: scripted job a is cancelled "),
+        (Count(1), "scripted job a goes on: the task is still deferred"),
+        (None, "scripted job a goes on: the task is in an unknown state"),
+    ],
+)
+def test_what_happened_can_be_read_in_the_log(service, answer, said):
+    trigger = trigger_for(service, runs_for=1e6)
+    with capture_logs() as lines:
+        run(lambda: _killed_by(trigger, FakeSupervisor(answer)))
+    assert [line["event"] for line in lines] == ["scripted job a is active (RUNNING)", said]
+
+
+def test_a_trigger_names_its_arguments():
+    shown: Any = repr(ScriptedTrigger(job={"job_id": "a"}))
+    assert "job={'job_id': 'a'}" in shown

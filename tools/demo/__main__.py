@@ -1,0 +1,130 @@
+"""`python -m tools.demo [--short] [--keep]`: the demo, which `make demo` runs in an environment made for it."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+
+from tools.demo import summary
+from tools.demo.demo import Run
+from tools.demo.environment import USER, Installation, Places
+from tools.demo.processes import ProcessEndedError, Processes, end_recorded
+from tools.demo.services import Services
+from tools.demo.signals import Interrupted, Signals
+
+WIDE = 130
+
+
+class BusyError(Exception):
+    """Another demo runs in this checkout."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo and return its exit status: 0 only if every task ended as it should."""
+    options = _parser().parse_args(arguments)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+    places = Places(Path(__file__).resolve().parents[2])
+    places.state.mkdir(exist_ok=True)
+    signals = Signals()
+    signals.watch()
+    try:
+        with _alone(places):
+            return _run(options, console, places, signals)
+    except (ProcessEndedError, BusyError) as error:
+        console.print(f"{error}", style="red", markup=False)
+        return 1
+    except httpx.HTTPError as error:
+        console.print(
+            f"Airflow did not answer as it should: {error}\nIts logs: {places.logs}",
+            style="red",
+            markup=False,
+        )
+        return 1
+    except Interrupted as interrupted:
+        console.print(f"Ended by {interrupted}.")
+        return interrupted.status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tools.demo", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="shorter queries, about two minutes in all")
+    parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
+    return parser
+
+
+def _run(options: argparse.Namespace, console: Console, places: Places, signals: Signals) -> int:
+    record = places.state / "processes.json"
+    if left := end_recorded(record):
+        console.print(f"Ended {len(left)} processes that an earlier demo had left behind.")
+    processes = Processes(places.logs, record, signals)
+    try:
+        services = Services(places, processes, console)
+        lab, airflow, installation = services.start()
+        facts = Run(services, lab, airflow, console).go(short=options.short)
+        status = _report(facts, console)
+        if options.keep:
+            _keep(console, installation, processes)
+        return status
+    finally:
+        signals.ignore()
+        console.print("Stopping everything …")
+        for one in processes.stop():
+            console.print(f"  had to be killed: {one}", markup=False)
+        console.print("Nothing is left running.")
+
+
+def _report(facts: summary.Facts, console: Console) -> int:
+    console.print()
+    console.print(summary.render(facts))
+    console.print()
+    checks = summary.checks(facts)
+    for check in checks:
+        console.print("  ok     " if check.ok else "  WRONG  ", style="green" if check.ok else "red", end="")
+        console.print(check.text, markup=False)
+    good = all(check.ok for check in checks)
+    console.print("\nEverything ended as it should." if good else "\nThe demo FAILED.", style="bold")
+    return 0 if good else 1
+
+
+def _keep(console: Console, installation: Installation, processes: Processes) -> None:
+    console.print(
+        f"\nStill running, until Ctrl-C: {installation.url}  user {USER}  password {installation.password}"
+    )
+    try:
+        while True:
+            processes.check()
+            time.sleep(1)
+    except Interrupted as interrupted:
+        if interrupted.number != signal.SIGINT:
+            raise
+
+
+@contextmanager
+def _alone(places: Places) -> Iterator[None]:
+    """Let one demo at a time use a checkout's state."""
+    with (places.state / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise BusyError(
+                f"A demo runs in this checkout already (process {lock.read().strip()}). Stop it first with Ctrl-C."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""A user of Airflow: everything here goes through the public REST API."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import httpx
+
+QUERY_ID = re.compile(r"/queries/([0-9a-f-]+)/")
+LINK = "snowsight_query"
+PARTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+PAGE = 100
+
+
+class Airflow:
+    """One Airflow, and the user who is logged in to it.
+
+    :param url: without a path.
+    """
+
+    def __init__(self, url: str, user: str, password: str) -> None:
+        self._user, self._password = user, password
+        self._http = httpx.Client(base_url=url, timeout=60.0, trust_env=False)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def unhealthy(self) -> list[str]:
+        """Return the parts that do not work, or do not work yet."""
+        try:
+            health = self._http.get("/api/v2/monitor/health", timeout=15.0).json()
+        except (httpx.HTTPError, ValueError):
+            return ["api_server"]
+        return [part for part in PARTS if health.get(part, {}).get("status") != "healthy"]
+
+    def log_in(self) -> None:
+        answer = self._http.post(
+            "/auth/token", json={"username": self._user, "password": self._password}
+        ).raise_for_status()
+        self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+
+    def dags(self) -> set[str]:
+        return {str(dag["dag_id"]) for dag in self._pages("dags", "dags")}
+
+    def import_errors(self) -> dict[str, str]:
+        """Return file -> traceback."""
+        found = self._pages("importErrors", "import_errors")
+        return {str(one["filename"]): str(one["stack_trace"]) for one in found}
+
+    def unpause(self, dag_id: str) -> None:
+        self._call("PATCH", f"dags/{dag_id}", {"is_paused": False})
+
+    def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
+        """Start a run of a Dag; returns the run's id."""
+        answer = self._call("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})
+        return str(answer["dag_run_id"])
+
+    def task_instances(self) -> list[dict[str, Any]]:
+        return list(self._pages("dags/~/dagRuns/~/taskInstances", "task_instances"))
+
+    def query_id(self, instance: Mapping[str, Any]) -> str | None:
+        """Return the id in the Snowsight link of a task, once there is one."""
+        params = {"map_index": instance["map_index"]}
+        answer = self._http.get(f"/api/v2/{_path(instance)}/xcomEntries/{LINK}", params=params)
+        if answer.status_code == 404:
+            return None
+        found = QUERY_ID.search(str(answer.raise_for_status().json()["value"]))
+        return found[1] if found else None
+
+    def mark_failed(self, instance: Mapping[str, Any]) -> None:
+        """Do what "Mark as failed" on the task's page does."""
+        mapped = f"/{instance['map_index']}" if instance["map_index"] >= 0 else ""
+        self._call("PATCH", f"{_path(instance)}{mapped}", {"new_state": "failed"})
+
+    def _pages(self, path: str, key: str) -> Iterator[dict[str, Any]]:
+        offset, total = 0, 1
+        while offset < total:
+            answer = self._call("GET", f"{path}?limit={PAGE}&offset={offset}")
+            total = int(answer["total_entries"])
+            yield from answer[key]
+            offset += PAGE
+
+    def _call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        answer = self._http.request(method, f"/api/v2/{path}", json=body)
+        if answer.is_error:
+            raise httpx.HTTPStatusError(
+                f"{method} {path}: {answer.status_code} {answer.text[:500]}",
+                request=answer.request,
+                response=answer,
+            )
+        return dict(answer.json())
+
+
+def _path(instance: Mapping[str, Any]) -> str:
+    return f"dags/{instance['dag_id']}/dagRuns/{instance['dag_run_id']}/taskInstances/{instance['task_id']}"
