@@ -35,7 +35,10 @@ nitpick_ignore_regex = [
     ("py:.*", r"(asyncio|collections|contextlib|logging|datetime|pathlib|random|typing|abc|enum|ssl)\..*"),
     ("py:class", r"(ABC|Enum|Generic|Exception|Path|object|str)"),
     ("py:obj", r"astronomer\.deferral\.job\.J"),
-    ("py:exc", r"(AirflowSensorTimeout|ValueError|TypeError|RuntimeError|OSError|TimeoutError|urllib\.error\.URLError)"),
+    (
+        "py:exc",
+        r"(AirflowSensorTimeout|ValueError|TypeError|RuntimeError|OSError|TimeoutError|urllib\.error\.URLError)",
+    ),
 ]
 
 html_theme = "furo"

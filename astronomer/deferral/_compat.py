@@ -59,6 +59,7 @@ __all__ = [
     "lacking",
     "read_connection",
     "setting",
+    "settling_time",
     "still_deferred",
     "task_state_store",
 ]
@@ -69,6 +70,16 @@ log = logging.getLogger(__name__)
 def setting(name: str, default: float) -> float:
     """A number of the ``[astronomer_providers]`` section of Airflow's configuration."""
     return float(conf.getfloat("astronomer_providers", name, fallback=default))
+
+
+def settling_time() -> float:
+    """Seconds after which Airflow knows that the worker of a task that has deferred is done with it.
+
+    The supervisor may see the exit of a task's process one heartbeat late, because it looks before the process is
+    gone and then sleeps. The scheduler takes such a late report for the end of a task that was resumed meanwhile,
+    and fails it (apache/airflow#72716).
+    """
+    return float(conf.getint("workers", "min_heartbeat_interval", fallback=5)) + 3.0
 
 
 def lacking() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -174,6 +175,7 @@ class Poller(ABC, Generic[J]):
         *,
         at_once: int,
         known: Mapping[J, JobStatus] | None = None,
+        seconds: float = math.inf,
     ) -> dict[J, JobStatus]:
         """Ask for each job by itself, a few at once; for vendors without a question about many.
 
@@ -181,10 +183,15 @@ class Poller(ABC, Generic[J]):
         to be left alone or nothing is known.
 
         :param known: answers that were found in another way.
+        :param seconds: so long after the first questions no further ones are begun; what is known has waiters.
         :returns: the known answers and the new ones.
         """
         answers = dict(known or {})
+        loop = asyncio.get_running_loop()
+        over = loop.time() + seconds
         for first in range(0, len(jobs), at_once):
+            if first and loop.time() >= over:
+                break
             group = jobs[first : first + at_once]
             found = await asyncio.gather(*(ask(job) for job in group), return_exceptions=True)
             pairs = list(zip(group, found, strict=True))

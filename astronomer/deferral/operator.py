@@ -29,7 +29,6 @@ T = TypeVar("T")
 # A wait in the worker has the connection for itself and is short: it polls at once and often.
 _IN_WORKER = Pacing(spacing=0.2, gather=0.0)
 _QUICK_INTERVAL = 0.5
-_SETTLING_TIME = 2.0  # see JobTrigger.not_before
 _KILL_BUDGET = 20.0
 
 
@@ -108,7 +107,7 @@ class JobOperator(BaseOperator):
             poll_interval=self.poll_interval,
             outage_tolerance=self.outage_tolerance,
             cancel_confirm_timeout=setting("cancel_confirm_timeout", 60.0),
-            not_before=clock.now() + _SETTLING_TIME,
+            not_before=clock.now() + _compat.settling_time(),
             cancel_on_kill=self.cancel_on_kill,
         )
 
@@ -129,9 +128,15 @@ class JobOperator(BaseOperator):
         return self.settle(context, job, outcome)
 
     def execute_complete(self, context: Mapping[str, Any], event: Mapping[str, Any]) -> Any:
-        """Settle what the trigger reported."""
-        job = self.trigger_type.job_type.from_dict(event["job"])
-        return self.settle(context, job, Outcome.from_dict(event["outcome"]))
+        """Settle what the trigger reported, if it is about this task's job."""
+        job, outcome = self.trigger_type.job_type.from_dict(event["job"]), Outcome.from_dict(event["outcome"])
+        attempt = self._waited_for(context)
+        if attempt is not None and self._job_of(attempt) != job:
+            # On SQLite a new trigger may get the id of one that still runs, and with it that one's event.
+            self.log.warning("Ignoring an event about %s, which is not the job of this try", job.name)
+            job, seen = self._job_of(attempt), self._glance(attempt)
+            outcome = seen or self._defer(job, attempt.deadline)
+        return self.settle(context, job, outcome)
 
     def settle(self, context: Mapping[str, Any], job: Any, outcome: Outcome) -> Any:
         """The one end of every path: the result, or the error of the job."""
@@ -194,6 +199,13 @@ class JobOperator(BaseOperator):
 
     def _memory(self, context: Mapping[str, Any]) -> Memory:
         return Memory(_compat.task_state_store(context), TaskIdentity.of(context["ti"]))
+
+    def _waited_for(self, context: Mapping[str, Any]) -> Attempt | None:
+        """The attempt that this task deferred for, where Airflow remembers it."""
+        memory = self._memory(context)
+        last = memory.last()
+        mine = last is not None and last.generation == memory.identity.generation and last.job is not None
+        return last if mine else None
 
     def _deadline(self) -> float | None:
         timeout: timedelta | None = self.execution_timeout

@@ -28,7 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     sides = [options.only] if options.only else list(SIDES)
     found = measure(
-        options.waits, sides, storm=options.storm, scale=_SCALE if options.scale else 0, quiet=options.quiet_for
+        options.waits,
+        sides,
+        storm=options.storm,
+        scale=_SCALE if options.scale else 0,
+        quiet=options.quiet_for,
+        spread=options.spread,
     )
     print(json.dumps(found, indent=2) if options.json else render(found))
     return 0
@@ -38,10 +43,10 @@ def measure(
     waits: int,
     sides: Sequence[str],
     *,
-    storm: float = 60.0,
-    scale: int = 0,
-    quiet: float = 45.0,
-    spread: float = 20.0,
+    storm: float,
+    scale: int,
+    quiet: float,
+    spread: float,
 ) -> dict[str, Any]:
     """Run every phase and return the numbers of each side.
 
@@ -100,11 +105,24 @@ def _environment(snowflake: account.Account, directory: Path) -> Mapping[str, st
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.snowflake", description=__doc__)
-    parser.add_argument("--waits", type=int, default=200, help="deferred tasks on one connection (default 200)")
-    parser.add_argument("--storm", type=float, default=60.0, metavar="SECONDS", help="0 for none (default 60)")
+    parser.add_argument(
+        "--waits", type=int, default=200, help="deferred tasks on one connection (default 200)"
+    )
+    parser.add_argument(
+        "--storm", type=float, default=60.0, metavar="SECONDS", help="0 for none (default 60)"
+    )
     parser.add_argument("--only", choices=list(SIDES), help="measure one side")
     parser.add_argument("--scale", action="store_true", help=f"also {_SCALE} waits of ours")
-    parser.add_argument("--quiet-for", type=float, default=45.0, metavar="SECONDS", help="before the first end")
+    parser.add_argument(
+        "--quiet-for", type=float, default=40.0, metavar="SECONDS", help="before the first end (default 40)"
+    )
+    parser.add_argument(
+        "--spread",
+        type=float,
+        default=20.0,
+        metavar="SECONDS",
+        help="from the first end to the last (default 20)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     return parser
 

@@ -56,12 +56,13 @@ def lost(side: str, seen: Seen) -> int:
 def requests_per_tick(seen: Seen) -> float | None:
     """Requests per poll interval while every trigger waits and no query ends; ``None`` without such a time."""
     begin = seen.started_at + POLL_INTERVAL
-    end = min((query["ended_at"] or math.inf for query in seen.queries), default=math.inf)
-    end = min(end, seen.stopped_at)
+    ended: list[float] = [query["ended_at"] for query in seen.queries if query["ended_at"]]
+    end = min([seen.stopped_at, *ended])
     ticks = int((end - begin) / POLL_INTERVAL)
     if ticks < 1:
         return None
-    return sum(begin <= one["at"] < begin + ticks * POLL_INTERVAL for one in seen.requests) / ticks
+    until = begin + ticks * POLL_INTERVAL
+    return len([one for one in seen.requests if begin <= one["at"] < until]) / ticks
 
 
 def steady(side: str, seen: Seen) -> dict[str, Any]:
@@ -82,10 +83,13 @@ def steady(side: str, seen: Seen) -> dict[str, Any]:
         },
         "lost": waits - len(right),
         "loop_stall_cpu_ms": _rounded(1000 * worst["cpu"], 1),
+        "loop_late_s": _rounded(report["late_seconds"], 2),
+        "longest_gc_ms": _rounded(1000 * report["longest_collection"], 1),
         "stalls_over_100_ms": sum(one["seconds"] > 0.1 for one in report["stalls"]),
         "import_ms": _rounded(1000 * report["import_seconds"], 0),
         "all_started_s": _rounded(report["started_seconds"], 1),
         "requests_per_wait": _rounded(len(seen.requests) / waits, 2),
+        "supervisor_messages_per_wait": _rounded(seen.questions / waits, 2),
         "log_lines_per_wait": _rounded(seen.log_lines / waits, 1),
     }
 

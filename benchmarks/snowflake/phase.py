@@ -30,6 +30,7 @@ class Seen:
     :param queries: the local Snowflake's record of each query, in the order of the waits.
     :param requests: its log of the requests of this side.
     :param started_at: when every trigger had made its first step.
+    :param questions: what the triggers asked the supervisor; each costs Airflow's own one some twenty SQL statements.
     """
 
     plan: Plan
@@ -40,7 +41,7 @@ class Seen:
     requests: list[dict[str, Any]]
     report: Report
     log_lines: int
-    messages: int
+    questions: int
 
 
 def run(
@@ -50,9 +51,7 @@ def run(
     lab = account.client()
     lab.clear_faults()
     with ExitStack() as running:
-        triggerers = {
-            side: Triggerer(side, account, directory, f"{name}-{side}", env) for side in sides
-        }
+        triggerers = {side: Triggerer(side, account, directory, f"{name}-{side}", env) for side in sides}
         for triggerer in triggerers.values():
             running.callback(triggerer.close)
         for triggerer in triggerers.values():
@@ -83,7 +82,7 @@ def run(
             requests=[one for one in requests if _side(one) == side],
             report=reports[side],
             log_lines=triggerers[side].log_lines,
-            messages=triggerers[side].messages,
+            questions=triggerers[side].questions,
         )
         for side in sides
     }
@@ -99,7 +98,9 @@ def _submit(
     given, out = directory / f"{name}.plan.json", directory / f"{name}.submitted.json"
     given.write_text(json.dumps({"plan": asdict(plan), "sides": list(sides)}))
     command = [sys.executable, "-m", "benchmarks.snowflake.submit", str(given), str(out)]
-    done = subprocess.run(command, env=dict(env), capture_output=True, text=True, timeout=_SUBMITTING, check=False)
+    done = subprocess.run(
+        command, env=dict(env), capture_output=True, text=True, timeout=_SUBMITTING, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"the queries could not be submitted:\n{done.stderr[-4000:]}")
     submitted: Submitted = json.loads(out.read_text())

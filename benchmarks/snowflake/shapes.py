@@ -48,6 +48,9 @@ class Report(TypedDict):
 
     :param import_seconds: loading the trigger class, before the loop started.
     :param started_seconds: until every trigger had made its first step.
+    :param stalls: the longest ones, longest first.
+    :param late_seconds: all of them together.
+    :param longest_collection: seconds of Python's longest garbage collection, which stops every thread.
     """
 
     import_seconds: float
@@ -55,4 +58,6 @@ class Report(TypedDict):
     cpu_seconds: float
     tokens_signed: int
     stalls: list[Stall]
+    late_seconds: float
+    longest_collection: float
     events: list[Fired]

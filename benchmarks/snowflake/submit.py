@@ -15,7 +15,7 @@ from typing import Any
 
 from airflow.models.trigger import Trigger
 from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
-from airflow.providers.snowflake.hooks.snowflake_sql_api import SnowflakeSqlApiHook
+from airflow.providers.snowflake.operators.snowflake import SnowflakeSqlApiOperator
 from airflow.providers.snowflake.triggers.snowflake_trigger import SnowflakeSqlApiTrigger
 
 from astronomer.providers.snowflake.hooks.session import SnowflakeSession
@@ -42,14 +42,14 @@ def _ours(session: SnowflakeSession, query_id: str) -> Any:
     return SnowflakeTrigger(job=job.to_dict(), poll_interval=POLL_INTERVAL)
 
 
-def _stock(session: SnowflakeSession, query_id: str) -> Any:
+def _stock(_: SnowflakeSession, query_id: str) -> Any:
     """The trigger that the stock ``SnowflakeSqlApiOperator`` defers with."""
     return SnowflakeSqlApiTrigger(
         poll_interval=POLL_INTERVAL,
         query_ids=[query_id],
         snowflake_conn_id=CONN_ID,
-        token_life_time=SnowflakeSqlApiHook.LIFETIME,
-        token_renewal_delta=SnowflakeSqlApiHook.RENEWAL_DELTA,
+        token_life_time=SnowflakeSqlApiOperator.LIFETIME,
+        token_renewal_delta=SnowflakeSqlApiOperator.RENEWAL_DELTA,
     )
 
 

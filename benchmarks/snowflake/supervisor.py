@@ -39,9 +39,11 @@ class Triggerer:
     :param name: distinguishes its files in ``directory``.
     """
 
-    def __init__(self, side: str, account: Account, directory: Path, name: str, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, side: str, account: Account, directory: Path, name: str, env: Mapping[str, str]
+    ) -> None:
         self.log_lines = 0
-        self.messages = 0
+        self.questions = 0
         self.started_at: float | None = None
         self._report = directory / f"{name}.report.json"
         self._errors = directory / f"{name}.stderr"
@@ -57,7 +59,7 @@ class Triggerer:
         with theirs, self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.snowflake.triggerer", str(settings), str(self._report)],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=errors,
                 stderr=errors,
                 pass_fds=[log_fd],
@@ -93,11 +95,6 @@ class Triggerer:
         ]
         with self._changed:
             self._given.extend(made)
-
-    def wait_until_started(self, timeout: float) -> bool:
-        """Whether every trigger has made its first step within so many seconds."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self.started_at is not None, timeout)
 
     def wait_until_finished(self, count: int, timeout: float) -> bool:
         """Whether so many triggers have ended within so many seconds."""
@@ -142,8 +139,8 @@ class Triggerer:
                 self._send(number, self._answer(message or {}))
 
     def _answer(self, message: dict[str, Any]) -> dict[str, Any] | None:
-        self.messages += 1
         if message.get("type") != "TriggerStateChanges":
+            self.questions += 1
             return None
         self._ready.set()
         with self._changed:

@@ -15,10 +15,12 @@ _ROWS = {
     "requests_per_tick": "requests per poll interval, nothing ends",
     "requests_per_wait": "requests per wait, all in all",
     "loop_stall_ms": "longest stall of the event loop, ms",
+    "loop_late_s": "all stalls together, s",
     "all_started_s": "until all waits have started, s",
     "cpu_ms_per_wait": "CPU of the triggerer per wait, ms",
     "end_to_event_s.p50": "query end to event, median, s",
     "end_to_event_s.p99": "query end to event, 99th percentile, s",
+    "supervisor_messages_per_wait": "messages to the supervisor per wait",
     "log_lines_per_wait": "log lines per wait",
     "import_ms": "loading the trigger class, ms",
     "storm.lost": "waits lost in the storm",
@@ -36,9 +38,20 @@ def render(found: Mapping[str, Any]) -> str:
     scale = _at(found.get(OURS), "scale")
     if scale:
         lines += ["", f"ours with {scale['waits']} waits:"]
-        lines += [f"{words:42} {_show(_at(scale, path)):>10}" for path, words in _ROWS.items() if _at(scale, path) is not None]
+        lines += [
+            f"{words:42} {_show(_at(scale, path)):>10}"
+            for path, words in _ROWS.items()
+            if _at(scale, path) is not None
+        ]
     machine = ", ".join(f"{name} {value}" for name, value in found["machine"].items())
-    return "\n".join([*lines, "", f"{found['waits']} waits on one connection, a poll every {found['poll_interval_s']:g} s", machine])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{found['waits']} waits on one connection, a poll every {found['poll_interval_s']:g} s",
+            machine,
+        ]
+    )
 
 
 def _at(side: Any, path: str) -> Any:

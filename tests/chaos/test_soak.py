@@ -29,7 +29,7 @@ from astronomer.lab.snowflake import LabClient
 from astronomer.providers.snowflake.hooks.session import SnowflakeSession
 from astronomer.providers.snowflake.jobs.query import SnowflakeQuery
 from astronomer.providers.snowflake.triggers.snowflake_trigger import SnowflakeTrigger
-from tests.chaos.world import POLLS, ROOT, ChaosPlaces, left_of
+from tests.chaos.world import PATIENCE, POLLS, ROOT, ChaosPlaces, left_of
 from tools.demo.processes import Processes
 from tools.demo.services import Services
 
@@ -72,7 +72,8 @@ class Soak:
     logins: int = 0
     submitted: int = 0
     moved: int = 0
-    _submitters: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2))
+    _submitting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _submitters: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
     async def run(self) -> None:
         """Keep all places taken until the time is over, then wait for the last one."""
@@ -101,10 +102,11 @@ class Soak:
         statement, request_id = f"SELECT SYSTEM$WAIT({seconds:.1f})", str(uuid.uuid4())
 
         def submit() -> str:
-            return self.session.submit(statement, None, request_id=request_id, options={}, many=False)
+            return self.session.submit(statement, None, request_id=request_id, options={})
 
-        at = time.time()
-        query_id = await loop.run_in_executor(self._submitters, submit)
+        async with self._submitting:
+            at = time.time()
+            query_id = await loop.run_in_executor(self._submitters, submit)
         self.submitted += 1
         return replace(self.template, query_id=query_id, submitted_at=at), time.time() + seconds
 
@@ -147,7 +149,10 @@ class Soak:
         await asyncio.sleep(SECONDS / 2)
         await asyncio.to_thread(self.lab.storm, min(15.0, SECONDS / 10), path=POLLS)
         await asyncio.sleep(SECONDS / 6)
-        await asyncio.to_thread(self.lab.expire_sessions)
+        async with self._submitting:
+            await asyncio.to_thread(self.lab.expire_sessions)
+            # The connector forgets that a submit was asynchronous when it renews the session on the way.
+            await asyncio.to_thread(self.session.entry, str(uuid.uuid4()))
 
 
 def sample() -> Sample:
@@ -174,7 +179,7 @@ def lab(tmp_path, monkeypatch) -> Iterator[LabClient]:
         monkeypatch.setenv("SNOWFLAKE_DISABLE_PLATFORM_DETECTION", "true")
         yield lab
     finally:
-        processes.stop()
+        processes.stop(PATIENCE)
     assert not left_of(places)
 
 

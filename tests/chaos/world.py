@@ -34,6 +34,7 @@ POLLS = r"^/monitoring/queries"
 LOGIN = r"^/session/v1/login-request"
 LOOK_EVERY = 0.25
 GENEROUS = 180.0
+PATIENCE = 15.0  # of the end with our processes
 TRIGGERER_DEAD_AFTER = 8
 WORKER_DEAD_AFTER = 30
 
@@ -95,8 +96,11 @@ class World:
     # Triggerers and schedulers.
 
     def kill(self, name: str, number: int) -> None:
-        """End a part by a signal."""
-        self.processes.lose(self.services.program(name), number)
+        """End a part by a signal, with all that it has started."""
+        program = self.services.program(name)
+        members = family(program.process.pid)
+        self.processes.lose(program, number)
+        self.until(lambda: not any(map(_lives, members)), f"the end of the {name}'s processes")
 
     @contextmanager
     def paused(self, name: str) -> Iterator[None]:
@@ -285,8 +289,7 @@ def running_world(folder: Path) -> Iterator[World]:
         yield World(places, processes, services, lab, airflow)
         airflow.close()
     finally:
-        killed = processes.stop()
-    assert not killed, killed
+        processes.stop(PATIENCE)
     assert not left_of(places)
 
 
@@ -330,6 +333,13 @@ def _tag(query: Mapping[str, Any]) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) and "submit_key" in found else {}
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _holds_a_lock(pid: int) -> bool:

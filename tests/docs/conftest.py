@@ -3,8 +3,9 @@ from __future__ import annotations
 import logging
 
 import pytest
+from snowflake.connector import connect
 
-from tests.docs.world import Run, new_context, snowflake
+from tests.docs.world import Run, environment, new_context, settled_at_once, snowflake
 
 # All tests of this folder share one local Snowflake, and so one process.
 GROUP = pytest.mark.xdist_group("docs")
@@ -20,10 +21,9 @@ def pytest_collection_modifyitems(items):
 def lab():
     """A local Snowflake on which a second takes a fiftieth of one, with the table that the pages speak of."""
     logging.getLogger("snowflake.connector").setLevel(logging.ERROR)
-    with snowflake(speed=50.0) as lab:
-        import snowflake.connector
-
-        with snowflake.connector.connect(**lab.connect_args()) as connection:
+    quick = {"AIRFLOW__ASTRONOMER_PROVIDERS__POLL_INTERVAL": "1"}
+    with environment(quick), settled_at_once(), snowflake(speed=50.0) as lab:
+        with connect(**lab.connect_args()) as connection:
             connection.execute_string(
                 "CREATE TABLE orders (id INTEGER, day DATE, amount NUMBER(10, 2));"
                 "INSERT INTO orders VALUES (1, '2026-11-21', 10), (2, '2026-11-22', 20.5), (3, '2026-11-22', 5)"

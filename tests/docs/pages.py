@@ -13,8 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if "_build" not in page.parts]
 
-_FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w{}:-]*)[^\n]*\n(?P<body>.*?)^ *```$", re.MULTILINE | re.DOTALL)
-_MARK = re.compile(r"<!-- test: (.*?) -->\s*\Z", re.DOTALL)
+_FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<language>[\w{}:-]*)[^\n]*\n(?P<body>.*?)^ *```$", re.MULTILINE | re.DOTALL
+)
+_MARK = re.compile(r"<!-- test: ([^\n]*) -->\s*\Z")
 
 
 @dataclass(frozen=True)

@@ -69,20 +69,28 @@ def _proves_who_it_is(auth, parameters, tokens):
     assert parameters["account"]
     match auth:
         case "password":
-            assert parameters["user"] and parameters["password"] and parameters["authenticator"] == "snowflake"
+            assert parameters["user"]
+            assert parameters["password"]
+            assert parameters["authenticator"] == "snowflake"
         case "key":
-            assert isinstance(parameters["private_key"], bytes) and "password" not in parameters
+            assert isinstance(parameters["private_key"], bytes)
+            assert "password" not in parameters
         case "client_credentials" | "refresh_token":
-            assert parameters["token"] == "a-token" and parameters["authenticator"] == "oauth"
+            assert parameters["token"] == "a-token"
+            assert parameters["authenticator"] == "oauth"
             (asked,) = tokens
-            assert asked["grant_type"] == auth and asked["client_id"] and asked["client_secret"]
+            assert asked["grant_type"] == auth
+            assert asked["client_id"]
+            assert asked["client_secret"]
             assert auth != "refresh_token" or asked["refresh_token"]
         case "azure":
             assert parameters["token"] == "token of azure_default"
         case "pat":
-            assert parameters["authenticator"] == "programmatic_access_token" and parameters["token"]
+            assert parameters["authenticator"] == "programmatic_access_token"
+            assert parameters["token"]
         case "okta":
-            assert parameters["authenticator"].startswith("https://") and parameters["password"]
+            assert parameters["authenticator"].startswith("https://")
+            assert parameters["password"]
         case "browser":
             assert parameters["authenticator"] == "externalbrowser"
             assert parameters["client_store_temporary_credential"] is True

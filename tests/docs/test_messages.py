@@ -5,16 +5,25 @@ A ``text`` block is marked ``<!-- test: message NAME -->``; ids, ports and line 
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
+import time
+from contextlib import suppress
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
+from airflow.sdk.execution_time import task_runner
+from structlog.testing import capture_logs
 
 from astronomer.deferral import JobError
 from astronomer.deferral._compat import AirflowException
+from astronomer.providers.snowflake.jobs.query import SnowflakeQuery
 from astronomer.providers.snowflake.operators.snowflake import SnowflakeOperator
 from astronomer.providers.snowflake.sensors.snowflake import SnowflakeSensor
 from tests.docs.pages import blocks
+from tests.docs.world import Run, TaskInstance, new_context
 
 QUOTED = [block for block in blocks() if block.language == "text"]
 _UNIMPORTANT = [
@@ -85,8 +94,6 @@ def result_gone(lab, run):
 
 
 def _expire(lab, query_id):
-    import time
-
     while not lab.queries[query_id].finished:
         time.sleep(0.05)
     lab.expire_results()
@@ -124,5 +131,53 @@ def test_the_message_is_the_real_one(block, lab, run):
 
 
 def test_no_text_is_quoted_untested():
-    unmarked = [str(one) for one in QUOTED if one.kind not in ("message", "log", "layout")]
-    assert not unmarked
+    assert not [str(one) for one in QUOTED if one.kind not in ("message", "log")]
+
+
+@pytest.fixture(scope="module")
+def log_lines(lab):
+    """What is logged when a task waits, when Snowflake is away, when a user ends a task, and when a file is moved."""
+    told = Told()
+    logging.getLogger("astronomer.deferral.hub").addHandler(told)
+    with capture_logs() as lines:
+        wait = load(sql="SELECT SYSTEM$WAIT(120) AS answer")
+        Run(new_context()).of(wait)
+        with suppress(JobError):
+            lost(lab, Run(new_context()).of)
+        _end_by_user(load(sql="SELECT SYSTEM$WAIT(6000)"))
+        with suppress(Exception):
+            Run(new_context()).of(load(sql="PUT file:///no/such/file @~"))
+    logging.getLogger("astronomer.deferral.hub").removeHandler(told)
+    return {plain(line) for line in [*told.lines, *(str(line["event"]) for line in lines)]}
+
+
+class Told(logging.Handler):
+    """Keeps what a logger says."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())
+
+
+def _end_by_user(operator):
+    class Supervisor:
+        async def asend(self, question):
+            return SimpleNamespace(count=0)
+
+    def end(job):
+        trigger = operator.make_trigger(SnowflakeQuery.from_dict(job), None)
+        trigger.task_instance = TaskInstance()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(), raising=False)
+            asyncio.run(trigger.on_kill())
+
+    with pytest.raises(JobError):
+        Run(new_context()).of(operator, during=end)
+
+
+@pytest.mark.parametrize("block", [one for one in QUOTED if one.kind == "log"], ids=str)
+def test_the_log_says_so(block, log_lines):
+    assert not [line for line in map(plain, block.body.splitlines()) if line not in log_lines], log_lines

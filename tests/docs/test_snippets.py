@@ -10,8 +10,8 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
+import os
+from pathlib import Path
 
 import pytest
 from airflow.sdk import DAG
@@ -22,20 +22,32 @@ except ImportError:  # Airflow 3.1
     from airflow.models.dagbag import DagBag
 
 from tests.docs.pages import PAGES, ROOT, blocks
-from tests.docs.world import Run, new_context
+from tests.docs.world import Run, environment, new_context
 
 SNIPPETS = [block for block in blocks() if block.language == "python"]
-SHARED = [page for page in PAGES if any(one.page == str(page.relative_to(ROOT)) and one.kind != "dag" for one in SNIPPETS)]
+SHARED = [
+    page
+    for page in PAGES
+    if any(one.page == str(page.relative_to(ROOT)) and one.kind != "dag" for one in SNIPPETS)
+]
 
 
 @pytest.mark.parametrize("page", SHARED, ids=lambda page: str(page.relative_to(ROOT)))
 def test_snippets(page, lab, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "snippet"}
+    with environment({}):
+        _run_page(page, names)
+
+
+def _run_page(page, names):
     for block in (one for one in SNIPPETS if one.page == str(page.relative_to(ROOT)) and one.kind != "dag"):
         code = compile("\n" * block.line + block.body, page, "exec")
         if block.kind == "pytest":
-            _run_module(block, tmp_path)
+            mine: dict[str, object] = {"__name__": "test_page"}
+            exec(code, mine)
+            for test in [value for name, value in mine.items() if name.startswith("test_")]:
+                test()
         elif block.kind in ("task", "parse"):
             with DAG("orders", schedule=None) as dag:
                 exec(code, names)
@@ -49,13 +61,6 @@ def test_snippets(page, lab, monkeypatch, tmp_path):
             exec(code, names)
 
 
-def _run_module(block, tmp_path):
-    (tmp_path / "test_page.py").write_text(block.body)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_page.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, f"{block}\n{done.stdout}"
-
-
 @pytest.fixture(scope="module")
 def database():
     from airflow.utils.db import initdb
@@ -65,8 +70,10 @@ def database():
 
 @pytest.mark.filterwarnings("default")  # what Airflow warns about in dag.test() is Airflow's
 @pytest.mark.parametrize("block", [one for one in SNIPPETS if one.kind == "dag"], ids=str)
-def test_dags(block, lab, database, tmp_path):
-    file = tmp_path / "page_dag.py"
+def test_dags(block, lab, database):
+    folder = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])  # dag.test() looks for the file there
+    folder.mkdir(exist_ok=True)
+    file = folder / f"{Path(block.page).stem}_{block.line}.py"
     file.write_text(block.body)
     bag = DagBag(file, load_op_links=False)
     assert bag.import_errors == {}

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from airflow.sdk.bases.operator import ExecutorSafeguard
 
+from astronomer.deferral import _compat
 from astronomer.deferral._compat import TaskDeferred
 from astronomer.lab.snowflake import SnowflakeLab
+from astronomer.providers.snowflake.sensors import query as sensor
 
 
 @dataclass
@@ -87,16 +89,23 @@ async def first_event(trigger: Any) -> Any:
 
 @contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
+    """Set variables; afterwards the environment is what it was."""
+    before = dict(os.environ)
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def settled_at_once() -> Iterator[None]:
+    """Triggers report at once: nothing here has a worker whose exit could be reported late."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (_compat, sensor):
+            patch.setattr(module, "settling_time", lambda: 0.0)
+        yield
 
 
 @contextmanager

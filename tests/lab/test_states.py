@@ -8,21 +8,15 @@ from snowflake.connector.errors import ProgrammingError
 from tests.lab.conftest import ended, query_id, until
 
 
-def history(lab, query_id: str) -> list[str]:
-    """Return the states a query passes through from now on."""
-    query, seen = lab.queries[query_id], []
-    while True:
-        state = query.state
-        if not seen or seen[-1] != state:
-            seen.append(state)
-        if query.finished:
-            return seen
-        time.sleep(0.002)
+def states(lab, query_id: str) -> list[str]:
+    """Return the states a query has passed through when it has ended."""
+    return ended(lab, query_id).states
 
 
 def test_hints_script_the_states(lab, cursor):
     scripted = query_id(cursor, "/* lab: queued=2 resuming=2 blocked=2 restarted=2 running=2 */ select 1")
-    assert history(lab, scripted)[-6:] == [
+    assert states(lab, scripted) == [
+        "RUNNING",
         "QUEUED",
         "RESUMING_WAREHOUSE",
         "BLOCKED",
@@ -35,7 +29,7 @@ def test_hints_script_the_states(lab, cursor):
 @pytest.mark.parametrize("end", ["FAILED_WITH_ERROR", "FAILED_WITH_INCIDENT", "ABORTED", "DISCONNECTED"])
 def test_hints_script_the_end(lab, cursor, end):
     scripted = query_id(cursor, f"/* lab: running=2 status=NEW_WORD end={end} */ select 1")
-    assert history(lab, scripted)[-2:] == ["NEW_WORD", end]
+    assert states(lab, scripted) == ["RUNNING", "NEW_WORD", end]
     assert lab.queries[scripted].error_code == "000603"
 
 
@@ -56,16 +50,16 @@ class TestWarehouse:
     def test_resuming(self, lab, cursor):
         lab.set_warehouse("compute_wh", resuming=4)
         first = query_id(cursor, "select system$wait(2)")
-        assert history(lab, first)[-3:] == ["RESUMING_WAREHOUSE", "RUNNING", "SUCCESS"]
+        assert states(lab, first) == ["RUNNING", "RESUMING_WAREHOUSE", "RUNNING", "SUCCESS"]
         second = query_id(cursor, "select system$wait(2)")
-        assert "RESUMING_WAREHOUSE" not in history(lab, second)
+        assert "RESUMING_WAREHOUSE" not in states(lab, second)
         lab.suspend_warehouse("COMPUTE_WH")
         third = query_id(cursor, "select system$wait(2)")
-        assert "RESUMING_WAREHOUSE" in history(lab, third)
+        assert "RESUMING_WAREHOUSE" in states(lab, third)
 
     def test_queueing(self, lab, cursor):
         lab.set_warehouse("COMPUTE_WH", queued=3)
-        assert history(lab, query_id(cursor, "select system$wait(2)"))[-3:] == [
+        assert states(lab, query_id(cursor, "select system$wait(2)"))[-3:] == [
             "QUEUED",
             "RUNNING",
             "SUCCESS",

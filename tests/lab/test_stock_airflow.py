@@ -6,13 +6,12 @@ from unittest.mock import MagicMock
 
 import aiohttp
 import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow.providers.common.sql.hooks.handlers import fetch_all_handler
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
-from airflow.providers.snowflake.hooks.sql_api import SnowflakeSqlApiHook
-from airflow.providers.snowflake.operators.snowflake import SnowflakeSqlApiOperator
+from airflow.providers.snowflake.operators.snowflake import SnowflakeSqlApiHook, SnowflakeSqlApiOperator
 from airflow.providers.snowflake.triggers.snowflake_trigger import SnowflakeSqlApiTrigger
-from airflow.sdk.exceptions import TaskDeferred
 
 from tests.lab.conftest import ended, until
 
@@ -116,7 +115,7 @@ class TestSqlApi:
         operator = SnowflakeSqlApiOperator(
             task_id="t",
             snowflake_conn_id=sql_api,
-            sql="select system$wait(6)",
+            sql="select system$wait(20)",
             statement_count=1,
             deferrable=True,
         )
@@ -129,7 +128,7 @@ class TestSqlApi:
         assert event.payload["status"] == "success"
         assert event.payload["statement_query_ids"] == operator.query_ids
         await asyncio.to_thread(operator.execute_complete, context(), event.payload)
-        assert lab.requests.count("/api/v2/statements/", method="GET", status=202) >= 2
+        assert lab.requests.count("/api/v2/statements/", method="GET", status=202) >= 1
 
     async def test_the_trigger_reports_a_failure(self, lab, sql_api):
         hook = SnowflakeSqlApiHook(sql_api)

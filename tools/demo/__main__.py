@@ -23,6 +23,8 @@ from tools.demo.services import Services
 from tools.demo.signals import Interrupted, Signals
 
 WIDE = 130
+# Seconds to end in. A scheduler that is asked to end waits for its tasks first; whoever interrupts us will not.
+PATIENT, IMPATIENT = 15.0, 3.0
 
 
 class BusyError(Exception):
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _alone(places):
             return _run(options, console, places, signals)
     except (ProcessEndedError, BusyError) as error:
-        console.print(f"{error}", style="red", markup=False)
+        console.print(f"{error}", style="red", markup=False, soft_wrap=True)
         return 1
     except httpx.HTTPError as error:
         console.print(
@@ -67,6 +69,7 @@ def _run(options: argparse.Namespace, console: Console, places: Places, signals:
     if left := end_recorded(record):
         console.print(f"Ended {len(left)} processes that an earlier demo had left behind.")
     processes = Processes(places.logs, record, signals)
+    patience = IMPATIENT
     try:
         services = Services(places, processes, console)
         lab, airflow, installation = services.start()
@@ -74,12 +77,15 @@ def _run(options: argparse.Namespace, console: Console, places: Places, signals:
         status = _report(facts, console)
         if options.keep:
             _keep(console, installation, processes)
+        patience = PATIENT
         return status
     finally:
         signals.ignore()
         console.print("Stopping everything …")
-        for one in processes.stop():
-            console.print(f"  had to be killed: {one}", markup=False)
+        killed = processes.stop(patience)
+        if patience == PATIENT:
+            for one in killed:
+                console.print(f"  had to be killed: {one}", markup=False)
         console.print("Nothing is left running.")
 
 

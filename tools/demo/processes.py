@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +15,6 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from tools.demo.signals import Signals
-
-PATIENCE = 15.0
 
 
 class ProcessEndedError(Exception):
@@ -48,9 +46,9 @@ class Program:
         """Raise when it has ended and should not have."""
         code = self.process.poll()
         if code is not None and not self.done:
+            how = f"with status {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
             raise ProcessEndedError(
-                f"The {self.name} ended with status {code}. The end of its log:\n{self.tail()}\n"
-                f"The full log: {self.log}"
+                f"The {self.name} ended {how}. The end of its log:\n{self.tail()}\nThe full log: {self.log}"
             )
 
 
@@ -123,15 +121,13 @@ class Processes:
         if len(self._seen) != before:
             self.record.write_text(json.dumps(self._seen))
 
-    def stop(self, patience: float = PATIENCE) -> list[str]:
+    def stop(self, patience: float) -> list[str]:
         """End everything; returns what had to be killed.
 
         :param patience: seconds between asking and killing.
         """
         self.look()
-        for program in self.programs:
-            _signal_group(program.process.pid, signal.SIGTERM)
-        killed = end(self._seen, patience, groups=[one.process.pid for one in self.programs])
+        killed = end(self._seen, patience, groups={one.process.pid for one in self.programs})
         for program in self.programs:
             program.process.wait()
         self.programs.clear()
@@ -160,11 +156,14 @@ def family(pid: int) -> list[psutil.Process]:
     return []
 
 
-def end(seen: Mapping[int, float], patience: float, groups: Iterable[int] = ()) -> list[str]:
-    """Ask the processes to end, then kill those that stay, and their groups; returns what was killed."""
+def end(seen: Mapping[int, float], patience: float, groups: Collection[int] = ()) -> list[str]:
+    """Ask processes and groups to end, once each, then kill those that stay; returns what was killed."""
+    for group in groups:
+        _signal_group(group, signal.SIGTERM)
     for one in _living(seen):
-        with suppress(psutil.Error):
-            one.terminate()
+        with suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(one.pid) not in groups:
+                one.terminate()
     _wait_for(seen, patience)
     killed = []
     for one in _living(seen):

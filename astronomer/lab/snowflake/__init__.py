@@ -41,8 +41,8 @@ Transactions
 Queries and sessions
     - Statements of one session that reach the database run one after the other; only their waits overlap.
     - STATEMENT_TIMEOUT_IN_SECONDS of a request with several statements limits each of them and all together.
-    - Asynchronous queries outlive their client: ABORT_DETACHED_QUERY is accepted and ignored, and so is every parameter that
-      only formats output. Results are kept until ``expire_results()``.
+    - Asynchronous queries outlive their client: ABORT_DETACHED_QUERY is accepted and ignored, and so are
+      STATEMENT_QUEUED_TIMEOUT_IN_SECONDS and every parameter that only formats output. Results are kept until ``expire_results()``.
     - A cancelled or failed request with several statements keeps the ids of those it started; the status entry has none.
     - requestId is remembered for each session only, and by the SQL API for each user.
     - Every user may use every role of the account and every warehouse; a role hides nothing.

@@ -36,7 +36,7 @@ def new_query_id() -> str:
 class Query:
     """One query, or one statement of several.
 
-    :param state: the status word that ``/monitoring/queries`` reports now.
+    :param states: the status words it has passed through; ``state`` is the last, which ``/monitoring/queries`` reports.
     :param error_code: six digits, once it failed.
     :param started_at: epoch seconds; ``ended_at`` is None while it runs.
     :param children: the ids of its statements, when it has several, in order of their start.
@@ -60,7 +60,7 @@ class Query:
     database: str | None = None
     schema: str | None = None
     type: str = "UNKNOWN"
-    state: str = "RUNNING"
+    states: list[str] = field(default_factory=lambda: ["RUNNING"])
     sqlstate: str | None = None
     error_code: str | None = None
     error_message: str | None = None
@@ -75,6 +75,16 @@ class Query:
     stopped_by: SnowflakeError | None = field(default=None, repr=False)
     task: asyncio.Task[None] | None = field(default=None, repr=False)
     done: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+
+    @property
+    def state(self) -> str:
+        """The status word that ``/monitoring/queries`` reports now."""
+        return self.states[-1]
+
+    @state.setter
+    def state(self, word: str) -> None:
+        if word != self.states[-1]:
+            self.states.append(word)
 
     @property
     def session_id(self) -> int:
@@ -134,7 +144,7 @@ class Query:
     def as_json(self) -> dict[str, Any]:
         """Return the record as plain JSON, for the control endpoint."""
         names = (
-            "id", "sql", "user", "session_id", "tag", "state", "sqlstate", "error_code", "error_message", "started_at",
+            "id", "sql", "user", "session_id", "tag", "state", "states", "sqlstate", "error_code", "error_message", "started_at",
             "ended_at", "children", "parent_id", "warehouse", "database", "schema", "role", "transaction", "type",
             "request_id",
         )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 from fakesnow import statement_type
-from fakesnow.arrow import to_ipc, to_sf
+from fakesnow.arrow import to_sf
 from fakesnow.rowtype import describe_as_rowtype
 
 __all__ = ["MULTI_STATEMENT", "STATUS_ONLY", "Result"]
@@ -92,8 +92,8 @@ class Result:
             return {"queryResultFormat": "json", "rowset": rowset}
         if self.table.num_columns == 0:
             return {"queryResultFormat": "arrow", "rowsetBase64": ""}
-        raw = to_ipc(_keep_nulls(self.table, to_sf(self.table, self.rowtype)))  # type: ignore[arg-type]
-        return {"queryResultFormat": "arrow", "rowsetBase64": b64encode(raw).decode()}
+        wire = _keep_nulls(self.table, to_sf(self.table, self.rowtype))  # type: ignore[arg-type]
+        return {"queryResultFormat": "arrow", "rowsetBase64": b64encode(_stream(wire)).decode()}
 
     def metadata(self, partition_rows: int) -> dict[str, Any]:
         """Return the SQL API's ``resultSetMetaData``."""
@@ -115,6 +115,14 @@ class Result:
             for column, kind in zip(part.columns, kinds, strict=True)
         ]
         return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _stream(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
 def _keep_nulls(table: pa.Table, wire: pa.Table) -> pa.Table:

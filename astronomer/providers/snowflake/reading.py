@@ -19,7 +19,6 @@ from astronomer.providers.snowflake.jobs.query import SnowflakeQuery
 __all__ = ["check_serialisable", "explain", "find_query", "ids_of", "ids_of_failed", "process", "read"]
 
 
-
 def find_query(session: SnowflakeSession, attempt: Attempt) -> str | None:
     """The query that an attempt started, if it did: in its own session, else by its tag.
 
@@ -165,9 +164,9 @@ def ids_of_failed(session: SnowflakeSession, job: SnowflakeQuery) -> list[str]:
         for one in entries
         if one.get("id") != job.query_id and str(one.get("sessionId")) == str(job.session_id)
     ]
-    # The list is newest first, and its times are too coarse to order statements that take no time.
-    ids = [str(one["id"]) for one in sorted(reversed(mine), key=lambda one: one.get("startTime") or 0)]
-    return ids[: job.statements] or [job.query_id]
+    mine.reverse()  # the list is newest first, and its times are too coarse to order quick statements
+    mine.sort(key=lambda one: one.get("startTime") or 0)
+    return [str(one["id"]) for one in mine[: job.statements]] or [job.query_id]
 
 
 def _texts(operator: SQLExecuteQueryOperator, count: int) -> Sequence[str]:

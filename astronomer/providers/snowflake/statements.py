@@ -9,7 +9,15 @@ from typing import Any
 
 from snowflake.connector.util_text import split_statements
 
-__all__ = ["begins_transaction", "bind", "first_word", "is_file_transfer", "needs_transaction", "split", "without_comments"]
+__all__ = [
+    "begins_transaction",
+    "bind",
+    "first_word",
+    "is_file_transfer",
+    "needs_transaction",
+    "split",
+    "without_comments",
+]
 
 _COMMENT = re.compile(r"--[^\n]*|//[^\n]*|/\*.*?\*/", re.DOTALL)
 _LEADING = re.compile(rf"\A(?:\s|;|{_COMMENT.pattern})*", re.DOTALL)

@@ -64,14 +64,12 @@ def supervisor():
 @pytest.fixture
 def sql(lab):
     """Run statements beside the code under test; the rows of the last."""
-    with snowflake.connector.connect(**lab.connect_args()) as connection:
 
-        def run(*texts):
-            with connection.cursor() as cursor:
-                return [cursor.execute(text).fetchall() for text in texts][-1]
+    def run(*texts):
+        with snowflake.connector.connect(**lab.connect_args()) as connection, connection.cursor() as cursor:
+            return [cursor.execute(text).fetchall() for text in texts][-1]
 
-        lab.requests.clear()
-        yield run
+    return run
 
 
 @pytest.fixture

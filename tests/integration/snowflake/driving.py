@@ -70,7 +70,9 @@ class Task:
     :param dag: makes the Dag, as each process does.
     """
 
-    def __init__(self, operator_class: type[Any], *, store: Any = ..., dag: Any = None, **arguments: Any) -> None:
+    def __init__(
+        self, operator_class: type[Any], *, store: Any = ..., dag: Any = None, **arguments: Any
+    ) -> None:
         defaults: dict[str, Any] = {"task_id": "task"}
         if not operator_class.__module__.startswith("airflow."):
             defaults["poll_interval"] = 0.1
@@ -147,7 +149,8 @@ class Task:
         try:
             return False, step(self.op)
         except TaskDeferred as deferred:
-            assert not deferred.kwargs
+            if deferred.kwargs:
+                raise AssertionError(f"{deferred.kwargs} would be lost") from None
             self.method = deferred.method_name
             self.trigger = revived(deferred.trigger)
             self.trigger.not_before = 0.0

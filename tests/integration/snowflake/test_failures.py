@@ -176,7 +176,13 @@ class TestCredentials:
         assert lab.requests.logins == logins + 3
         with pytest.raises(JobLost, match="cannot log in") as caught:
             task.resume()
-        for said in (task.query_id, "refused the login", "snowflake_default", "LAB_USER", "may still be running"):
+        for said in (
+            task.query_id,
+            "refused the login",
+            "snowflake_default",
+            "LAB_USER",
+            "may still be running",
+        ):
             assert said in str(caught.value)
         assert lab.password not in str(caught.value)
         assert running(lab, task)
@@ -211,7 +217,7 @@ class TestStates:
     )
     def test_of_failure(self, lab, end, error):
         task = query(f"select /* lab: end={end} */ 5")
-        with pytest.raises(error, match="000603|000604") as caught:
+        with pytest.raises(error, match=r"000603|000604") as caught:
             task.run()
         assert type(caught.value) is error
         assert task.query_id in str(caught.value)
@@ -248,7 +254,7 @@ class TestCancelledOutside:
 class TestTime:
     def test_snowflakes_own_timeout_names_its_parameter(self, lab):
         task = query(LONG, session_parameters={"STATEMENT_TIMEOUT_IN_SECONDS": 1})
-        with pytest.raises(JobTimedOut, match="STATEMENT_TIMEOUT_IN_SECONDS.*000630"):
+        with pytest.raises(JobTimedOut, match=r"STATEMENT_TIMEOUT_IN_SECONDS.*000630"):
             task.run()
 
     def test_the_server_ends_the_query_when_no_triggerer_does(self, lab):
@@ -275,7 +281,9 @@ class TestTime:
         task.trigger.deadline = time.time() + 0.3
         task.wait()
         assert lab.queries[task.query_id].error_code == "000604"
-        with pytest.raises(JobTimedOut, match="did not end before the task's execution_timeout; it was cancelled"):
+        with pytest.raises(
+            JobTimedOut, match="did not end before the task's execution_timeout; it was cancelled"
+        ):
             task.resume()
 
     def test_a_restarted_triggerer_does_not_renew_the_time(self, lab):
@@ -311,7 +319,7 @@ class TestUnknownToSnowflake:
         event = task.wait(pass_time)
         status = event["outcome"]["status"]
         assert (status["phase"], status["raw"]) == ("lost", "NO_DATA")
-        with pytest.raises(JobLost, match="Snowflake knows no query 01000000-.* that user LAB_USER may see"):
+        with pytest.raises(JobLost, match=r"Snowflake knows no query 01000000-.* that user LAB_USER may see"):
             task.resume()
 
 
@@ -321,7 +329,9 @@ class TestResultsGone:
         task.deferred()
         task.wait()
         lab.expire_results()
-        with pytest.raises(AirflowFailException, match=f"{task.query_id} succeeded, but .*24 hours.* clear the task"):
+        with pytest.raises(
+            AirflowFailException, match=f"{task.query_id} succeeded, but .*24 hours.* clear the task"
+        ):
             task.resume()
 
     @pytest.mark.parametrize("text", ["select 1", "select 1; select 2"])
@@ -474,7 +484,13 @@ class TestStatementErrors:
         with pytest.raises(JobFailed) as caught:
             task.run()
         message = str(caught.value)
-        for said in ("002003", "42S02", task.query_id, "https://app.snowflake.com/", "does not exist or not authorized"):
+        for said in (
+            "002003",
+            "42S02",
+            task.query_id,
+            "https://app.snowflake.com/",
+            "does not exist or not authorized",
+        ):
             assert said in message
         cause = caught.value.__cause__
         assert isinstance(cause, ProgrammingError)

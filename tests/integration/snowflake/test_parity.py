@@ -19,7 +19,7 @@ select 1::int as i, 123456789012345678::number(38, 0) as big, 1.50::number(10, 2
   -0.25::number(5, 2) as negative, 'ü''"\n%' as s, '2024-02-29'::date as day, '10:20:30.123456'::time as clock,
   '2024-01-01 10:00:00.123456'::timestamp_ntz as ntz, '2024-01-01 10:00:00.5'::timestamp_ltz as ltz,
   '2024-01-01 10:00:00 +02:00'::timestamp_tz as tz, to_binary('C0FFEE', 'HEX') as b, true as yes, false as no,
-  parse_json('{"a": [1, null]}') as v, array_construct(1, 2) as a, object_construct('k', 1) as o, null as n,
+  parse_json('{"a": [1, null]}') as v, parse_json('[1, 2]') as a, object_construct('k', 1) as o, null as n,
   null::int as ni, null::timestamp_ntz as nt, '' as empty
 """
 NUMBERS = "select n, 'row ' || n as t from numbers order by n"
@@ -68,7 +68,7 @@ CASES: dict[str, dict[str, Any]] = {
     "decimal parameter": {"sql": "select %(d)s::number(10, 3)", "parameters": {"d": Decimal("1.125")}},
     "bytes and times": {
         "sql": "select %(b)s, %(t)s",
-        "parameters": {"b": b"\x01\xff", "t": dt.datetime(2024, 1, 1, 10, 0, 0, 123456)},
+        "parameters": {"b": b"\x01\xff", "t": dt.datetime(2024, 1, 1, 10, tzinfo=dt.timezone.utc)},
     },
     "templated": {"sql": "select '{{ params_of }}' as x, %(y)s", "parameters": {"y": "{{ 40 + 2 }}"}},
     "a file": {"sql": "numbers.sql"},
@@ -126,7 +126,9 @@ def numbers(sql):
 
 @pytest.fixture
 def dag(tmp_path):
-    (tmp_path / "numbers.sql").write_text("select {{ 1 + 1 }} as two;\nselect %(p)s as p from numbers where n = 1;\n")
+    (tmp_path / "numbers.sql").write_text(
+        "select {{ 1 + 1 }} as two;\nselect %(p)s as p from numbers where n = 1;\n"
+    )
     macros = {"params_of": "a;b"}
     return lambda: DAG("dag", schedule=None, template_searchpath=str(tmp_path), user_defined_macros=macros)
 

@@ -21,7 +21,7 @@ LONG = "CALL SYSTEM$WAIT(300)"
 def ledger(sql):
     """What is in the table that every test here writes to."""
     sql("create or replace table ledger (a int)")
-    yield lambda: [row[0] for row in sql("select a from ledger order by a")]
+    return lambda: [row[0] for row in sql("select a from ledger order by a")]
 
 
 @pytest.fixture(autouse=True)

@@ -127,3 +127,6 @@ class TestAskEach:
         self.troubles = {"3": trouble}
         with pytest.raises(type(trouble)):
             await ask(at_once=2)
+
+    async def test_when_time_is_up_the_rest_is_left_for_the_next_round(self, ask):
+        assert list(await ask(at_once=2, seconds=0.0)) == [*self.JOBS[:2]]

@@ -20,7 +20,7 @@ from astronomer.deferral import (
     TaskIdentity,
     Transient,
 )
-from astronomer.deferral._compat import AirflowFailException
+from astronomer.deferral._compat import AirflowFailException, settling_time
 from astronomer.deferral.testing import ScriptedJob, ScriptedOperator, ScriptedTrigger
 from tests.unit.deferral.fakes import (
     START,
@@ -126,7 +126,7 @@ class TestOneLife:
             "poll_interval": 7.0,
             "outage_tolerance": 70.0,
             "cancel_confirm_timeout": 60.0,
-            "not_before": pytest.approx(world.timeline.now + 2),
+            "not_before": pytest.approx(world.timeline.now + settling_time()),
             "cancel_on_kill": False,
         }
 
@@ -356,6 +356,23 @@ class TestClear:
         assert [line["event"] for line in lines if line["log_level"] == "warning"] == [
             "scripted job job-1 was asked to stop but has not confirmed it within 60 s. It may still be running."
         ]
+
+    def test_an_event_about_the_earlier_job_does_not_end_the_new_wait(self, world):
+        old = world.deferred()
+        world.clear()
+        event = world.wait(old)  # its trigger lives on, and Airflow gave its id to the new one
+        world.deferred()
+        again = deferred(lambda: world.operator.execute_complete(world.context, event))
+        assert again.job["job_id"] == "job-2"
+        assert world.complete(again) == "job-2"
+
+    def test_nor_does_it_hide_that_the_new_job_has_ended(self, world):
+        old = world.deferred()
+        world.clear()
+        event = world.wait(old)
+        world.deferred()
+        world.end("job-2", Phase.SUCCEEDED)
+        assert world.operator.execute_complete(world.context, event) == "job-2"
 
 
 class TestWithoutAStore:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
 from snowflake.connector import connect
 from snowflake.connector.errors import DatabaseError, Error, OperationalError, ProgrammingError
 
-from astronomer.deferral import CredentialsRejected, Transient
+from astronomer.deferral import CredentialsRejected, JobError, Transient
 from astronomer.deferral._compat import PlainConnection
 
 __all__ = ["RESULT_GONE", "ReadHook", "SnowflakeSession", "connection_parameters"]
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 THREAD_NAME = "astronomer-snowflake"
 RESULT_GONE = 612
@@ -159,7 +161,13 @@ class SnowflakeSession:
     # Queries.
 
     def submit(
-        self, statement: str, parameters: Any, *, request_id: str, options: Mapping[str, Any], count: int | None = None
+        self,
+        statement: str,
+        parameters: Any,
+        *,
+        request_id: str,
+        options: Mapping[str, Any],
+        count: int | None = None,
     ) -> str:
         """Start a query without waiting for it; the query id.
 
@@ -169,14 +177,18 @@ class SnowflakeSession:
         :param count: of a block of statements, to be run in order up to the first failure: how many it must have,
             or 0 for any number; ``None`` for a single statement.
         """
-        with self._translated(), self.open().cursor() as cursor:
-            answer = cursor.execute_async(
-                statement,
-                parameters or None,
-                num_statements=count,
-                _statement_params={**options, "requestId": request_id},
-            )
-            return str(answer["queryId"])
+
+        def start(connection: Any) -> str:
+            with connection.cursor() as cursor:
+                answer = cursor.execute_async(
+                    statement,
+                    parameters or None,
+                    num_statements=count,
+                    _statement_params={**options, "requestId": request_id},
+                )
+                return str(answer["queryId"])
+
+        return self._over(start)
 
     def entry(self, query_id: str) -> dict[str, Any] | None:
         """What ``/monitoring/queries`` says of a query; ``None`` when it knows none of that id."""
@@ -209,8 +221,7 @@ class SnowflakeSession:
 
         :raises snowflake.connector.errors.ProgrammingError: the query failed; with number and SQLSTATE.
         """
-        with self._translated():
-            return self.open().cursor().query_result(query_id)
+        return self._over(lambda connection: connection.cursor().query_result(query_id))
 
     def end_transactions(self, session_id: int | None) -> list[int]:
         """Roll back what another session of this user has left open; the ids of the transactions."""
@@ -225,7 +236,38 @@ class SnowflakeSession:
                     ended.append(int(row["id"]))
         return ended
 
+    def insist(self, call: Callable[[], T]) -> T:
+        """Repeat a harmless call through bad weather, as long as there is patience.
+
+        :raises JobError: it lasted longer, or Snowflake refused the login: repeating that would lock the user out.
+        """
+        give_up, pause = time.monotonic() + self._patience, 1.0
+        while True:
+            try:
+                return call()
+            except Transient as trouble:
+                refused = isinstance(trouble, CredentialsRejected)
+                if refused or time.monotonic() + pause > give_up:
+                    raise JobError(f"Snowflake cannot be asked: {trouble}") from trouble
+                if pause == 1.0:
+                    self.hook.log.warning("Snowflake cannot be asked, trying on: %s", trouble)
+                time.sleep(max(pause, trouble.retry_after or 0.0))
+                pause = min(2 * pause, 60.0)
+
     # One request.
+
+    def _over(self, call: Callable[[Any], T]) -> T:
+        """Use the connection; when the session turns out to be lost, once more over a new login."""
+        for again in (False, True):
+            connection = self.open()
+            try:
+                with self._translated():
+                    return call(connection)
+            except Error as error:
+                if again or error.errno not in _SESSION_GONE:
+                    raise
+                self._drop(connection)
+        raise AssertionError("unreachable")
 
     def _ask(
         self, path: str, *, method: str = "get", accept: str = "rest", tolerant: bool = False

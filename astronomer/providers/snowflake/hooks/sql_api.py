@@ -78,18 +78,24 @@ class SqlApiClient:
         await self._request("POST", f"/{handle}/cancel", {})
 
     async def children(self, handle: str) -> list[str]:
-        """The handles of the statements that were submitted under one; itself for a single one."""
-        _, answer = await self.look(handle)
+        """The handles of the statements that were submitted under one; itself for a single one.
+
+        :raises StatementRejected: the API no longer has the result.
+        """
+        answer = await self._result(handle)
         return [str(one) for one in answer.get("statementHandles") or [handle]]
 
     async def rows(self, handle: str) -> list[dict[str, Any]]:
-        """All rows of a succeeded statement, partition by partition, as dictionaries of strings."""
-        _, answer = await self.look(handle)
+        """All rows of a succeeded statement, partition by partition, as dictionaries of strings.
+
+        :raises StatementRejected: the API no longer has the result.
+        """
+        answer = await self._result(handle)
         meta = answer.get("resultSetMetaData") or {}
         names = [str(column["name"]) for column in meta.get("rowType") or []]
         data = list(answer.get("data") or [])
         for partition in range(1, len(meta.get("partitionInfo") or [])):
-            _, more = await self._request("GET", f"/{handle}", {"partition": str(partition)})
+            more = await self._result(handle, partition=str(partition))
             data.extend(more.get("data") or [])
         return [dict(zip(names, row, strict=False)) for row in data]
 
@@ -103,6 +109,12 @@ class SqlApiClient:
         if self._http is not None:
             await self._http.close()
         self._threads.close()
+
+    async def _result(self, handle: str, **query: str) -> dict[str, Any]:
+        status, answer = await self._request("GET", f"/{handle}", query)
+        if status != 200:
+            raise StatementRejected(status, answer)
+        return answer
 
     async def _request(
         self, method: str, path: str, query: Mapping[str, str], **content: Any

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _HANDFUL = 5  # with more waits than this, a list request comes before the single ones
-_SINGLE_REQUESTS = 32  # at most so many per poll
+_SINGLE_SECONDS = 5.0  # so long are they asked for in one poll; the first answers wait for the last
 _LIST_LENGTH = 10_000
 _APPEARS_WITHIN = 120.0  # a query just submitted may be unknown for a while; the connectors allow 24 polls
 _CLOCK_SKEW = 300.0
@@ -114,7 +114,9 @@ class SnowflakePoller(Poller[SnowflakeQuery]):
                 answers |= await self._listed(left, subset)
                 left = [job for job in left if job not in answers]
         at_once = int(setting("poll_threads", 4))
-        return await self.ask_each(left[:_SINGLE_REQUESTS], self._single, at_once=at_once, known=answers)
+        return await self.ask_each(
+            left, self._single, at_once=at_once, known=answers, seconds=_SINGLE_SECONDS
+        )
 
     async def cancel(self, job: SnowflakeQuery) -> None:
         """Abort by id; any session of the same user may."""

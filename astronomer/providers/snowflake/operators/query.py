@@ -7,7 +7,7 @@ import json
 import math
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,6 @@ from snowflake.connector.errors import Error
 
 from astronomer.deferral import (
     Attempt,
-    CredentialsRejected,
     JobError,
     JobOperator,
     JobStatus,
@@ -135,7 +134,7 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
         options = self._options(context, attempt, session)
         self.log.info("Executing: %s", self.sql)
         submitted_at = time.time()
-        query_id = self._insist(
+        query_id = session.insist(
             lambda: session.submit(text, parameters, request_id=request_id, options=options, count=count)
         )
         job = self._query(session, query_id, block=block, statements=len(found), submitted_at=submitted_at)
@@ -145,7 +144,7 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
     def find(self, context: Mapping[str, Any], attempt: Attempt) -> SnowflakeQuery | None:
         """The query of a submit whose answer was never heard: by its session, else by its tag."""
         session, since = self._open(), float(attempt.notes.get("since") or 0.0)
-        query_id = self._insist(lambda: reading.find_query(session, attempt))
+        query_id = session.insist(lambda: reading.find_query(session, attempt))
         if query_id is None:
             return None
         statements, block = len(self._statements()), self._is_block()
@@ -166,13 +165,15 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
         hook = self.get_db_hook()
         session = self._session_or_new()
         handler = self.handler if wanted else None
-        ids = self._insist(lambda: reading.ids_of(session, job))
+        ids = session.insist(lambda: reading.ids_of(session, job))
         if handler is not None:
-            self._insist(session.open)
+            session.insist(session.open)
         try:
             output = reading.read(self, hook, session, job, ids, handler)
         except Transient as error:
-            raise JobError(f"{job.name} succeeded, but its result cannot be read: {error}. See {job.url}") from error
+            raise JobError(
+                f"{job.name} succeeded, but its result cannot be read: {error}. See {job.url}"
+            ) from error
         if not self._should_run_output_processing():
             return None
         result = reading.process(self, hook, output)
@@ -294,21 +295,6 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
         except Transient as error:
             raise JobError(f"{error}. No query was started.") from error
         return session
-
-    def _insist(self, call: Callable[[], Any]) -> Any:
-        """Repeat a harmless call through bad weather, for as long as an outage is tolerated."""
-        give_up, pause = time.monotonic() + self.outage_tolerance, 1.0
-        while True:
-            try:
-                return call()
-            except Transient as trouble:
-                refused = isinstance(trouble, CredentialsRejected)  # repeating it would lock the account
-                if refused or time.monotonic() + pause > give_up:
-                    raise JobError(f"Snowflake cannot be asked: {trouble}") from trouble
-                if pause == 1.0:
-                    self.log.warning("Snowflake cannot be asked, trying on: %s", trouble)
-                time.sleep(max(pause, trouble.retry_after or 0.0))
-                pause = min(2 * pause, 60.0)
 
     def _close(self, *, log_out: bool) -> None:
         session, self._session = self._session, None

@@ -15,6 +15,7 @@ from airflow.providers.snowflake.operators.snowflake import SnowflakeSqlApiOpera
 
 from astronomer.deferral import (
     Attempt,
+    CredentialsRejected,
     JobError,
     JobFailed,
     JobOperator,
@@ -24,6 +25,7 @@ from astronomer.deferral import (
     Transient,
     clock,
 )
+from astronomer.deferral._compat import AirflowFailException
 from astronomer.providers.snowflake import statements
 from astronomer.providers.snowflake.arguments import reject_empty, tolerance_of
 from astronomer.providers.snowflake.hooks.session import connection_parameters
@@ -144,7 +146,13 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
             handles = [one for parent in job.query_ids for one in await self._insist(client.children, parent)]
             return [await self._insist(client.rows, one) for one in handles]
 
-        return self._with_client(read)
+        try:
+            return self._with_client(read)
+        except StatementRejected as error:
+            raise AirflowFailException(
+                f"{job.name} succeeded, but Snowflake no longer gives its result, which it keeps for 24 hours "
+                f"({error}). A retry would not run it again; clear the task to do so. See {job.url}"
+            ) from error
 
     def failure(self, context: Mapping[str, Any], job: SnowflakeStatements, outcome: Outcome) -> JobError:
         """The error with the API's own words."""
@@ -210,7 +218,8 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
             try:
                 return await call(*arguments)
             except Transient as trouble:
-                if clock.now() + pause > give_up:
+                refused = isinstance(trouble, CredentialsRejected)  # repeating it would lock the user out
+                if refused or clock.now() + pause > give_up:
                     raise
                 await asyncio.sleep(max(pause, trouble.retry_after or 0.0))
                 pause = min(2 * pause, 60.0)

@@ -13,7 +13,7 @@ from airflow.providers.common.sql.sensors.sql import SqlSensor
 from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
 
 from astronomer.deferral import JobCancelled, JobError, JobFailed, JobLost, JobTimedOut, Outcome, Phase
-from astronomer.deferral._compat import AirflowException, AirflowSensorTimeout, setting
+from astronomer.deferral._compat import AirflowException, AirflowSensorTimeout, setting, settling_time
 from astronomer.deferral.settings import seconds
 from astronomer.providers.snowflake import statements
 from astronomer.providers.snowflake.arguments import merge_hook_params, reject_empty
@@ -139,7 +139,7 @@ class SnowflakeSensor(SqlSensor):
             return bool(event["met"])
         session = SnowflakeSession(self._hook(), patience=int(self.outage_tolerance))
         try:
-            self._answer = _Answered(read_last(session, job).fetchone())
+            self._answer = _Answered(session.insist(lambda: read_last(session, job).fetchone()))
             return self.poke(context)
         finally:
             self._answer = None
@@ -164,7 +164,7 @@ class SnowflakeSensor(SqlSensor):
                 poll_interval=self.poll_interval,
                 outage_tolerance=self.outage_tolerance,
                 cancel_confirm_timeout=setting("cancel_confirm_timeout", 60.0),
-                not_before=time.time() + 2.0,
+                not_before=time.time() + settling_time(),
                 sql=self._text(found),
                 parameters=self.parameters,
                 next_poke=next_poke,

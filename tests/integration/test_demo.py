@@ -1,0 +1,407 @@
+"""The parts of `make demo` that need no Airflow; `.ci/run` runs the whole of it."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from rich.console import Console
+
+from tools.demo import summary, table
+from tools.demo.board import Board
+from tools.demo.environment import Installation, Places, free_port
+from tools.demo.plan import PLANS
+from tools.demo.processes import ProcessEndedError, Processes, end_recorded
+from tools.demo.signals import Interrupted, Signals
+
+ROOT = Path(__file__).parents[2]
+START = 1_795_387_800.0
+MOMENT = "2026-11-22T22:50:00Z"  # the same
+
+
+def instance(task="snowflake_fan_out.query", state=None, index=-1, sql="SELECT 1", **more):
+    """What Airflow 3.3.2 answers for a task instance, without what the demo does not read."""
+    dag_id, task_id = task.split(".")
+    return {
+        "dag_id": dag_id,
+        "task_id": task_id,
+        "dag_run_id": "manual__2026",
+        "map_index": index,
+        "state": state,
+        "end_date": None,
+        "operator_name": "SnowflakeOperator",
+        "rendered_fields": {"sql": sql},
+        "trigger": {"created_date": MOMENT} if state == "deferred" else None,
+        **more,
+    }
+
+
+def query(query_id, *, task="snowflake_fan_out.query", state="SUCCESS", ran=10.0, index=0, **more):
+    """What the local Snowflake tells of a query."""
+    dag_id, task_id = task.split(".")
+    tag = {
+        "submit_key": "k",
+        "airflow_dag_id": dag_id,
+        "airflow_task_id": task_id,
+        "airflow_map_index": index,
+    }
+    return {
+        "id": query_id,
+        "state": state,
+        "tag": json.dumps(tag),
+        "parent_id": None,
+        "error_code": None,
+        "started_at": START,
+        "ended_at": None if state == "RUNNING" else START + ran,
+        **more,
+    }
+
+
+def rendered(what, width=140):
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(what)
+    return console.export_text()
+
+
+def all_tasks():
+    """Every task of every plan, ended as it should."""
+    found = []
+    for dag_id, plan in PLANS.items():
+        names = {*plan.mapped, *plan.failed, *([plan.cancel] if plan.cancel else [])}
+        single = plan.tasks - sum(plan.mapped.get(name, 1) for name in names)
+        names |= {f"other_{number}" for number in range(single)}
+        for name in names:
+            indices = range(plan.mapped[name]) if name in plan.mapped else [-1]
+            found += [
+                instance(f"{dag_id}.{name}", plan.expected(name), index, end_date=MOMENT) for index in indices
+            ]
+    return found
+
+
+class TestBoard:
+    def test_seconds_waited_are_those_without_a_worker(self):
+        board = Board()
+        for at, state in [(0, "running"), (5, "deferred"), (30, "queued"), (50, "running")]:
+            board.update([instance(state=state)], START + at)
+        (task,) = board.tasks.values()
+        assert task.seconds_waited(START + 60) == 30.0, (
+            "from the trigger's own start, not from when it was seen"
+        )
+
+    def test_a_second_wait_adds_to_the_first(self):
+        board = Board()
+        for at, state in [(10, "deferred"), (20, "running")]:
+            board.update([instance(state=state)], START + at)
+        again = instance(state="deferred", trigger={"created_date": "2026-11-22T22:51:00Z"})
+        board.update([again], START + 70)
+        (task,) = board.tasks.values()
+        assert task.seconds_waited(START + 75) == 20 + 15
+
+    def test_it_tells_once_that_a_task_has_ended(self):
+        board = Board()
+        assert board.update([instance(state="running")], START) == []
+        assert [task.name for task in board.update([instance(state="success")], START)] == ["query"]
+        assert board.update([instance(state="success")], START) == []
+
+    def test_what_each_task_waits_for(self):
+        board = Board()
+        states = [None, "scheduled", "queued", "running", "deferred"]
+        board.update([instance(state=state, index=n) for n, state in enumerate(states)], START)
+        board.tasks["snowflake_fan_out", "query", 4].query = "01c8"
+        board.see_queries([query("01c8", state="RUNNING")])
+        waits = [task.waits_for for task in board.rows()]
+        assert waits == ["the tasks before it", "a worker", "a worker", "", "RUNNING: SELECT 1"]
+
+    def test_a_sensor_waits_for_an_answer(self):
+        board = Board()
+        board.update([instance(state="deferred", operator_name="SnowflakeSensor", sql="SELECT\n 2")], START)
+        (task,) = board.tasks.values()
+        assert not task.has_query
+        assert task.waits_for == "the answer to SELECT 2"
+
+
+class TestTable:
+    def test_it_shows_state_query_and_seconds(self):
+        board = Board()
+        board.update([instance(state="deferred", index=3)], START + 12)
+        board.tasks["snowflake_fan_out", "query", 3].query = "01c8"
+        text = rendered(table.table(board, 75))
+        assert "01:15  1 tasks: 0 on a worker, 1 waiting without one, 0 to come, 0 ended" in text
+        assert "fan_out.query[3]" in text
+        assert "01c8" in text
+        assert "12 s" in text
+
+    def test_markup_in_sql_is_text(self):
+        board = Board()
+        board.update([instance(state="deferred", sql="SELECT '[red]'")], START)
+        assert "SELECT '[red]'" in rendered(table.table(board, 0))
+
+    def test_what_is_under_way_is_shown_first_when_the_window_is_low(self):
+        board = Board()
+        states = ["success"] * 5 + ["deferred", "running", None]
+        board.update([instance(state=state, index=n) for n, state in enumerate(states)], START)
+        rows, hidden = table.fit(board.rows(), 3)
+        assert [task.state for task in rows] == ["deferred", "running", "none"]
+        assert hidden == 5
+        assert "and 5 more" in rendered(table.table(board, 0, most=3))
+
+    @pytest.mark.parametrize("height", [10, 24, 50])
+    def test_it_fits_into_the_window(self, height):
+        board = Board()
+        board.update(all_tasks(), START)
+        console = Console(width=140, height=height)
+        found = table.table(board, 0, table.room(console, board))
+        assert len(console.render_lines(found)) <= max(height, 17)
+
+    def test_the_line_for_an_ended_task(self):
+        board = Board()
+        board.update([instance(state="deferred")], START + 5)
+        (task,) = board.update([instance(state="success")], START + 20)
+        task.query = "01c8"
+        assert table.ended_line(task, START + 60) == (
+            "snowflake_fan_out.query: success after waiting 20 s for 01c8"
+        )
+
+
+def facts(**over):
+    board = Board()
+    board.update(all_tasks(), START)
+    cancelled = query(
+        "q9", task="snowflake_cancel.long_query", state="FAILED_WITH_ERROR", error_code="000604"
+    )
+    known = {
+        "board": board,
+        "stints": [2.0, 3.0],
+        "queries": [query("q1", index=1), query("q2", index=2, ran=30.0), cancelled],
+        "requests": [
+            {"client_port": 1, "path": "/session/v1/login-request"},
+            {"client_port": 2, "path": "/session/v1/login-request"},
+            {"client_port": 2, "path": "/monitoring/queries"},
+        ],
+        "triggerer_ports": {2},
+        "transactions": [],
+        "seconds": 40.0,
+        "cancel_seconds": 1.25,
+    }
+    return summary.Facts(**{**known, **over})
+
+
+def wrong(found):
+    return [check.text for check in summary.checks(found) if not check.ok]
+
+
+class TestSummary:
+    def test_worker_time_is_read_from_the_schedulers_log(self):
+        log = """\
+            2026-11-22T22:50:47Z [info     ] Workload finished    [supervisor] duration=15.5 exit_code=0 final_state=success
+            2026-11-22T22:50:48Z [info     ] Something else       [supervisor] duration=99.0
+            2026-11-22T22:50:52Z [info     ] Workload finished    [supervisor] duration=4.25 final_state=deferred
+        """
+        assert summary.stints(log) == [15.5, 4.25]
+
+    def test_waiting_counts_blocks_once_and_sensors_by_their_wait(self):
+        found = facts(
+            queries=[
+                query("parent", ran=10.0),
+                query("child", ran=9.0, parent_id="parent"),
+                query("poke", ran=1.0, tag=""),
+            ]
+        )
+        sensor = next(iter(found.board.tasks.values()))
+        sensor.waited, sensor.query = 7.0, None
+        assert summary.waiting_seconds(found) == 17.0
+
+    def test_the_numbers(self):
+        numbers = dict(summary.numbers(facts()))
+        assert numbers["Tasks"] == "37 on 2 workers, in 40 s"
+        assert numbers["Queries that ran at once"] == "up to 3"
+        assert numbers["Worker time without deferral"].startswith("at least 50 s")
+        assert numbers["Worker time taken"] == "5 s with everything (90% less), in 2 short stints"
+        assert numbers["Duration without deferral"] == "at least 25 s on 2 workers"
+        assert numbers["Requests to Snowflake"].startswith("3: 1 by workers, 2 by the triggerer")
+        assert numbers["Logins to Snowflake"].startswith("2: 1 by workers, 1 by the triggerer")
+        assert "90% less" in rendered(summary.render(facts()))
+
+    def test_no_saving_is_claimed_when_there_was_none(self):
+        assert "less" not in dict(summary.numbers(facts(stints=[60.0])))["Worker time taken"]
+
+    def test_all_is_well(self):
+        assert wrong(facts()) == []
+        assert "long_query" in summary.checks(facts())[0].text
+
+    def test_a_task_that_ended_otherwise(self):
+        found = facts()
+        found.board.update([instance("snowflake_failure.load", "success")], START)
+        assert wrong(found) == ["snowflake_failure.load is success, not failed"]
+
+    def test_a_task_that_never_was(self):
+        found = facts()
+        found.board.tasks.pop(("snowflake_failure", "load", -1))
+        assert wrong(found) == ["1 tasks never came to be"]
+
+    def test_a_query_that_goes_on_after_its_cancel(self):
+        still = query("q9", task="snowflake_cancel.long_query", state="RUNNING")
+        texts = wrong(facts(queries=[still], cancel_seconds=None))
+        assert texts == [
+            "The query of the cancelled task is not gone: q9 is RUNNING",
+            "1 x: query still runs on Snowflake: q9",
+        ]
+
+    def test_a_transaction_left_open(self):
+        assert wrong(facts(transactions=[{"id": 5}])) == ["1 x: transaction is left open on Snowflake: 5"]
+
+    def test_a_query_started_twice(self):
+        queries = [*facts().queries, query("q3", index=1)]
+        assert wrong(facts(queries=queries)) == ["1 x: query was started twice: snowflake_fan_out query 1"]
+
+
+class TestEnvironment:
+    def test_nothing_of_the_callers_airflow_gets_in(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+        monkeypatch.setenv("AIRFLOW_CONN_SNOWFLAKE_DEFAULT", "somewhere")
+        monkeypatch.setenv("SNOWFLAKE_PASSWORD", "theirs")
+        monkeypatch.setenv("HTTPS_PROXY", "http://proxy")
+        env = Installation(Places(tmp_path)).environment()
+        assert env["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
+        assert env["AIRFLOW__CORE__PARALLELISM"] == "2"
+        assert env["HOME"].startswith(str(tmp_path))
+        assert not {"AIRFLOW_CONN_SNOWFLAKE_DEFAULT", "SNOWFLAKE_PASSWORD", "HTTPS_PROXY"} & set(env)
+
+    def test_the_password_is_for_its_owner_only(self, tmp_path):
+        installation = Installation(Places(tmp_path))
+        installation.prepare()
+        assert Places(tmp_path).passwords.stat().st_mode & 0o777 == 0o600
+        assert json.loads(Places(tmp_path).passwords.read_text()) == {"admin": installation.password}
+        assert installation.password not in repr(installation)
+
+    def test_a_port_is_free(self):
+        assert free_port() in range(20_000, 30_000)
+
+
+STUBBORN = """
+    import os, signal, subprocess, sys, time
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"], **%s)
+    print(child.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def processes(tmp_path):
+    found = Processes(tmp_path / "logs", tmp_path / "processes.json")
+    yield found
+    found.stop(0.0)
+
+
+def start(processes, tmp_path, code, name="some program", **options):
+    env = {"PATH": os.environ["PATH"]}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    return processes.start(name, command, env, tmp_path, **options)
+
+
+def printed(program, seconds=30.0):
+    """The first line of a program's output."""
+    until = time.monotonic() + seconds
+    while not (text := program.log.read_text()).endswith("\n"):
+        assert time.monotonic() < until, "it has printed nothing"
+        time.sleep(0.02)
+    return text.splitlines()[0]
+
+
+def lives(pid):
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+class TestProcesses:
+    def test_what_ends_when_asked_is_not_killed(self, processes, tmp_path):
+        program = start(processes, tmp_path, "print(1, flush=True); import time; time.sleep(600)")
+        printed(program)
+        assert processes.stop(20.0) == []
+        assert not lives(program.process.pid)
+
+    @pytest.mark.parametrize("child", ["{}", "dict(start_new_session=True)"])
+    def test_a_child_that_ignores_sigterm_is_killed_in_whatever_group(self, processes, tmp_path, child):
+        program = start(processes, tmp_path, STUBBORN % child)
+        pid = int(printed(program))
+        processes.look()
+        killed = processes.stop(0.3)
+        assert len(killed) == 2
+        assert not lives(pid)
+        assert not lives(program.process.pid)
+
+    def test_a_program_that_ends_by_itself_is_told_with_its_log(self, processes, tmp_path):
+        program = start(processes, tmp_path, "print('no disk'); raise SystemExit(3)", "data base")
+        program.process.wait()
+        with pytest.raises(ProcessEndedError) as caught:
+            processes.check()
+        assert "The data base ended with status 3." in str(caught.value)
+        assert "no disk" in str(caught.value)
+        assert str(tmp_path / "logs" / "data-base.log") in str(caught.value)
+
+    def test_one_that_is_killed_is_told_so(self, processes, tmp_path):
+        program = start(processes, tmp_path, "import time; time.sleep(600)")
+        program.process.kill()
+        program.process.wait()
+        with pytest.raises(ProcessEndedError, match="ended by SIGKILL"):
+            processes.check()
+
+    def test_one_that_does_one_thing_may_end(self, processes, tmp_path):
+        program = start(processes, tmp_path, "pass", once=True)
+        program.process.wait()
+        processes.check()
+        assert program.done
+
+    def test_what_a_killed_demo_left_behind_is_ended_by_the_next(self, processes, tmp_path):
+        program = start(processes, tmp_path, "print(1, flush=True); import time; time.sleep(600)")
+        printed(program)
+        processes.look()
+        assert len(end_recorded(processes.record)) == 1
+        assert not lives(program.process.pid)
+        assert end_recorded(processes.record) == []
+
+    def test_a_stranger_with_the_same_number_is_left_alone(self, tmp_path):
+        record = tmp_path / "processes.json"
+        record.write_text(json.dumps({os.getpid(): 1.0}))
+        assert end_recorded(record) == []
+
+
+class TestSignals:
+    CODE = """
+        import os, sys, time
+        sys.path.insert(0, sys.argv[1])
+        from tools.demo.signals import Interrupted, Signals
+        signals = Signals()
+        signals.watch()
+        try:
+            with signals.hold():
+                print("started", flush=True)
+                time.sleep(0.3)
+                print("finished", flush=True)
+            time.sleep(60)
+        except Interrupted as interrupted:
+            os.kill(os.getpid(), 15)
+            print("cleaned up", flush=True)
+            sys.exit(interrupted.status)
+    """
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_a_signal_waits_for_a_start_and_comes_once(self, number):
+        command = [sys.executable, "-c", textwrap.dedent(self.CODE), str(ROOT)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout.readline() == "started\n"
+            child.send_signal(number)
+            assert child.communicate(timeout=30)[0] == "finished\ncleaned up\n"
+        assert child.returncode == 128 + number
+
+    def test_no_handler_for_errors_swallows_it(self):
+        assert not issubclass(Interrupted, Exception)
+        assert Interrupted(signal.SIGTERM).status == 143
+        assert Signals().hold() is not None

@@ -1,0 +1,87 @@
+"""What this release stores in Airflow's database, with sample values.
+
+Record a release, just before it is tagged::
+
+    python -m tests.serialised.samples > tests/serialised/<version>.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from astronomer.deferral import Attempt, JobStatus, JobTrigger, Outcome, Phase, TaskIdentity
+from astronomer.deferral.testing import ScriptedJob, ScriptedTrigger
+from astronomer.providers.snowflake.jobs.query import SnowflakeQuery
+from astronomer.providers.snowflake.jobs.statements import SnowflakeStatements
+from astronomer.providers.snowflake.triggers.poke import SnowflakeSensorTrigger
+from astronomer.providers.snowflake.triggers.snowflake_trigger import SnowflakeSqlApiTrigger, SnowflakeTrigger
+
+__all__ = ["record", "triggers"]
+
+_WAIT: dict[str, Any] = {
+    "deadline": 1_800_003_600.0,
+    "poll_interval": 5.0,
+    "outage_tolerance": 3600.0,
+    "cancel_confirm_timeout": 60.0,
+    "not_before": 1_800_000_002.0,
+    "cancel_on_kill": True,
+}
+_PLACE: dict[str, Any] = {
+    "conn_id": "snowflake_default",
+    "hook_params": {"warehouse": "WH", "role": None, "session_parameters": {"TIMEZONE": "UTC"}},
+    "account": "org-account",
+    "submitted_at": 1_800_000_000.0,
+}
+_QUERY_ID = "01b2c3d4-0000-1111-0002-333300004444"
+
+
+def triggers() -> list[JobTrigger]:
+    """One of each class; the next family adds its own here."""
+    query = SnowflakeQuery(
+        _QUERY_ID, host="org-account.snowflakecomputing.com", user="USER", session_id=7, **_PLACE
+    )
+    return [
+        ScriptedTrigger(job=ScriptedJob("job-1", "reports").to_dict(), **_WAIT),
+        SnowflakeTrigger(job=query.to_dict(), **_WAIT),
+        SnowflakeSqlApiTrigger(job=SnowflakeStatements((_QUERY_ID,), **_PLACE).to_dict(), **_WAIT),
+        SnowflakeSensorTrigger(
+            job=query.to_dict(),
+            **_WAIT,
+            sql="SELECT COUNT(*) FROM T WHERE X = %(x)s",
+            parameters={"x": 1},
+            next_poke=1_800_000_060.0,
+            pokes=3,
+            poke_interval=60.0,
+            exponential_backoff=True,
+            max_wait=600.0,
+            judge=False,
+            fail_on_empty=True,
+        ),
+    ]
+
+
+def record() -> dict[str, Any]:
+    """All of it as plain JSON: triggers, events, and what a task remembers."""
+    stored = [trigger.serialize() for trigger in triggers()]
+    status = JobStatus(Phase.FAILED, "FAILED_WITH_ERROR", "why", "https://x", 1.0, 2.0, "002003")
+    identity = TaskIdentity("dag", "run", "task", -1, 2)
+    jobs = [arguments["job"] for _, arguments in stored]
+    return {
+        "triggers": [{"classpath": path, "kwargs": arguments} for path, arguments in stored],
+        "events": [{"job": job, "outcome": Outcome(status, timed_out=True).to_dict()} for job in jobs],
+        "attempts": [
+            asdict(Attempt(2, 1, identity.submit_key(1), 1_800_003_600.0, job, {"session_id": 7}))
+            for job in [None, *jobs]
+        ],
+        "submit_key": identity.submit_key(1),
+    }
+
+
+if __name__ == "__main__":
+    json.dump(record(), sys.stdout, indent=2)
+    sys.stdout.write("\n")
+    sys.stderr.write(f"recorded {version('astronomer-providers')}\n")
