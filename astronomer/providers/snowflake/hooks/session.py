@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -120,7 +121,7 @@ class SnowflakeSession:
             "socket_timeout": _SOCKET_TIMEOUT,
         }
         try:
-            return connect(**timeouts | parameters)
+            connection = connect(**timeouts | parameters)
         except OperationalError as error:
             raise Transient(f"cannot reach Snowflake to log in: {error.raw_msg}") from error
         except DatabaseError as error:
@@ -128,6 +129,11 @@ class SnowflakeSession:
                 f"Snowflake refused the login of connection {self.conn_id!r} "
                 f"(account {parameters.get('account')!r}, user {parameters.get('user')!r}): {error.raw_msg}"
             ) from error
+        # When the connector renews the session on the way, it repeats the request without this argument of it, and
+        # then waits in `execute_async` for the end of the query.
+        rest = connection.rest
+        rest._post_request = functools.partial(rest._post_request, _no_results=True)
+        return connection
 
     def close(self, *, log_out: bool = False) -> None:
         """Give the sockets back. The server's session lives on with its queries, unless it is logged out."""

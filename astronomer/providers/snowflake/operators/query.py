@@ -293,7 +293,7 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
         try:
             session.open()
         except Transient as error:
-            raise JobError(f"{error}. No query was started.") from error
+            raise JobError(f"{str(error).rstrip('.')}. No query was started.") from error
         return session
 
     def _close(self, *, log_out: bool) -> None:
