@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.snowflake.plan import OURS, STOCK
 
 __all__ = ["render"]
 
+_WIDTH, _CELL = 42, 16
 _ROWS = {
-    "logins": "logins or tokens signed",
+    "logins": "logins, or tokens signed",
     "connections": "TCP connections",
     "requests_per_tick": "requests per poll interval, nothing ends",
     "requests_per_wait": "requests per wait, all in all",
@@ -29,29 +30,28 @@ _ROWS = {
 
 
 def render(found: Mapping[str, Any]) -> str:
-    """A table of both sides, with the ratio of ours to stock."""
-    lines = [f"{'':42} {OURS:>10} {STOCK:>10} {'ratio':>8}"]
+    """Both sides, with the ratio of ours to stock, as a Markdown table: it goes into the README as it is."""
+    ours, stock = found.get(OURS), found.get(STOCK)
+    scale = _at(ours, "scale")
+    heads = [OURS, STOCK, "ours / stock", *([f"ours, {scale['waits']} waits"] if scale else [])]
+    lines = [
+        _line("", heads),
+        f"|{'-' * (_WIDTH + 2)}|" + "|".join(f"{'-' * (_CELL + 1)}:" for _ in heads) + "|",
+    ]
     for path, words in _ROWS.items():
-        ours, stock = (_at(found.get(side), path) for side in (OURS, STOCK))
-        if ours is not None or stock is not None:
-            lines.append(f"{words:42} {_show(ours):>10} {_show(stock):>10} {_ratio(ours, stock):>8}")
-    scale = _at(found.get(OURS), "scale")
-    if scale:
-        lines += ["", f"ours with {scale['waits']} waits:"]
-        lines += [
-            f"{words:42} {_show(_at(scale, path)):>10}"
-            for path, words in _ROWS.items()
-            if _at(scale, path) is not None
-        ]
+        left, right, more = (_at(side, path) for side in (ours, stock, scale))
+        if left is not None or right is not None:
+            cells = [_show(left), _show(right), _ratio(left, right), *([_show(more)] if scale else [])]
+            lines.append(_line(words, cells))
     machine = ", ".join(f"{name} {value}" for name, value in found["machine"].items())
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"{found['waits']} waits on one connection, a poll every {found['poll_interval_s']:g} s",
-            machine,
-        ]
+    about = (
+        f"{found['waits']} waits on one connection, a poll every {found['poll_interval_s']:g} s; {machine}."
     )
+    return "\n".join([*lines, "", about])
+
+
+def _line(words: str, cells: Sequence[str]) -> str:
+    return f"| {words:{_WIDTH}} | " + " | ".join(f"{cell:>{_CELL}}" for cell in cells) + " |"
 
 
 def _at(side: Any, path: str) -> Any:

@@ -160,6 +160,29 @@ class TestTable:
         found = table.table(board, 0, table.room(console, board))
         assert len(console.render_lines(found)) <= max(height, 17)
 
+    @pytest.mark.parametrize("width", [80, 100, 130])
+    def test_names_states_and_times_stay_whole_in_a_narrow_window(self, width):
+        board = Board()
+        tasks = [
+            instance("snowflake_transaction.open_accounts", "deferred", sql="SELECT " + "x" * 80),
+            instance("snowflake_fan_out.query", "scheduled", 23),
+        ]
+        board.update(tasks, START + 120)
+        for task in board.tasks.values():
+            task.query = "01c8975b-0003-cc0a-d2e9-ed7b5dffb64b"
+        text = rendered(table.table(board, 0, width=width), width)
+        for whole in (
+            "transaction.open_accounts",
+            "fan_out.query[23]",
+            "deferred",
+            "scheduled",
+            "120 s",
+            "Waited",
+        ):
+            assert whole in text
+        assert "01c8975b-0003" in text
+        assert max(map(len, text.splitlines())) <= width
+
     def test_the_line_for_an_ended_task(self):
         board = Board()
         board.update([instance(state="deferred")], START + 5)

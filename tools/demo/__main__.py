@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -73,7 +73,8 @@ def _run(options: argparse.Namespace, console: Console, places: Places, signals:
     try:
         services = Services(places, processes, console)
         lab, airflow, installation = services.start()
-        facts = Run(services, lab, airflow, console).go(short=options.short)
+        with contextlib.closing(airflow):  # the API server would wait for an open connection when it ends
+            facts = Run(services, lab, airflow, console).go(short=options.short)
         status = _report(facts, console)
         if options.keep:
             _keep(console, installation, processes)
@@ -115,7 +116,7 @@ def _keep(console: Console, installation: Installation, processes: Processes) ->
             raise
 
 
-@contextmanager
+@contextlib.contextmanager
 def _alone(places: Places) -> Iterator[None]:
     """Let one demo at a time use a checkout's state."""
     with (places.state / "lock").open("a+") as lock:

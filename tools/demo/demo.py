@@ -44,7 +44,7 @@ class Run:
         self.console.print(f"Triggered {len(PLANS)} Dags: {', '.join(PLANS)}")
         self._watch()
         seconds = time.time() - self.started
-        self.console.print(table.table(self.board, seconds, over=True))
+        self.console.print(table.table(self.board, seconds, over=True, width=self.console.width))
         return self._facts(seconds)
 
     def _watch(self) -> None:
@@ -62,7 +62,8 @@ class Run:
             ended = self._look()
             elapsed = time.time() - self.started
             if live is not None:
-                live.update(table.table(self.board, elapsed, table.room(self.console, self.board)))
+                rows, width = table.room(self.console, self.board), self.console.width
+                live.update(table.table(self.board, elapsed, rows, width=width))
             else:
                 for task in ended:
                     self.console.print(f"{table.clock(elapsed)}  {table.ended_line(task, self.board.now)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,36 +20,53 @@ COLOURS = {
 EVERY = 10.0
 ORDER = ("running", "deferred", "queued", "scheduled")
 FRAME = 7  # lines of a table that are not tasks: title, borders, head, caption
+RULES = 14  # columns of rules and blanks, with five columns of text
+WAITS_FOR = (11, 48)  # least and most columns for what a task waits for
 
 
-def table(board: Board, elapsed: float, most: int | None = None, *, over: bool = False) -> Table:
+def table(
+    board: Board, elapsed: float, most: int | None = None, *, width: int = 160, over: bool = False
+) -> Table:
     """Return the tasks with their states.
 
     :param elapsed: seconds since the Dags were triggered.
     :param most: rows there is room for; what is under way comes before what has ended.
+    :param width: columns there is room for.
     :param over: whether nothing is waited for any more.
     """
     rows, hidden = fit(board.rows(), most)
-    found = Table(
-        title=f"{clock(elapsed)}  {counts(board)}", title_justify="left", expand=False, pad_edge=False
-    )
+    cells = [_cells(task, board.now) for task in rows]
+    found = Table(title=f"{clock(elapsed)}  {counts(board)}", title_justify="left", pad_edge=False)
     found.add_column("Task", no_wrap=True)
     found.add_column("State", no_wrap=True)
     if not over:
-        found.add_column("Waits for", no_wrap=True, overflow="ellipsis", max_width=48)
+        found.add_column("Waits for", no_wrap=True)
     found.add_column("Snowflake query", no_wrap=True)
     found.add_column("Waited", justify="right", no_wrap=True)
+    _shorten(cells, width + (WAITS_FOR[0] + 3 if over else 0))
     dag = ""
-    for task in rows:
+    for task, (name, state, waits_for, *rest) in zip(rows, cells, strict=True):
         if task.dag != dag:
             dag = task.dag
             found.add_section()
-        name, state, waits_for, *rest = _cells(task, board.now)
         found.add_row(name, state, *([] if over else [waits_for]), *rest)
     if hidden:
         found.caption = f"and {hidden} more, for which the window is too low"
         found.caption_justify = "left"
     return found
+
+
+def _shorten(cells: Sequence[tuple[Text, ...]], width: int) -> None:
+    """Cut what a person can do without, so that names, states and times stay whole: SQL first, then ids."""
+    least, most = WAITS_FOR
+    others = [max((row[column].cell_len for row in cells), default=0) for column in (0, 1, 3)]
+    left = width - RULES - sum(others) - len("Waited")
+    if left < least:
+        for row in cells:
+            row[3].truncate(others[2] - (least - left), overflow="ellipsis")
+        left = least
+    for row in cells:
+        row[2].truncate(min(left, most), overflow="ellipsis")
 
 
 def fit(rows: list[Task], most: int | None) -> tuple[list[Task], int]:

@@ -3,7 +3,7 @@
 fakesnow (DuckDB) runs the SQL. Round it are the parts that a client which waits for queries depends on: logins with
 passwords, key pairs, OAuth and programmatic access tokens; sessions whose tokens expire and are renewed; asynchronous
 queries that pass through QUEUED, RESUMING_WAREHOUSE, BLOCKED and RUNNING; requests of several statements; transactions
-and table locks; cancelling; query history; the list form of the status request; and the SQL API v2.
+and table locks; cancelling; query history; the list form of the status request; and the SQL API v2::
 
     with SnowflakeLab(speed=10) as lab:
         os.environ.update(lab.client_env())

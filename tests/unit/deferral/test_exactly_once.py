@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 from structlog.testing import capture_logs
 
-from astronomer.deferral import JobError, Phase, Transient
+from astronomer.deferral import JobError, JobStatus, Outcome, Phase, Transient
 from astronomer.deferral._compat import TaskDeferred
 from astronomer.deferral.testing import ScriptedJob, ScriptedService
 from tests.unit.deferral.fakes import (
@@ -228,6 +228,15 @@ class OneTask(RuleBasedStateMachine):
         fate = Fate() if step is None else Fate(step, after)
         self.trigger = None
         self.process(lambda operator, context: operator.execute_complete(context, event), fate)
+
+    @precondition(lambda self: self.state == "deferred" and self.lasting and len(self.service.jobs) > 1)
+    @rule(phase=st.sampled_from([Phase.SUCCEEDED, Phase.FAILED]), data=st.data())
+    def an_event_of_an_earlier_trigger_arrives(self, phase, data):
+        """SQLite gives the id of a trigger that was removed to the next one."""
+        job = ScriptedJob(data.draw(st.sampled_from(self.service.jobs[:-1])), "scripted")
+        event = {"job": job.to_dict(), "outcome": Outcome(JobStatus(phase)).to_dict()}
+        self.trigger = None
+        self.process(lambda operator, context: operator.execute_complete(context, event), Fate())
 
     @precondition(lambda self: self.state != "scheduled")
     @rule(told=st.booleans())

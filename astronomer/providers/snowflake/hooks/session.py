@@ -131,7 +131,7 @@ class SnowflakeSession:
             ) from error
         # When the connector renews the session on the way, it repeats the request without this argument of it, and
         # then waits in `execute_async` for the end of the query.
-        rest = connection.rest
+        rest: Any = connection.rest
         rest._post_request = functools.partial(rest._post_request, _no_results=True)
         return connection
 

@@ -1,0 +1,21 @@
+"""One session, over the connector, where the connector has surprises."""
+
+from __future__ import annotations
+
+import uuid
+
+from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
+
+from astronomer.providers.snowflake.hooks.session import SnowflakeSession
+from tests.integration.snowflake.conftest import CONN_ID
+
+
+def test_a_submit_on_an_expired_session_does_not_wait_for_the_query(lab):
+    """The connector renews the session, and would then forget that the submit was asynchronous."""
+    session = SnowflakeSession(SnowflakeHook(CONN_ID))
+    session.open()
+    lab.expire_sessions()
+    query_id = session.submit("SELECT SYSTEM$WAIT(600)", None, request_id=str(uuid.uuid4()), options={})
+    assert not lab.queries[query_id].finished
+    assert lab.requests.logins == 1
+    session.close(log_out=True)
