@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import shutil
@@ -15,12 +16,17 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from tools.bootstrap import ROOT, SetupError, child_env, ensure
+from tools.bootstrap import ROOT, SetupError, child_env, ensure, say
 
 AIRFLOWS = ("3.1", "3.2", "3.3")
 NEWEST = AIRFLOWS[-1]
 # The extras of pyproject.toml that contain others, so that a fuller environment serves the smaller command.
 CONTAINED = {"test": ("demo",), "dev": ("demo", "test")}
+# What the commands leave in a checkout.
+PRODUCED = (
+    *(".venv*", ".demo", "build", "dist", "*.egg-info", "docs/_build", ".coverage*", "htmlcov"),
+    *(".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"),
+)
 ENGINE = "astronomer/deferral/*"
 
 
@@ -96,21 +102,15 @@ def lock() -> int:
 
 
 def clean() -> int:
-    """Remove environments, build outputs, caches and reports."""
-    patterns = [
-        ".venv*",
-        "build",
-        "dist",
-        "*.egg-info",
-        "docs/_build",
-        ".coverage*",
-        "htmlcov",
-        ".hypothesis",
-    ]
-    patterns += [".mypy_cache", ".pytest_cache", ".ruff_cache"]
-    for path in (path for pattern in patterns for path in ROOT.glob(pattern)):
-        print(f"Removing {path.relative_to(ROOT)}")
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    """Remove environments, the demo's state, build outputs, caches and reports."""
+    if _locked_by_another(ROOT / ".demo" / "lock"):
+        raise SetupError("A demo runs in this checkout. Stop it first with Ctrl-C.")
+    for path in sorted({path for pattern in PRODUCED for path in ROOT.glob(pattern)}):
+        say(f"Removing {path.relative_to(ROOT)}")
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
     return 0
 
 
@@ -218,6 +218,17 @@ def _marked(marker: str) -> Step:
 
 def _pytest(python: Path) -> list[str | Path]:
     return [python, "-m", "pytest"]
+
+
+def _locked_by_another(path: Path) -> bool:
+    try:
+        with path.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _asked(name: str) -> bool:

@@ -222,7 +222,9 @@ class _Line:
         self._failures += 1
         if self._trouble_since is None:
             self._trouble_since = now
-            log.warning("%d waits on one connection cannot be polled: %s", len(self.subscriptions), trouble)
+            waits = len(self.subscriptions)
+            noun = "wait" if waits == 1 else "waits"
+            log.warning("%d %s on one connection cannot be polled: %s", waits, noun, trouble)
         self._blocked_until = now + self._pacing.after_failure(self._failures, trouble.retry_after)
         for subscription in self.subscriptions:
             subscription.in_trouble(trouble, self._trouble_since)

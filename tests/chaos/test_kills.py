@@ -176,7 +176,7 @@ def test_one_of_two_triggerers_dies(world: World, ten: Run):
 def test_a_paused_triggerer_wakes_up_and_its_triggers_have_moved(world: World, ten: Run):
     """Airflow 3.3.0 to 3.3.2 calls ``on_kill`` then, as if a user had ended the tasks (apache/airflow#73454)."""
     old = only(list(_triggerers(ten)))
-    second = world.services.start_part("triggerer", "second triggerer")
+    second = world.services.start_part("triggerer", "third triggerer")
     with world.paused("triggerer"):
         world.until(lambda: not _triggerers(ten) & {old, None}, "the second triggerer to have all ten")
         _polled_since(world, time.time())

@@ -104,17 +104,19 @@ class World:
 
     @contextmanager
     def paused(self, name: str) -> Iterator[None]:
-        """Stop a part's processes for the block, at a moment in which they hold no lock on the database."""
-        program = self.services.program(name)
-        while True:
-            members = family(program.process.pid)
+        """Stop a part's processes for the block, at a moment in which none is writing to the database."""
+        members = family(self.services.program(name).process.pid)
+
+        def stopped() -> bool:
             for one in members:
                 one.suspend()
-            if not any(_holds_a_lock(one.pid) for one in members):
-                break
+            if not any(_writes(one.pid) for one in members):
+                return True
             for one in members:
                 one.resume()
-            time.sleep(0.01)
+            return False
+
+        self.until(stopped, f"a moment to pause the {name}")
         try:
             yield
         finally:
@@ -342,7 +344,7 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def _holds_a_lock(pid: int) -> bool:
-    """Whether a process has locked a file, so that others would wait for it."""
+def _writes(pid: int) -> bool:
+    """Whether a process has locked a file for writing, so that others wait for it."""
     lines = (line.split() for line in Path("/proc/locks").read_text().splitlines())
-    return any(str(pid) in words for words in lines)
+    return any("WRITE" in words and str(pid) in words for words in lines)

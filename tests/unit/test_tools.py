@@ -1,6 +1,7 @@
 """The two commands rest on tools/: which Python, when to make an environment anew, how to stop."""
 
 import ast
+import fcntl
 import io
 import json
 import os
@@ -225,6 +226,28 @@ class TestSteps:
             command.send_signal(signal.SIGTERM)
             assert command.wait(timeout=30) != 0
         assert (tmp_path / "clean").exists()
+
+
+class TestClean:
+    @pytest.fixture
+    def checkout(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(commands, "ROOT", tmp_path)
+        for name in (".venv-3.1/bin", ".demo", "docs/_build", "astronomer"):
+            (tmp_path / name).mkdir(parents=True)
+        for name in (".coverage", ".demo/lock", "pyproject.toml"):
+            (tmp_path / name).touch()
+        return tmp_path
+
+    def test_what_the_commands_made_goes(self, checkout):
+        assert commands.clean() == 0
+        assert sorted(path.name for path in checkout.iterdir()) == ["astronomer", "docs", "pyproject.toml"]
+
+    def test_but_not_under_a_running_demo(self, checkout, capsys):
+        with (checkout / ".demo" / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            assert commands.main(["clean"]) == 1
+        assert "A demo runs in this checkout" in capsys.readouterr().err
+        assert (checkout / ".venv-3.1").exists()
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")

@@ -160,11 +160,12 @@ def pacing_of(seed: int, **options: Any) -> Pacing:
     return Pacing(random=random.Random(seed), **options)
 
 
-def assert_paced(remote: Remote, pacing: Pacing, interval: float) -> None:
+def assert_paced(remote: Remote, pacing: Pacing, interval: float, *, watched_until: float = 0.0) -> None:
     """No poll comes before its time: spacing, interval, backoff, Retry-After and refusals, in that order.
 
     A poll may come before the interval has passed when a cancel was accepted (``remote.events`` has those
-    moments) or not every wait has been asked about yet. A confirmation is awaited at a quicker pace.
+    moments) or not every wait has been asked about yet. A confirmation is awaited at a quicker pace. Nor does one
+    come later than it must, for as long as somebody waits.
     """
     failures = refusals = 0
     for poll, after in zip(remote.polls, remote.polls[1:], strict=False):
@@ -177,12 +178,16 @@ def assert_paced(remote: Remote, pacing: Pacing, interval: float) -> None:
                 doubled, poll.retry_after, pacing.rejection * refusals if poll.kind == "refused" else 0.0
             )
             assert after.started >= poll.ended + quiet - EPS, (poll, after, failures)
+            longest = max(doubled / (1 - pacing.jitter), quiet) * (1 + pacing.jitter)
+            assert after.started <= poll.ended + longest + EPS or after.started > watched_until
             if (
                 after.started - poll.ended >= pacing.linger - EPS
             ):  # maybe all had left, and what was known is gone
                 failures = refusals = 0
         else:
             failures = refusals = 0
+            late = max(poll.ended, poll.started + max(pacing.spacing, interval * (1 + pacing.jitter)))
+            assert after.started <= late + EPS or after.started > watched_until
             hurried = any(poll.started - 1.5 <= moment <= after.started + EPS for moment in remote.events)
             least = min(interval, 1.0) if after.started >= remote.cancelling_from - EPS else interval
             if not hurried and not remote.unasked(poll, after):

@@ -197,6 +197,18 @@ class TestWeather:
         run(main)
         assert connection.at == [0.0, 30.0]
 
+    def test_the_wish_to_be_left_alone_outlives_those_who_heard_it(self):
+        connection = Connection(Transient("429", retry_after=300.0))
+
+        async def main():
+            hub = Hub(connection, STEADY)
+            await waits(hub, "a", seconds=1)
+            await let(150)
+            await waits(hub, "b", seconds=200)
+
+        run(main)
+        assert connection.at[:2] == [0.0, 300.0]
+
     def test_every_wait_sees_the_trouble_and_its_end(self):
         connection = Connection(RUNNING, Transient("503"))
 
@@ -480,7 +492,6 @@ class TestLease:
 
         run(main)
         assert connection.pollers[0].closed == 1
-
 
     @pytest.mark.parametrize("steps", range(6))
     def test_it_does_so_at_once_whenever_its_block_ends(self, steps):

@@ -82,7 +82,7 @@ def wait(remote, *, seed=0, deadline=None, interval=5.0, tolerance=3600.0, confi
         return outcome, took
 
     outcome, took = FakeClock(START).run(main)
-    assert_paced(remote, pacing, interval)
+    assert_paced(remote, pacing, interval, watched_until=took)
     return Wait(outcome, took, remote, lines.said)
 
 

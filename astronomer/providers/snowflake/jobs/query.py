@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
@@ -21,6 +20,7 @@ from astronomer.deferral import (
     clock,
 )
 from astronomer.deferral._compat import AirflowNotFoundException, read_connection, setting
+from astronomer.providers.snowflake.arguments import statement_options
 from astronomer.providers.snowflake.hooks.session import THREAD_NAME, ReadHook, SnowflakeSession
 from astronomer.providers.snowflake.links import snowsight_url
 from astronomer.providers.snowflake.states import status_of
@@ -130,17 +130,30 @@ class SnowflakePoller(Poller[SnowflakeQuery]):
         """The first row of the last statement, or ``None``."""
         return await self._call(lambda session: read_last(session, job).fetchone())
 
-    async def start(self, statement: str, parameters: Any, options: Mapping[str, Any]) -> SnowflakeQuery:
-        """Start a query on the shared session; it belongs to the connection of this poller's job."""
-        request_id = str(uuid.uuid4())
+    async def start(
+        self,
+        statement: str,
+        parameters: Any,
+        *,
+        request_id: str,
+        tag: Mapping[str, Any],
+        deadline: float | None,
+    ) -> SnowflakeQuery:
+        """Start a query on the shared session; it belongs to the connection of this poller's job.
+
+        :param request_id: makes a repetition harmless, while the session lasts.
+        :param tag: for the query tag, unless the session has one.
+        :param deadline: epoch seconds, after which the server ends the query.
+        """
         submitted_at = clock.now()
         count = self._job.statements if self._job.block else None
-        query_id = await self._call(
-            lambda session: session.submit(
-                statement, parameters, request_id=request_id, options=options, count=count
-            )
-        )
-        return replace(self._job, query_id=query_id, submitted_at=submitted_at)
+
+        def submit(session: SnowflakeSession) -> str:
+            session.open()
+            options = statement_options(session.parameters, tag, deadline)
+            return session.submit(statement, parameters, request_id=request_id, options=options, count=count)
+
+        return replace(self._job, query_id=await self._call(submit), submitted_at=submitted_at)
 
     async def close(self) -> None:
         """Log out, unless the session belongs to somebody else."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -25,11 +23,16 @@ from astronomer.deferral import (
     Outcome,
     Phase,
     Poller,
-    TaskIdentity,
     Transient,
 )
 from astronomer.providers.snowflake import reading, statements
-from astronomer.providers.snowflake.arguments import merge_hook_params, reject_empty
+from astronomer.providers.snowflake.arguments import (
+    merge_hook_params,
+    plain,
+    reject_empty,
+    statement_options,
+    tag_of,
+)
 from astronomer.providers.snowflake.hooks.session import SnowflakeSession
 from astronomer.providers.snowflake.jobs.query import SnowflakePoller, SnowflakeQuery
 from astronomer.providers.snowflake.links import SnowsightQueryLink
@@ -107,9 +110,12 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
             self.log.info("Running in the worker: PUT, GET or server-side parameters of several statements")
             return SQLExecuteQueryOperator.execute(self, context)  # type: ignore[no-untyped-call]
         try:
-            return super().execute(context)
-        finally:
+            result = super().execute(context)
+        except BaseException:  # a logout would end what is waited for, or may be found again
             self._close(log_out=False)
+            raise
+        self._close(log_out=True)
+        return result
 
     def execute_complete(self, context: Mapping[str, Any], event: Mapping[str, Any]) -> Any:
         """Read the results, or the error, that the trigger reported the end of."""
@@ -123,6 +129,7 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
     def prepare(self, context: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
         """Split the SQL and log in; notes the session, in which :meth:`find` looks for a query."""
         self._statements()
+        plain(self.hook_params)
         session = self._open()
         return {"session_id": session.session_id, "since": time.time()}
 
@@ -131,7 +138,8 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
         session, found, block = self._open(), self._statements(), self._is_block()
         text, parameters, count = self._text(session, found, block)
         request_id = str(uuid.UUID(hashlib.sha256(attempt.submit_key.encode()).hexdigest()[:32], version=4))
-        options = self._options(context, attempt, session)
+        tag = tag_of(context["ti"], attempt.submit_key)
+        options = statement_options(session.parameters, tag, attempt.deadline)
         self.log.info("Executing: %s", self.sql)
         submitted_at = time.time()
         query_id = session.insist(
@@ -245,33 +253,11 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
         text = ";\n".join(f"{one}\n" if "--" in one or "//" in one else one for one in bound)
         return text, None, 0 if self._is_unsplit() else len(bound)
 
-    def _options(
-        self, context: Mapping[str, Any], attempt: Attempt, session: SnowflakeSession
-    ) -> dict[str, Any]:
-        """Statement parameters: a tag, unless the user has one, and the server's own limit."""
-        options: dict[str, Any] = {}
-        if not session.parameters.get("QUERY_TAG"):
-            identity = TaskIdentity.of(context["ti"])
-            options["QUERY_TAG"] = json.dumps(
-                {
-                    "submit_key": attempt.submit_key,  # first, because the tag may have to be cut
-                    "airflow_dag_id": identity.dag_id,
-                    "airflow_task_id": identity.task_id,
-                    "airflow_run_id": identity.run_id,
-                    "airflow_map_index": identity.map_index,
-                }
-            )[:2000]
-        if attempt.deadline is not None:
-            limit = max(1, math.ceil(attempt.deadline - time.time()))
-            own = int(session.parameters.get("STATEMENT_TIMEOUT_IN_SECONDS") or limit)
-            options["STATEMENT_TIMEOUT_IN_SECONDS"] = min(limit, own) if own > 0 else limit
-        return options
-
     def _query(self, session: SnowflakeSession, query_id: str, **known: Any) -> SnowflakeQuery:
         return SnowflakeQuery(
             query_id=query_id,
             conn_id=self.snowflake_conn_id,
-            hook_params=json.loads(json.dumps(self.hook_params)),
+            hook_params=plain(self.hook_params),
             session_id=session.session_id,
             **session.place(),
             **known,

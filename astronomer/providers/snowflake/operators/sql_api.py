@@ -9,6 +9,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
+from datetime import timedelta
 from typing import Any
 
 from airflow.providers.snowflake.operators.snowflake import SnowflakeSqlApiOperator as StockSqlApiOperator
@@ -27,7 +28,7 @@ from astronomer.deferral import (
 )
 from astronomer.deferral._compat import AirflowFailException
 from astronomer.providers.snowflake import statements
-from astronomer.providers.snowflake.arguments import reject_empty, tolerance_of
+from astronomer.providers.snowflake.arguments import plain, reject_empty, tag_of, tolerance_of
 from astronomer.providers.snowflake.hooks.session import connection_parameters
 from astronomer.providers.snowflake.hooks.sql_api import SqlApiClient, StatementRejected
 from astronomer.providers.snowflake.jobs.statements import SnowflakeStatements
@@ -66,7 +67,7 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
         sql: str | list[str],
         deferrable: bool = True,
         fetch_results: bool = False,
-        poll_interval: float = 5,
+        poll_interval: float | timedelta | None = None,
         outage_tolerance: Any = None,
         snowflake_api_retry_args: dict[str, Any] | None = None,
         bindings: dict[str, Any] | None = None,
@@ -86,7 +87,6 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
         # The stock class sets these from defaults of its own.
         self.deferrable = deferrable
         self.cancel_on_kill = cancel_on_kill
-        self.poll_interval = float(poll_interval)
         self.fetch_results = fetch_results
         reject_empty(sql)
         if bindings is not None and not isinstance(bindings, dict):
@@ -106,8 +106,10 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
         request_id = str(uuid.UUID(digest[:32], version=4))
         submitted_at = time.time()
 
+        tag = tag_of(context["ti"], attempt.submit_key)
+
         async def start(client: SqlApiClient) -> list[str]:
-            body = self._body(await client.parameters(), attempt)
+            body = self._body(await client.parameters(), attempt, tag)
             handles: list[str] = await self._insist(client.submit, body, request_id)
             return handles
 
@@ -119,7 +121,7 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
         job = SnowflakeStatements(
             query_ids=tuple(self.query_ids),
             conn_id=self.snowflake_conn_id,
-            hook_params=json.loads(json.dumps(self.hook_params)),
+            hook_params=plain(self.hook_params),
             account=str(connection_parameters(self._hook).get("account") or ""),
             submitted_at=submitted_at,
         )
@@ -174,14 +176,16 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
     def _text(self) -> str:
         return self.sql if isinstance(self.sql, str) else ";\n".join(self.sql)
 
-    def _body(self, connection: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
+    def _body(
+        self, connection: Mapping[str, Any], attempt: Attempt, tag: Mapping[str, Any]
+    ) -> dict[str, Any]:
         parameters = {
             **(connection.get("session_parameters") or {}),
             "MULTI_STATEMENT_COUNT": self.statement_count,
         }
         named = {str(name).upper() for name in parameters}
         if "QUERY_TAG" not in named:
-            parameters["QUERY_TAG"] = json.dumps({"submit_key": attempt.submit_key})
+            parameters["QUERY_TAG"] = json.dumps(dict(tag))[:2000]
         body: dict[str, Any] = {
             "statement": self._text(),
             "resultSetMetaData": {"format": "json"},

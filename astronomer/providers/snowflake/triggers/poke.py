@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -21,11 +22,13 @@ from astronomer.deferral import (
     clock,
 )
 from astronomer.deferral._compat import TriggerEvent
+from astronomer.providers.snowflake.arguments import tag_of
 from astronomer.providers.snowflake.jobs.query import SnowflakeQuery
 
 __all__ = ["SnowflakeSensorTrigger"]
 
 _PAUSE_IN_TROUBLE = 15.0
+_SERVER_IS_LATER = 30.0  # the trigger cancels at the deadline; the server is there if no triggerer is
 _REFUSALS = 3  # more would lock the account
 
 
@@ -98,9 +101,14 @@ class SnowflakeSensorTrigger(JobTrigger):
 
     async def _poke(self, poller: Callable[[], Any], deadline: float) -> dict[str, Any] | None:
         """Run one poke; ``None`` when the answer is no."""
+        how = {
+            "request_id": str(uuid.uuid4()),
+            "tag": {} if self.task_instance is None else tag_of(self.task_instance),
+            "deadline": None if self.deadline is None else self.deadline + _SERVER_IS_LATER,
+        }
         try:
             started = await self._insist(
-                poller, lambda one: one.start(self.sql, self.parameters, {}), deadline
+                poller, lambda one: one.start(self.sql, self.parameters, **how), deadline
             )
         except (Error, Transient) as error:
             message = str(getattr(error, "msg", None) or error)

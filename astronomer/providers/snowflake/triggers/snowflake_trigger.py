@@ -8,8 +8,9 @@ from typing import ClassVar
 from astronomer.deferral import JobTrigger, RemoteJob
 from astronomer.providers.snowflake.jobs.query import SnowflakeQuery
 from astronomer.providers.snowflake.jobs.statements import SnowflakeStatements
+from astronomer.providers.snowflake.triggers.poke import SnowflakeSensorTrigger
 
-__all__ = ["SnowflakeSqlApiTrigger", "SnowflakeTrigger"]
+__all__ = ["SnowflakeSensorTrigger", "SnowflakeSqlApiTrigger", "SnowflakeTrigger"]
 
 
 @dataclass(eq=False, repr=False)
