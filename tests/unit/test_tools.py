@@ -236,7 +236,9 @@ class TestClean:
             (tmp_path / name).mkdir(parents=True)
         for name in (".coverage", ".demo/lock", "pyproject.toml"):
             (tmp_path / name).touch()
-        return tmp_path
+        before = signal.getsignal(signal.SIGTERM)
+        yield tmp_path
+        signal.signal(signal.SIGTERM, before)
 
     def test_what_the_commands_made_goes(self, checkout):
         assert commands.clean() == 0

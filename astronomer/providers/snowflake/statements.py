@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 from io import StringIO
 from typing import Any
 
-from snowflake.connector.util_text import split_statements
-
 __all__ = [
     "begins_transaction",
     "bind",
@@ -75,6 +73,9 @@ def split(sql: str | Iterable[str], split_statements_too: bool) -> list[str]:
 
     :raises ValueError: nothing is left.
     """
+    # The triggerer loads this file, and importing the connector takes seconds.
+    from snowflake.connector.util_text import split_statements
+
     if not isinstance(sql, str):
         pieces: Sequence[str] = list(sql)
     elif split_statements_too:

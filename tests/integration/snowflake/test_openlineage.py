@@ -16,6 +16,7 @@ from airflow.sdk import DAG
 from airflow.sdk.api.datamodels._generated import DagRun, TIRunContext
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.sdk.lineage import get_hook_lineage_collector
+from airflow.utils.state import TaskInstanceState
 
 from astronomer.deferral import JobFailed, JobTimedOut
 from astronomer.providers.snowflake.operators.snowflake import SnowflakeOperator, SnowflakeSqlApiOperator
@@ -58,6 +59,7 @@ def dag():
 def told(task, error=None):
     """Tell the listener of the end of a task, as the process in which it ended does."""
     instance = runtime(task)
+    instance.state = TaskInstanceState.SUCCESS if error is None else TaskInstanceState.FAILED
     context = instance.get_template_context()
     about = (instance, context["dag"], context["dag_run"], context["task"])
     if error is None:
@@ -75,7 +77,7 @@ def runtime(task):
     )  # fmt: skip
     instance = RuntimeTaskInstance.model_construct(
         id=uuid.uuid4(), task_id="task", dag_id="dag", run_id=task.ti.run_id, try_number=1, map_index=-1,
-        dag_version_id=uuid.uuid4(), task=task.op, start_date=now, state="running", max_tries=0, log_url="",
+        dag_version_id=uuid.uuid4(), task=task.op, start_date=now, max_tries=0, log_url="",
         bundle_instance=SimpleNamespace(version=None, name="bundle"),
         _ti_context_from_server=TIRunContext(dag_run=run, max_tries=0, should_retry=False),
     )  # fmt: skip

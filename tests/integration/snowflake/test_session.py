@@ -7,7 +7,9 @@ import uuid
 from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
 
 from astronomer.providers.snowflake.hooks.session import SnowflakeSession
+from astronomer.providers.snowflake.operators.snowflake import SnowflakeOperator
 from tests.integration.snowflake.conftest import CONN_ID
+from tests.integration.snowflake.driving import Task
 
 
 def test_a_submit_on_an_expired_session_does_not_wait_for_the_query(lab):
@@ -19,3 +21,10 @@ def test_a_submit_on_an_expired_session_does_not_wait_for_the_query(lab):
     assert not lab.queries[query_id].finished
     assert lab.requests.logins == 1
     session.close(log_out=True)
+
+
+def test_a_login_for_a_submit_outlives_bad_weather(lab, user_queries):
+    """The connector itself gives up after two attempts."""
+    fault = lab.faults.status(503, "/session/v1/login-request", times=4)
+    assert Task(SnowflakeOperator, sql="select 1").run() == [(1,)]
+    assert (fault.hits, len(user_queries())) == (4, 1)

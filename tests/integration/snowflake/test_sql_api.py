@@ -27,13 +27,15 @@ WAITED = [[{"SYSTEM$WAIT": "waited 0.5 seconds"}]]
 
 
 @pytest.fixture(autouse=True)
-def key_pair(connect_as):
-    return connect_as("api", auth="key_pair")
+def access_token(connect_as):
+    """A connection that costs no signature."""
+    return connect_as("api", auth="pat")
 
 
 @pytest.fixture
-def signed(monkeypatch):
-    """How many tokens were signed, by the stock hook's own generator."""
+def signed(monkeypatch, connect_as, access_token):
+    """A connection that does, and how many there were, by the stock hook's own generator."""
+    connect_as("api", auth="key_pair")
     counted = []
     real = JWTGenerator.__init__
 
@@ -72,7 +74,7 @@ class TestArguments:
         assert len(statement(sql, statement_count=0).run()) == 2
 
     def test_a_wrong_number_of_statements(self, lab):
-        with pytest.raises(StatementFailed, match="000008.*Actual statement count 2"):
+        with pytest.raises(StatementFailed, match=r"000008.*Actual statement count 2"):
             statement("select 1; select 2", statement_count=1).run()
 
     def test_bindings(self, lab):
@@ -281,7 +283,7 @@ class TestEnds:
         assert isinstance(caught.value, (JobFailed, RuntimeError))
 
     def test_a_name_that_the_api_refuses(self, lab, user_queries):
-        with pytest.raises(StatementFailed, match="HTTP 422: 390201 .*warehouse does not exist"):
+        with pytest.raises(StatementFailed, match=r"HTTP 422: 390201 .*warehouse does not exist"):
             statement(warehouse="nope").run()
         assert user_queries() == []
 

@@ -180,10 +180,8 @@ def assert_paced(remote: Remote, pacing: Pacing, interval: float, *, watched_unt
             assert after.started >= poll.ended + quiet - EPS, (poll, after, failures)
             longest = max(doubled / (1 - pacing.jitter), quiet) * (1 + pacing.jitter)
             assert after.started <= poll.ended + longest + EPS or after.started > watched_until
-            if (
-                after.started - poll.ended >= pacing.linger - EPS
-            ):  # maybe all had left, and what was known is gone
-                failures = refusals = 0
+            if after.started > watched_until and after.started - poll.ended >= pacing.linger - EPS:
+                failures = refusals = 0  # maybe all had left, and what was known is gone
         else:
             failures = refusals = 0
             late = max(poll.ended, poll.started + max(pacing.spacing, interval * (1 + pacing.jitter)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,13 +17,13 @@ from snowflake.connector.errors import DatabaseError, Error, OperationalError, P
 
 from astronomer.deferral import CredentialsRejected, JobError, Transient
 from astronomer.deferral._compat import PlainConnection
+from astronomer.providers.snowflake.hooks import THREAD_NAME
 
 __all__ = ["RESULT_GONE", "ReadHook", "SnowflakeSession", "connection_parameters"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-THREAD_NAME = "astronomer-snowflake"
 RESULT_GONE = 612
 _LOGIN_TIMEOUT = 60
 _SOCKET_TIMEOUT = 30
@@ -242,12 +243,13 @@ class SnowflakeSession:
                     ended.append(int(row["id"]))
         return ended
 
-    def insist(self, call: Callable[[], T]) -> T:
+    def insist(self, call: Callable[[], T], at_most: float = math.inf) -> T:
         """Repeat a harmless call through bad weather, as long as there is patience.
 
+        :param at_most: seconds, where less patience than the session's is in place.
         :raises JobError: it lasted longer, or Snowflake refused the login: repeating that would lock the user out.
         """
-        give_up, pause = time.monotonic() + self._patience, 1.0
+        give_up, pause = time.monotonic() + min(self._patience, at_most), 1.0
         while True:
             try:
                 return call()
@@ -313,6 +315,8 @@ class SnowflakeSession:
         with use_session(rest.server_url) as session:
             if self._note not in session.hooks["response"]:
                 session.hooks["response"].append(self._note)
+                # urllib3 would wait it out in this thread, unseen, and the engine ask again from another one.
+                session.get_adapter(rest.server_url).max_retries.respect_retry_after_header = False
 
     def _note(self, response: Any, *_: Any, **__: Any) -> None:
         with suppress(TypeError, ValueError):

@@ -21,7 +21,8 @@ except ImportError:  # pragma: no cover
 
 from astronomer.deferral import ClientThreads, CredentialsRejected, Transient
 from astronomer.deferral._compat import PlainConnection
-from astronomer.providers.snowflake.hooks.session import THREAD_NAME, connection_parameters
+from astronomer.providers.snowflake.hooks import THREAD_NAME
+from astronomer.providers.snowflake.hooks.session import connection_parameters
 
 __all__ = ["ReadSqlApiHook", "SqlApiClient", "StatementRejected"]
 

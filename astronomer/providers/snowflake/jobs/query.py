@@ -6,24 +6,28 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, TypeVar
-
-from snowflake.connector.errors import ProgrammingError
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from astronomer.deferral import (
     ClientThreads,
     CredentialsRejected,
+    JobFailed,
     JobStatus,
     Phase,
     Poller,
     RemoteJob,
+    Transient,
     clock,
 )
-from astronomer.deferral._compat import AirflowNotFoundException, read_connection, setting
+from astronomer.deferral._compat import AirflowNotFoundException, PlainConnection, read_connection, setting
 from astronomer.providers.snowflake.arguments import statement_options
-from astronomer.providers.snowflake.hooks.session import THREAD_NAME, ReadHook, SnowflakeSession
+from astronomer.providers.snowflake.hooks import THREAD_NAME
 from astronomer.providers.snowflake.links import snowsight_url
 from astronomer.providers.snowflake.states import status_of
+
+if TYPE_CHECKING:
+    from astronomer.providers.snowflake.hooks.session import SnowflakeSession
 
 __all__ = ["SnowflakePoller", "SnowflakeQuery"]
 
@@ -81,11 +85,29 @@ class SnowflakeQuery(RemoteJob):
         """A poller over a login of its own."""
         return SnowflakePoller(self)
 
+    def check(self, place: Mapping[str, Any]) -> None:
+        """Notice a connection that was edited to point elsewhere while its queries run.
+
+        :raises CredentialsRejected: it was.
+        """
+        if (place["account"], place["host"]) != (self.account, self.host):
+            raise CredentialsRejected(
+                f"the Airflow connection {self.conn_id!r} now points to {place['account']} at {place['host']}, "
+                f"but the query was submitted to {self.account} at {self.host}"
+            )
+
 
 def read_last(session: SnowflakeSession, job: SnowflakeQuery) -> Any:
     """A cursor on the result of the job's last statement."""
     last = session.statement_ids(job.query_id)[: job.statements][-1] if job.block else job.query_id
     return session.cursor_on(last)
+
+
+def _new_session(connection: PlainConnection, hook_params: Mapping[str, Any]) -> SnowflakeSession:
+    """For a client thread: importing the connector takes seconds, and the event loop has none to spare."""
+    from astronomer.providers.snowflake.hooks.session import ReadHook, SnowflakeSession
+
+    return SnowflakeSession(ReadHook(connection, **hook_params))
 
 
 class SnowflakePoller(Poller[SnowflakeQuery]):
@@ -111,7 +133,14 @@ class SnowflakePoller(Poller[SnowflakeQuery]):
         left = list(jobs)
         for subset in ("RUNNING", "QUEUED", "BLOCKED"):
             if len(left) > _HANDFUL:
-                answers |= await self._listed(left, subset)
+                try:
+                    answers |= await self._listed(left, subset)
+                except CredentialsRejected:
+                    raise
+                except Transient as trouble:
+                    if trouble.retry_after is not None:
+                        raise
+                    break  # the list is undocumented: without it, one by one
                 left = [job for job in left if job not in answers]
         at_once = int(setting("poll_threads", 4))
         return await self.ask_each(
@@ -144,14 +173,23 @@ class SnowflakePoller(Poller[SnowflakeQuery]):
         :param request_id: makes a repetition harmless, while the session lasts.
         :param tag: for the query tag, unless the session has one.
         :param deadline: epoch seconds, after which the server ends the query.
+
+        :raises JobFailed: Snowflake refused it.
         """
         submitted_at = clock.now()
         count = self._job.statements if self._job.block else None
 
         def submit(session: SnowflakeSession) -> str:
+            from snowflake.connector.errors import Error
+
             session.open()
             options = statement_options(session.parameters, tag, deadline)
-            return session.submit(statement, parameters, request_id=request_id, options=options, count=count)
+            try:
+                return session.submit(
+                    statement, parameters, request_id=request_id, options=options, count=count
+                )
+            except Error as error:
+                raise JobFailed(str(error.msg)) from error
 
         return replace(self._job, query_id=await self._call(submit), submitted_at=submitted_at)
 
@@ -183,6 +221,8 @@ class SnowflakePoller(Poller[SnowflakeQuery]):
 
     async def _roll_back(self, job: SnowflakeQuery) -> None:
         """Before anybody hears of the failure, so that no lock outlives it."""
+        from snowflake.connector.errors import ProgrammingError
+
         try:
             await self._call(lambda session: session.end_transactions(job.session_id))
         except ProgrammingError as error:
@@ -211,23 +251,14 @@ class SnowflakePoller(Poller[SnowflakeQuery]):
         """The session, logged in by whoever comes first."""
         async with self._opening:
             if self._session is None:
-                session = self._borrowed or SnowflakeSession(
-                    ReadHook(await self._connection(), **self._job.hook_params)
-                )
-                self._check(await self._threads.run(session.place))
+                session = self._borrowed or await self._new_session()
+                self._job.check(await self._threads.run(session.place))
                 self._session = session
             return self._session
 
-    async def _connection(self) -> Any:
+    async def _new_session(self) -> SnowflakeSession:
         try:
-            return await read_connection(self._job.conn_id)
+            connection = await read_connection(self._job.conn_id)
         except AirflowNotFoundException as error:
             raise CredentialsRejected(f"the Airflow connection {self._job.conn_id!r} is gone") from error
-
-    def _check(self, place: Mapping[str, Any]) -> None:
-        """Notice a connection that was edited to point elsewhere while its queries run."""
-        if (place["account"], place["host"]) != (self._job.account, self._job.host):
-            raise CredentialsRejected(
-                f"the Airflow connection {self._job.conn_id!r} now points to {place['account']} at {place['host']}, "
-                f"but the query was submitted to {self._job.account} at {self._job.host}"
-            )
+        return await self._threads.run(partial(_new_session, connection, self._job.hook_params))

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from astronomer.deferral import JobStatus, Phase, Poller, RemoteJob, clock
 from astronomer.deferral._compat import AirflowNotFoundException, read_connection
 from astronomer.deferral.errors import CredentialsRejected
-from astronomer.providers.snowflake.hooks.sql_api import ReadSqlApiHook, SqlApiClient
 from astronomer.providers.snowflake.links import snowsight_url
 from astronomer.providers.snowflake.states import CANCELLED, STATEMENT_TIMEOUT
 
+if TYPE_CHECKING:
+    from astronomer.providers.snowflake.hooks.sql_api import SqlApiClient
+
 __all__ = ["SnowflakeStatements", "SqlApiPoller"]
 
+_ROOM = "astronomer.providers.snowflake"
 _AT_ONCE = 8
 _APPEARS_WITHIN = 120.0
 
@@ -136,5 +140,8 @@ class SqlApiPoller(Poller[SnowflakeStatements]):
                     raise CredentialsRejected(
                         f"the Airflow connection {self._job.conn_id!r} is gone"
                     ) from error
-                self._client = SqlApiClient(ReadSqlApiHook(connection, **self._job.hook_params))
+                # In a thread, because the import takes seconds.
+                sql_api = await asyncio.to_thread(import_module, f"{_ROOM}.hooks.sql_api")
+                hook = sql_api.ReadSqlApiHook(connection, **self._job.hook_params)
+                self._client = sql_api.SqlApiClient(hook)
             return self._client

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from airflow.providers.common.sql.hooks.handlers import fetch_all_handler, fetch_one_handler
-from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
+from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator, default_output_processor
 from snowflake import connector
 from snowflake.connector.errors import Error
 
@@ -46,6 +46,7 @@ _NO_WAREHOUSE_HINT = (
     " The warehouse does not exist, is not granted to the role, or none is named: see `warehouse` of the connection "
     "or the operator."
 )
+_LOGIN_PATIENCE = 300.0  # seconds; a mistyped account looks like an outage, and somebody waits for the error
 _JSON_HANDLERS = (fetch_all_handler, fetch_one_handler)
 
 
@@ -173,10 +174,11 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
         hook = self.get_db_hook()
         session = self._session_or_new()
         handler = self.handler if wanted else None
-        ids = session.insist(lambda: reading.ids_of(session, job))
-        if handler is not None:
-            session.insist(session.open)
         try:
+            job.check(session.place())
+            ids = session.insist(lambda: reading.ids_of(session, job))
+            if handler is not None:
+                session.insist(session.open)
             output = reading.read(self, hook, session, job, ids, handler)
         except Transient as error:
             raise JobError(
@@ -185,7 +187,7 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
         if not self._should_run_output_processing():
             return None
         result = reading.process(self, hook, output)
-        if self.handler not in _JSON_HANDLERS:
+        if self.handler not in _JSON_HANDLERS or self._output_processor is not default_output_processor:
             reading.check_serialisable(result, job)
         return result
 
@@ -277,9 +279,9 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
             self._close(log_out=True)
         session = self._session_or_new(autocommit)
         try:
-            session.open()
-        except Transient as error:
-            raise JobError(f"{str(error).rstrip('.')}. No query was started.") from error
+            session.insist(session.open, at_most=_LOGIN_PATIENCE)
+        except JobError as error:
+            raise JobError(f"{str(error.__cause__).rstrip('.')}. No query was started.") from error.__cause__
         return session
 
     def _close(self, *, log_out: bool) -> None:

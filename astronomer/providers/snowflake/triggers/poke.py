@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from snowflake.connector.errors import Error
-
 from astronomer.deferral import (
     CredentialsRejected,
     Hub,
+    JobFailed,
     JobStatus,
     JobTrigger,
     Outcome,
@@ -110,9 +109,8 @@ class SnowflakeSensorTrigger(JobTrigger):
             started = await self._insist(
                 poller, lambda one: one.start(self.sql, self.parameters, **how), deadline
             )
-        except (Error, Transient) as error:
-            message = str(getattr(error, "msg", None) or error)
-            return {"outcome": Outcome(JobStatus(Phase.FAILED, message=message)).to_dict()}
+        except (JobFailed, Transient) as error:
+            return {"outcome": Outcome(JobStatus(Phase.FAILED, message=str(error))).to_dict()}
         self.pokes += 1
         self.job = started.to_dict()
         outcome = await self.wait()
