@@ -233,6 +233,18 @@ class TestDeadline:
         assert task.event["outcome"]["timed_out"] or task.event["outcome"]["status"]["phase"] != "succeeded"
         assert world.now() <= deadline + 10 * world.beat
 
+    def test_it_holds_in_an_outage(self, world, monkeypatch):
+        confirm = 4.0 * world.beat
+        monkeypatch.setenv("AIRFLOW__ASTRONOMER_PROVIDERS__CANCEL_CONFIRM_TIMEOUT", str(confirm))
+        task = self.limited(world, 4.0)
+        deadline = task.trigger.deadline
+        world.weather("unavailable", times=None)
+        task.wait()
+        assert deadline + confirm <= world.now() <= deadline + 2 * confirm
+        with pytest.raises(JobTimedOut, match="NOT confirmed"):
+            task.complete()
+        assert world.running == []
+
     def test_nor_does_a_retry(self, world):
         task = self.limited(world, 6.0)
         deadline = task.trigger.deadline

@@ -59,7 +59,8 @@ def test_airflow_lists_the_options(tmp_path):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_airflow_knows_the_default(name):
+def test_airflow_knows_the_default(name, monkeypatch):
+    monkeypatch.delenv(f"AIRFLOW__ASTRONOMER_PROVIDERS__{name.upper()}", raising=False)  # from another test
     ProvidersManager().initialize_providers_configuration()  # Airflow 3.1 does so in its commands only
     assert conf.get("astronomer_providers", name) == OPTIONS[name]["default"]
 

@@ -18,6 +18,10 @@ __all__ = [
 ]
 
 _COMMENT = re.compile(r"--[^\n]*|//[^\n]*|/\*.*?\*/", re.DOTALL)
+_TOKEN = re.compile(
+    rf"""(?P<comment>{_COMMENT.pattern})|'(?:[^'\\]|\\.|'')*'|"(?:[^"]|"")*"|\$\$.*?\$\$|;|[^\s;'"$/-]+|\S""",
+    re.DOTALL,
+)
 _LEADING = re.compile(rf"\A(?:\s|;|{_COMMENT.pattern})*", re.DOTALL)
 _READ_ONLY = frozenset(
     [
@@ -82,10 +86,21 @@ def split(sql: str | Iterable[str], split_statements_too: bool) -> list[str]:
         pieces = [piece for piece, _ in split_statements(StringIO(sql)) if piece]
     else:
         pieces = [sql]
-    found = [piece.strip().rstrip(";").rstrip() for piece in pieces if without_comments(piece)]
+    found = [_without_end(piece).strip("; \t\r\n") for piece in pieces if without_comments(piece)]
     if not found:
         raise ValueError("There is no statement in `sql`: it is empty, or has only comments in it.")
     return found
+
+
+def _without_end(piece: str) -> str:
+    """Up to the separator behind its last word: what follows would be an empty statement inside a block."""
+    end: int | None = None
+    for token in _TOKEN.finditer(piece):
+        if token[0] == ";":
+            end = token.start() if end is None else end
+        elif token["comment"] is None:
+            end = None
+    return piece[:end]
 
 
 def is_file_transfer(statement: str) -> bool:

@@ -99,6 +99,13 @@ class TestWeather:
         after = [entry.at for entry in polls(lab) if entry.at > refused[0] + together]
         assert min(after) - refused[0] >= 1.0
 
+    @pytest.mark.parametrize("tolerance", [0, 0.5])
+    def test_no_tolerance_is_no_reason_to_abort_what_was_submitted(self, lab, tolerance):
+        # the connector's own timer would, if it were told to have as little patience
+        task = query("select 1; CALL SYSTEM$WAIT(0.5)", outage_tolerance=tolerance)
+        assert task.run() == WAITED
+        assert lab.requests.count("abort-request") == 0
+
     def test_a_slow_answer_is_waited_for(self, lab):
         task = query()
         task.deferred()

@@ -118,7 +118,8 @@ class SnowflakeSession:
             parameters["autocommit"] = self.autocommit
         timeouts = {
             "login_timeout": _LOGIN_TIMEOUT,
-            "network_timeout": self._patience,
+            # The connector also aborts a query whose submit takes longer than this.
+            "network_timeout": max(self._patience, _SOCKET_TIMEOUT),
             "socket_timeout": _SOCKET_TIMEOUT,
         }
         try:
