@@ -248,6 +248,7 @@ class TestDeadline:
     def test_nor_does_a_retry(self, world):
         task = self.limited(world, 6.0)
         deadline = task.trigger.deadline
+        task.interrupted(after=1.0)
         task.retry()
         task.defer()
         assert task.trigger.deadline == deadline

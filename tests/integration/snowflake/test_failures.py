@@ -403,6 +403,13 @@ class TestUserKill:
 class TestDeadWorker:
     """The process is gone after the submit; the retry must find what it started."""
 
+    def test_a_worker_that_defers_leaves_its_session_alone(self, lab):
+        """To log out would end the query; newer connectors do it unless they are told not to."""
+        task = query()
+        task.deferred()
+        assert [entry.path for entry in lab.requests.entries if entry.method == "GET"] == []
+        assert lab.requests.count("^/session$") == 0
+
     @pytest.mark.parametrize("text", [WAIT, "select 1; CALL SYSTEM$WAIT(0.5)"])
     def test_before_the_id_was_saved_the_session_tells(self, lab, user_queries, text):
         store = DyingStore()

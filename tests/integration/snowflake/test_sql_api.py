@@ -363,7 +363,7 @@ class TestEnds:
         assert task.resume() == (False, None)
 
     def test_an_unknown_statement_is_waited_for_and_then_lost(self, lab):
-        task = statement()
+        task = statement(store=None)  # a remembered job would be asked for instead
         task.deferred()
         task.trigger.job["query_ids"] = ["01000000-0000-0000-0000-000000000000"]
         task.trigger.job["submitted_at"] = time.time() - 119

@@ -171,6 +171,15 @@ async def events_of(trigger: JobTrigger) -> list[dict[str, Any]]:
     return [json.loads(json.dumps(event.payload, allow_nan=False)) async for event in trigger.run()]
 
 
+async def reason_of_end(call: Coroutine[Any, Any, Any]) -> tuple[Any, ...]:
+    """What a coroutine that is cancelled gets to know; Python 3.10 tells it to nobody who awaits the task."""
+    try:
+        await call
+    except asyncio.CancelledError as cancelled:
+        return cancelled.args
+    raise AssertionError("it was not cancelled")
+
+
 async def let(*seconds: float) -> None:
     """Pass time on a virtual loop."""
     for pause in seconds:

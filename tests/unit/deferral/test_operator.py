@@ -100,7 +100,7 @@ def forgetful(service, timeline):
 
 class TestOneLife:
     def test_a_quick_job_never_defers(self, world):
-        world.script = {"runs_for": 1.0}
+        world.script = {"runs_for": 0.8}
         assert world.execute() == "job-1"
         assert world.timeline.now < START + 2
 

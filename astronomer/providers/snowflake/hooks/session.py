@@ -49,6 +49,7 @@ for _noisy in (
     "snowflake.connector.network",
     "snowflake.connector.connection",
     "snowflake.connector.session_manager",
+    "snowflake.connector.vendored.urllib3.connectionpool",
 ):
     logging.getLogger(_noisy).addFilter(_Noise())
 

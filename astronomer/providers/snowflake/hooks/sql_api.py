@@ -19,7 +19,7 @@ except ImportError:  # pragma: no cover
         SnowflakeSqlApiHook,
     )
 
-from astronomer.deferral import ClientThreads, CredentialsRejected, Transient
+from astronomer.deferral import ClientThreads, CredentialsRejected, Transient, clock
 from astronomer.deferral._compat import PlainConnection
 from astronomer.providers.snowflake.hooks import THREAD_NAME
 from astronomer.providers.snowflake.hooks.session import connection_parameters
@@ -31,6 +31,7 @@ T = TypeVar("T")
 _TIMEOUT = aiohttp.ClientTimeout(total=60, connect=20)
 _ANSWERED = frozenset({200, 202, 404, 408, 422})
 _REFUSED = frozenset({401, 403})
+_HEADERS_LAST = 60.0  # seconds; the stock hook renews a token five minutes before its end
 
 
 class ReadSqlApiHook(SnowflakeSqlApiHook):  # type: ignore[misc,unused-ignore]
@@ -57,6 +58,8 @@ class SqlApiClient:
         self._http: aiohttp.ClientSession | None = None
         self._parameters: dict[str, Any] = {}
         self._base = ""
+        self._headers: dict[str, Any] = {}
+        self._headers_until = 0.0
         self._opening = asyncio.Lock()
 
     async def submit(self, body: Mapping[str, Any], request_id: str) -> list[str]:
@@ -123,7 +126,7 @@ class SqlApiClient:
         """One request; after a refusal, once more with a token signed anew."""
         http = await self._open()
         for again in (False, True):
-            headers = await self._call(self.hook.get_headers)
+            headers = await self._signed()
             try:
                 async with http.request(
                     method, self._base + path, params=dict(query), headers=headers, **content
@@ -137,6 +140,7 @@ class SqlApiClient:
                 return status, answer if isinstance(answer, dict) else {}
             if status in _REFUSED and not again:
                 self.hook._rest_token_provider = None
+                self._headers_until = 0.0
                 continue
             message = f"{method} {path or '/'}: HTTP {status} {words}"
             if status in _REFUSED:
@@ -145,6 +149,13 @@ class SqlApiClient:
                 raise StatementRejected(status, {"message": words})
             raise Transient(message, retry_after=retry_after)
         raise AssertionError("unreachable")
+
+    async def _signed(self) -> dict[str, Any]:
+        """The authentication headers; the stock hook logs a line each time it is asked for them."""
+        if clock.now() >= self._headers_until:
+            self._headers = await self._call(self.hook.get_headers)
+            self._headers_until = clock.now() + _HEADERS_LAST
+        return self._headers
 
     async def _open(self) -> aiohttp.ClientSession:
         async with self._opening:
