@@ -29,6 +29,7 @@ T = TypeVar("T")
 # A wait in the worker has the connection for itself and is short: it polls at once and often.
 _IN_WORKER = Pacing(spacing=0.2, gather=0.0)
 _QUICK_INTERVAL = 0.5
+_SURE_LOOK = 10.0
 _KILL_BUDGET = 20.0
 
 
@@ -219,18 +220,26 @@ class JobOperator(BaseOperator):
             last = None
         if last is None and (memory.lasting or context["ti"].try_number == 1):
             return memory.first(self._deadline()), None
-        attempt = last or memory.first(self._deadline())
-        while not attempt.ended:
-            attempt = self._find_again(context, memory, attempt)
-            outcome = self._glance(attempt) if attempt.job else None
-            if attempt.job is None or outcome is None:
-                return attempt, None
-            if outcome.status.phase in (Phase.SUCCEEDED, Phase.LOST):
-                return attempt, outcome
-            if memory.lasting:
-                break
-            attempt = memory.next(attempt, self._deadline())
+        attempt = last or self._newest(context, memory)
+        if attempt.ended:
+            return memory.next(attempt, self._deadline()), None
+        attempt = self._find_again(context, memory, attempt)
+        if attempt.job is None:
+            return attempt, None
+        # Where nothing is remembered, a job that runs must not be taken for one whose failure was reported.
+        at_most = self.quick_wait if memory.lasting else max(self.quick_wait, _SURE_LOOK)
+        outcome = self._wait(self._job_of(attempt), attempt.deadline, at_most)
+        if outcome is None or outcome.status.phase in (Phase.SUCCEEDED, Phase.LOST):
+            return attempt, outcome
         return memory.next(attempt, self._deadline()), None
+
+    def _newest(self, context: Mapping[str, Any], memory: Memory) -> Attempt:
+        """The newest attempt that the vendor knows of, where Airflow remembers none; only it may still run."""
+        newest = attempt = memory.first(self._deadline())
+        while (found := self.find(context, attempt)) is not None:
+            newest = replace(attempt, job=found.to_dict())
+            attempt = memory.next(attempt, self._deadline())
+        return newest
 
     def _find_again(self, context: Mapping[str, Any], memory: Memory, attempt: Attempt) -> Attempt:
         """The attempt with its job, if an earlier try got as far as to start one."""

@@ -61,16 +61,18 @@ def measure(
         with account.started(directory / "lab") as snowflake:
             env = _environment(snowflake, directory)
 
-            def go(name: str, plan: Plan, *which: str) -> dict[str, phase.Seen]:
+            def go(name: str, plan: Plan, *which: str, warm: bool = True) -> dict[str, phase.Seen]:
                 print(f"{name}: {plan.waits} waits, {' and '.join(which)} …", file=sys.stderr, flush=True)
-                return phase.run(name, plan, which, snowflake, directory, env)
+                return phase.run(name, plan, which, snowflake, directory, env, warm=warm)
 
             calm = Plan(waits, first=quiet, spread=spread)
+            first = Plan(1, first=2.0, spread=0.0)
             longest_start = 0.0
             for side in sides:
                 seen = go("steady", calm, side)[side]
                 found[side] = measures.steady(side, seen)
                 longest_start = max(longest_start, seen.started_at - seen.start)
+                found[side]["cold"] = measures.cold(go("cold", first, side, warm=False)[side])
             if storm:
                 begin = longest_start + POLL_INTERVAL
                 rough = Plan(waits, begin, storm + 15.0, storm_at=begin, storm=storm, patience=75.0)

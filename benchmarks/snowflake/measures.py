@@ -8,10 +8,11 @@ from typing import Any
 
 from benchmarks.snowflake.phase import Seen
 from benchmarks.snowflake.plan import OURS, POLL_INTERVAL
-from benchmarks.snowflake.shapes import Fired
+from benchmarks.snowflake.shapes import Fired, Stall
 
-__all__ = ["lost", "percentile", "steady", "storm", "told_the_truth"]
+__all__ = ["cold", "lost", "percentile", "steady", "storm", "told_the_truth"]
 
+_NONE = Stall(seconds=0.0, cpu=0.0, after=0.0)
 _LOGIN = "/session/v1/login-request"
 
 
@@ -70,7 +71,7 @@ def steady(side: str, seen: Seen) -> dict[str, Any]:
     right, waits, report = _right(side, seen), len(seen.queries), seen.report
     delays = [event["at"] - seen.queries[wait - 1]["ended_at"] for wait, event in right.items()]
     logins = sum(one["path"] == _LOGIN for one in seen.requests)
-    worst = report["stalls"][0] if report["stalls"] else {"seconds": 0.0, "cpu": 0.0, "after": 0.0}
+    worst = report["stalls"][0] if report["stalls"] else _NONE
     return {
         "logins": logins or report["tokens_signed"],
         "connections": len({one["client_port"] for one in seen.requests}),
@@ -91,6 +92,18 @@ def steady(side: str, seen: Seen) -> dict[str, Any]:
         "requests_per_wait": _rounded(len(seen.requests) / waits, 2),
         "supervisor_messages_per_wait": _rounded(seen.questions / waits, 2),
         "log_lines_per_wait": _rounded(seen.log_lines / waits, 1),
+    }
+
+
+def cold(seen: Seen) -> dict[str, Any]:
+    """The longest stall of a triggerer that imports the side's code because its first wait needs it."""
+    report = seen.report
+    worst = report["stalls"][0] if report["stalls"] else _NONE
+    return {
+        "loop_stall_ms": _rounded(1000 * worst["seconds"], 1),
+        "loop_stall_cpu_ms": _rounded(1000 * worst["cpu"], 1),
+        "longest_gc_ms": _rounded(1000 * report["longest_collection"], 1),
+        "cpu_ms": _rounded(1000 * report["cpu_seconds"], 0),
     }
 
 

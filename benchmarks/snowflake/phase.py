@@ -45,13 +45,25 @@ class Seen:
 
 
 def run(
-    name: str, plan: Plan, sides: Sequence[str], account: Account, directory: Path, env: Mapping[str, str]
+    name: str,
+    plan: Plan,
+    sides: Sequence[str],
+    account: Account,
+    directory: Path,
+    env: Mapping[str, str],
+    *,
+    warm: bool = True,
 ) -> dict[str, Seen]:
-    """Run the plan for all these sides at once."""
+    """Run the plan for all these sides at once.
+
+    :param warm: in triggerers that have imported what a wait needs.
+    """
     lab = account.client()
     lab.clear_faults()
     with ExitStack() as running:
-        triggerers = {side: Triggerer(side, account, directory, f"{name}-{side}", env) for side in sides}
+        triggerers = {
+            side: Triggerer(side, account, directory, f"{name}-{side}", env, warm=warm) for side in sides
+        }
         for triggerer in triggerers.values():
             running.callback(triggerer.close)
         for triggerer in triggerers.values():

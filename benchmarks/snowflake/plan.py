@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-__all__ = ["CONN_ID", "POLL_INTERVAL", "SIDES", "Plan", "sql"]
+__all__ = ["CONN_ID", "LATER", "POLL_INTERVAL", "SIDES", "Plan", "sql"]
 
 OURS, STOCK = "ours", "stock"
 SIDES = {
@@ -13,6 +13,9 @@ SIDES = {
     STOCK: "airflow.providers.snowflake.triggers.snowflake_trigger.SnowflakeSqlApiTrigger",
 }
 """The trigger class of each side, as Airflow's database names it."""
+
+LATER = {OURS: ["astronomer.providers.snowflake.hooks.session"], STOCK: []}
+"""What a side imports at its first wait, besides the trigger class."""
 
 CONN_ID = "snowflake_bench"
 POLL_INTERVAL = 5.0

@@ -46,7 +46,7 @@ class Stall(TypedDict):
 class Report(TypedDict):
     """What the process saw of itself between the first trigger's start and the last event.
 
-    :param import_seconds: loading the trigger class, before the loop started.
+    :param import_seconds: what a wait needs, before the loop started.
     :param started_seconds: until every trigger had made its first step.
     :param stalls: the longest ones, longest first.
     :param late_seconds: all of them together.

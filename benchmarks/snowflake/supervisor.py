@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.snowflake.account import Account
-from benchmarks.snowflake.plan import SIDES
+from benchmarks.snowflake.plan import LATER, SIDES
 from benchmarks.snowflake.shapes import Report, Wait
 
 __all__ = ["Triggerer"]
@@ -37,10 +37,11 @@ class Triggerer:
     """A triggerer process for one side, started but idle until :meth:`hand_over`.
 
     :param name: distinguishes its files in ``directory``.
+    :param warm: imports beforehand what the first wait needs, as if there had been one.
     """
 
     def __init__(
-        self, side: str, account: Account, directory: Path, name: str, env: Mapping[str, str]
+        self, side: str, account: Account, directory: Path, name: str, env: Mapping[str, str], *, warm: bool
     ) -> None:
         self.log_lines = 0
         self.questions = 0
@@ -55,7 +56,8 @@ class Triggerer:
         logs, log_fd = os.pipe()
         settings = directory / f"{name}.settings.json"
         place = {"redirect": account.redirect, "port": account.port}
-        settings.write_text(json.dumps({"classpath": SIDES[side], "log_fd": log_fd, **place}))
+        warming = {"classpath": SIDES[side], "modules": LATER[side]} if warm else {}
+        settings.write_text(json.dumps({"log_fd": log_fd, **place, **warming}))
         with theirs, self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.snowflake.triggerer", str(settings), str(self._report)],

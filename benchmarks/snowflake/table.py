@@ -23,7 +23,8 @@ _ROWS = {
     "end_to_event_s.p99": "query end to event, 99th percentile, s",
     "supervisor_messages_per_wait": "messages to the supervisor per wait",
     "log_lines_per_wait": "log lines per wait",
-    "import_ms": "loading the trigger class, ms",
+    "import_ms": "importing what a wait needs, ms",
+    "cold.loop_stall_ms": "longest stall at the very first wait, ms",
     "storm.lost": "waits lost in the storm",
     "lost": "waits lost in both phases",
 }

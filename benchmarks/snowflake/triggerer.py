@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import json
 import logging
 import sys
@@ -136,7 +137,10 @@ def main(settings_file: str, out: str) -> None:
     runner = MeasuredRunner()
     runner.count_tokens()
     began = time.monotonic()
-    runner.get_trigger_by_classpath(settings["classpath"])
+    if "classpath" in settings:
+        runner.get_trigger_by_classpath(settings["classpath"])
+        for module in settings["modules"]:
+            importlib.import_module(module)
     import_seconds = time.monotonic() - began
     with redirected({settings["redirect"]: settings["port"]}):
         runner.run()  # type: ignore[no-untyped-call,unused-ignore]

@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from datetime import timedelta
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from airflow.sdk.execution_time import task_runner
@@ -20,6 +21,7 @@ from structlog.testing import capture_logs
 from astronomer.deferral import JobError
 from astronomer.deferral._compat import AirflowException
 from astronomer.providers.snowflake.jobs.query import SnowflakeQuery
+from astronomer.providers.snowflake.operators import query
 from astronomer.providers.snowflake.operators.snowflake import SnowflakeOperator
 from astronomer.providers.snowflake.sensors.snowflake import SnowflakeSensor
 from tests.docs.pages import blocks
@@ -42,10 +44,10 @@ def failed(lab, run):
 
 
 def timed_out(lab, run):
-    # The local Snowflake runs fast here, so its own limit would come first.
-    operator = load(sql="SELECT SYSTEM$WAIT(600)", execution_timeout=timedelta(seconds=3))
-    operator._options = lambda *_: {}
-    run(operator)
+    # The local Snowflake runs fast here, so its own limit would come first, if the session had none.
+    unlimited = {"STATEMENT_TIMEOUT_IN_SECONDS": 600_000}
+    with mock.patch.object(query, "statement_options", lambda *_: unlimited):
+        run(load(sql="SELECT SYSTEM$WAIT(600)", execution_timeout=timedelta(seconds=3)))
 
 
 def statement_timeout(lab, run):

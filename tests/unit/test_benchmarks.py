@@ -154,6 +154,15 @@ def test_a_loop_that_never_stalled():
     assert (found["loop_stall_ms"], found["stalls_over_100_ms"]) == (0.0, 0)
 
 
+def test_the_first_wait_of_a_process():
+    assert measures.cold(seen()) == {
+        "loop_stall_ms": 150.0,
+        "loop_stall_cpu_ms": 30.0,
+        "longest_gc_ms": 10.0,
+        "cpu_ms": 400.0,
+    }
+
+
 def test_the_numbers_of_a_storm():
     plan = Plan(2, first=5.0, spread=10.0, storm_at=10.0, storm=10.0)
     requests = [request(89.0), request(90.0, fault="reset"), request(95.0), request(100.0, fault="reset")]
@@ -218,6 +227,7 @@ def test_a_tiny_run_prints_one_object_of_the_promised_shape(capsys, monkeypatch)
         assert all(isinstance(found[side][name], int | float) for name in NUMBERS)
         assert set(found[side]["end_to_event_s"]) == {"p50", "p99"}
         assert found[side]["connections"] >= 1
+        assert found[side]["cold"]["cpu_ms"] > 0
         assert "storm" not in found[side]
         assert found[side]["lost"] == 0
     assert (found[OURS]["logins"], found[STOCK]["logins"]) == (1, 5)

@@ -10,9 +10,18 @@ from typing import Any
 
 from astronomer.providers.snowflake import statements
 
-__all__ = ["merge_hook_params", "plain", "reject_empty", "statement_options", "tag_of", "tolerance_of"]
+__all__ = [
+    "merge_hook_params",
+    "plain",
+    "reject_empty",
+    "server_limit",
+    "statement_options",
+    "tag_of",
+    "tolerance_of",
+]
 
 _ATTEMPTS_LOOKED_AT = 10_000
+_SERVER_IS_LATER = 30  # the engine cancels at the deadline; the server is there when no triggerer is
 _LONGEST_STATEMENT = 604_800  # Snowflake's maximum, in seconds
 
 
@@ -51,6 +60,11 @@ def plain(hook_params: Mapping[str, Any]) -> dict[str, Any]:
     return copy
 
 
+def server_limit(deadline: float) -> int:
+    """Seconds after which the server ends a statement: a little after the engine, which says why, would."""
+    return max(1, math.ceil(deadline - time.time())) + _SERVER_IS_LATER
+
+
 def statement_options(
     session: Mapping[str, Any], tag: Mapping[str, Any], deadline: float | None
 ) -> dict[str, Any]:
@@ -64,7 +78,7 @@ def statement_options(
     if not session.get("QUERY_TAG"):
         options["QUERY_TAG"] = json.dumps(dict(tag))[:2000]
     if deadline is not None:
-        limit = max(1, math.ceil(deadline - time.time()))
+        limit = server_limit(deadline)
         own = int(session.get("STATEMENT_TIMEOUT_IN_SECONDS") or limit)
         options["STATEMENT_TIMEOUT_IN_SECONDS"] = min(limit, own, _LONGEST_STATEMENT) if own > 0 else limit
     return options

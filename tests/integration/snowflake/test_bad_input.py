@@ -10,7 +10,7 @@ from astronomer.providers.snowflake.operators.snowflake import SnowflakeOperator
 from astronomer.providers.snowflake.sensors.snowflake import SnowflakeSensor
 from tests.integration.snowflake.driving import Task, polls, until
 
-WAIT = "CALL SYSTEM$WAIT(0.5)"
+WAIT = "CALL SYSTEM$WAIT(0.3)"
 EMPTY = ["", "   ", ";;", "-- only a comment", "/* a; b */ ; // c", [], ["", "-- x"]]
 
 

@@ -12,10 +12,10 @@ import pytest
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.providers.openlineage import conf
 from airflow.providers.openlineage.plugins.listener import get_openlineage_listener
-from airflow.sdk import DAG
+from airflow.sdk import DAG, plugins_manager
 from airflow.sdk.api.datamodels._generated import DagRun, TIRunContext
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-from airflow.sdk.lineage import get_hook_lineage_collector
+from airflow.sdk.lineage import HookLineageReader, get_hook_lineage_collector
 from airflow.utils.state import TaskInstanceState
 
 from astronomer.deferral import JobFailed, JobTimedOut
@@ -35,6 +35,8 @@ def events(tmp_path, monkeypatch, sql):
     for cached in vars(conf).values():
         if hasattr(cached, "cache_clear"):
             cached.cache_clear()
+    # The plugins may have been loaded in this process when OpenLineage had no transport, and so without its reader.
+    monkeypatch.setattr(plugins_manager, "get_hook_lineage_readers_plugins", lambda: [HookLineageReader])
     get_openlineage_listener.cache_clear()
     in_this_process = get_openlineage_listener()
     monkeypatch.setattr(in_this_process, "_execute", lambda call, name, use_fork=False: call())

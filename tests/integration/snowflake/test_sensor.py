@@ -62,7 +62,7 @@ class TestAnswers:
         "sql", ["select 0", "select null", "select ''", "select 1 where 1 = 0", "select 'x' where 1 = 0"]
     )
     def test_of_no_until_the_timeout(self, lab, user_queries, sql):
-        task = sensor(sql, timeout=1.0)
+        task = sensor(sql, timeout=0.6, poke_interval=0.25)
         with pytest.raises(AirflowSensorTimeout, match=r"not yes after \d pokes"):
             task.run()
         assert 2 <= len(user_queries(sql)) <= 4

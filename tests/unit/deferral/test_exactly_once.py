@@ -13,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -152,9 +153,14 @@ class OneTask(RuleBasedStateMachine):
         self.store = MortalStore() if self.lasting else None
         self.ti = FakeTaskInstance(max_tries=RETRIES)
         self.state = "scheduled"
-        self.settled = False
+        self.settled = self.reported = False
         self.trigger = None
         self.started_before_clear = set()
+        self.quick_wait = 1.5
+
+    @initialize(quick_wait=st.sampled_from([0.0, 1.5]))
+    def defers_at_once_or_not(self, quick_wait):
+        self.quick_wait = quick_wait
 
     def teardown(self):
         self.quiet.__exit__(None, None, None)
@@ -173,14 +179,15 @@ class OneTask(RuleBasedStateMachine):
             timeline=self.timeline,
             fate=fate,
             poll_interval=60.0,
+            quick_wait=self.quick_wait,
         )
-        self.settled = False
+        self.settled = self.reported = False
         try:
             self.result = call(operator, context_of(self.ti, self.store))
         except TaskDeferred as deferral:
             self.state, self.trigger = "deferred", revived(deferral.trigger)
         except JobError:
-            self.settled = True
+            self.settled = self.reported = True
             self.failed()
         except Killed:
             self.failed()
@@ -205,7 +212,10 @@ class OneTask(RuleBasedStateMachine):
     @precondition(lambda self: self.state in {"scheduled", "up_for_retry"})
     @rule(storm=st.integers(0, 3))
     def work_undisturbed(self, storm):
+        reported, before = self.reported, len(self.service.jobs)
         self.work(Fate(), storm)
+        if reported and not storm:
+            assert len(self.service.jobs) == before + 1, "a failure that was reported is reported again"
 
     def work(self, fate, storm):
         if self.state == "up_for_retry":

@@ -74,11 +74,11 @@ class TestStatementOptions:
     @pytest.mark.parametrize(
         ("own", "left", "limit"),
         [
-            ({}, 60, 60),
+            ({}, 60, 90),
             ({"STATEMENT_TIMEOUT_IN_SECONDS": 10}, 60, 10),
-            ({"STATEMENT_TIMEOUT_IN_SECONDS": "100"}, 60, 60),
-            ({"STATEMENT_TIMEOUT_IN_SECONDS": 0}, 60, 60),
-            ({}, -5, 1),
+            ({"STATEMENT_TIMEOUT_IN_SECONDS": "100"}, 60, 90),
+            ({"STATEMENT_TIMEOUT_IN_SECONDS": 0}, 60, 90),
+            ({}, -5, 31),
             ({}, 10_000_000, 604_800),
         ],
     )

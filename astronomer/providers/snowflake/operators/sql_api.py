@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import math
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
@@ -28,7 +27,7 @@ from astronomer.deferral import (
 )
 from astronomer.deferral._compat import AirflowFailException
 from astronomer.providers.snowflake import statements
-from astronomer.providers.snowflake.arguments import plain, reject_empty, tag_of, tolerance_of
+from astronomer.providers.snowflake.arguments import plain, reject_empty, server_limit, tag_of, tolerance_of
 from astronomer.providers.snowflake.hooks.session import connection_parameters
 from astronomer.providers.snowflake.hooks.sql_api import SqlApiClient, StatementRejected
 from astronomer.providers.snowflake.jobs.statements import SnowflakeStatements
@@ -198,7 +197,7 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
             body[name] = getattr(self._hook, name, None) or connection.get(name)
         timeout = self.timeout
         if attempt.deadline is not None:
-            left = max(1, math.ceil(attempt.deadline - clock.now()))
+            left = server_limit(attempt.deadline)
             timeout = min(timeout, left) if timeout else left
         return body if timeout is None else body | {"timeout": timeout}
 

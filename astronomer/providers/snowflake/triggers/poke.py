@@ -27,7 +27,6 @@ from astronomer.providers.snowflake.jobs.query import SnowflakeQuery
 __all__ = ["SnowflakeSensorTrigger"]
 
 _PAUSE_IN_TROUBLE = 15.0
-_SERVER_IS_LATER = 30.0  # the trigger cancels at the deadline; the server is there if no triggerer is
 _REFUSALS = 3  # more would lock the account
 
 
@@ -103,7 +102,7 @@ class SnowflakeSensorTrigger(JobTrigger):
         how = {
             "request_id": str(uuid.uuid4()),
             "tag": {} if self.task_instance is None else tag_of(self.task_instance),
-            "deadline": None if self.deadline is None else self.deadline + _SERVER_IS_LATER,
+            "deadline": self.deadline,
         }
         try:
             started = await self._insist(
