@@ -50,6 +50,16 @@ class Transient(Exception):  # it names a state of the weather, not a mistake
         super().__init__(message)
         self.retry_after = retry_after
 
+    @property
+    def final(self) -> bool:
+        """Whether asking for anything else on the connection is pointless for now."""
+        return self.retry_after is not None
+
 
 class CredentialsRejected(Transient):
     """The remote side refused to log us in. The engine reads the Airflow connection anew, a few times."""
+
+    @property
+    def final(self) -> bool:
+        """Every other request would be refused, too."""
+        return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import random
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -180,27 +181,32 @@ class Poller(ABC, Generic[J]):
         """Ask for each job by itself, a few at once; for vendors without a question about many.
 
         Bad weather in the middle ends the round and keeps what is known by then, unless the vendor has asked
-        to be left alone or nothing is known.
+        to be left alone, has refused the login, or nothing is known.
 
         :param known: answers that were found in another way.
         :param seconds: so long after the first questions no further ones are begun; what is known has waiters.
         :returns: the known answers and the new ones.
         """
         answers = dict(known or {})
-        loop = asyncio.get_running_loop()
-        over = loop.time() + seconds
-        for first in range(0, len(jobs), at_once):
-            if first and loop.time() >= over:
+        trouble: BaseException | None = None
+        over = asyncio.get_running_loop().time() + seconds
+        # In random order, so that some that always fail do not stand before the others every time.
+        order = random.sample(list(jobs), len(jobs))
+        for first in range(0, len(order), at_once):
+            if first and asyncio.get_running_loop().time() >= over:
                 break
-            group = jobs[first : first + at_once]
+            group = order[first : first + at_once]
             found = await asyncio.gather(*(ask(job) for job in group), return_exceptions=True)
             pairs = list(zip(group, found, strict=True))
             answers |= {job: status for job, status in pairs if isinstance(status, JobStatus)}
-            trouble = next((one for one in found if isinstance(one, BaseException)), None)
-            if trouble is None:
-                continue
-            if answers and isinstance(trouble, Transient) and trouble.retry_after is None:
+            failed = [one for one in found if isinstance(one, BaseException)]
+            trouble = failed[0] if failed else trouble
+            asked_to_leave = [one for one in failed if isinstance(one, Transient) and one.final]
+            if asked_to_leave:
+                raise asked_to_leave[0]
+            if len(failed) == len(group) and all(isinstance(one, Transient) for one in failed):
                 break
+        if trouble is not None and not answers:
             raise trouble
         return answers
 

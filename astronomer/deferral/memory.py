@@ -25,6 +25,8 @@ class Attempt:
     :param job: the fields of the remote job; ``None`` while the submit is under way.
     :param notes: what the family needs to find the job when its id was never heard.
     :param ended: whether the job's failure has been reported, so that a retry starts the next one.
+    :param settled: the clear number of the Dag run in which the job's success was reported. When the task runs
+        again in another one, it was cleared, though ``max_tries`` may say nothing of it.
     """
 
     generation: int
@@ -34,6 +36,7 @@ class Attempt:
     job: dict[str, Any] | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     ended: bool = False
+    settled: int | None = None
 
 
 class Memory:

@@ -144,6 +144,7 @@ class JobOperator(BaseOperator):
         if outcome.status.phase is Phase.SUCCEEDED:
             result = self.finish(context, job, outcome.status)
             self._job = None
+            self._note_success(context)
             return result
         self._job = None
         error = self.failure(context, job, outcome)
@@ -208,6 +209,18 @@ class JobOperator(BaseOperator):
         mine = last is not None and last.generation == memory.identity.generation and last.job is not None
         return last if mine else None
 
+    def _note_success(self, context: Mapping[str, Any]) -> None:
+        memory, clears = self._memory(context), self._clears(context)
+        last = memory.last()
+        if last is not None and clears is not None:
+            memory.save(last, settled=clears)
+
+    @staticmethod
+    def _clears(context: Mapping[str, Any]) -> int | None:
+        """How often something in the Dag run was cleared."""
+        found: int | None = getattr(context.get("dag_run"), "clear_number", None)
+        return found
+
     def _deadline(self) -> float | None:
         timeout: timedelta | None = self.execution_timeout
         return None if timeout is None else clock.now() + timeout.total_seconds()
@@ -218,6 +231,8 @@ class JobOperator(BaseOperator):
         if last is not None and last.generation != memory.identity.generation:
             self._end_superseded(context, last)
             last = None
+        if last is not None and last.settled is not None and last.settled != self._clears(context):
+            return memory.next(last, self._deadline()), None
         if last is None and (memory.lasting or context["ti"].try_number == 1):
             return memory.first(self._deadline()), None
         attempt = last or self._newest(context, memory)
@@ -226,7 +241,7 @@ class JobOperator(BaseOperator):
         attempt = self._find_again(context, memory, attempt)
         if attempt.job is None:
             return attempt, None
-        # Where nothing is remembered, a job that runs must not be taken for one whose failure was reported.
+        # Where nothing is remembered, a failure that was reported must not pass for a job that runs.
         at_most = self.quick_wait if memory.lasting else max(self.quick_wait, _SURE_LOOK)
         outcome = self._wait(self._job_of(attempt), attempt.deadline, at_most)
         if outcome is None or outcome.status.phase in (Phase.SUCCEEDED, Phase.LOST):

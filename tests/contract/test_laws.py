@@ -88,8 +88,9 @@ class TestOnce:
         assert without_ids(task.live(), world) == without_ids(expected, world)
         assert len(world.started) == 2
 
-    def test_a_retry_starts_the_next_job_after_a_failure(self, world):
-        task = Task(world, 1.0, fails=True)
+    @pytest.mark.parametrize("lasting", [True, False], ids=["3.3", "before 3.3"])
+    def test_a_retry_starts_the_next_job_after_a_failure(self, world, lasting):
+        task = Task(world, 1.0, fails=True, lasting=lasting)
         for tries in (1, 2):
             with pytest.raises(JobFailed):
                 task.live()

@@ -46,7 +46,7 @@ def failed(lab, run):
 def timed_out(lab, run):
     # The local Snowflake runs fast here, so its own limit would come first, if the session had none.
     unlimited = {"STATEMENT_TIMEOUT_IN_SECONDS": 600_000}
-    with mock.patch.object(query, "statement_options", lambda *_: unlimited):
+    with mock.patch.object(query, "statement_options", return_value=unlimited):
         run(load(sql="SELECT SYSTEM$WAIT(600)", execution_timeout=timedelta(seconds=3)))
 
 

@@ -19,6 +19,9 @@ from astronomer.providers.snowflake.jobs.query import SnowflakeQuery
 __all__ = ["check_serialisable", "explain", "find_query", "ids_of", "ids_of_failed", "process", "read"]
 
 
+_ALL = 10_000  # entries of one session; a block is its oldest, and the list is newest first
+
+
 def find_query(session: SnowflakeSession, attempt: Attempt) -> str | None:
     """The query that an attempt started, if it did: in its own session, else by its tag.
 
@@ -29,7 +32,7 @@ def find_query(session: SnowflakeSession, attempt: Attempt) -> str | None:
     """
     session_id = attempt.notes.get("session_id")
     if session_id is not None:
-        entries = session.entries(session_id=session_id, max=100)
+        entries = session.entries(session_id=session_id, max=_ALL)
         mine = [one for one in entries if str(one.get("sessionId")) == str(session_id)]
         if mine:
             first = min(mine, key=lambda one: (one.get("startTime") or 0, -len(str(one.get("sqlText")))))
@@ -158,7 +161,7 @@ def ids_of_failed(session: SnowflakeSession, job: SnowflakeQuery) -> list[str]:
     """The statements that ran in a block: its own result does not list them when it failed."""
     if not job.block or job.session_id is None:
         return [job.query_id]
-    entries = session.entries(session_id=job.session_id, max=1000)
+    entries = session.entries(session_id=job.session_id, max=_ALL)
     mine = [
         one
         for one in entries

@@ -397,6 +397,26 @@ class TestWithoutAStore:
         assert forgetful.execute() == "job-3"
         assert len(set(forgetful.service.submits)) == 3
 
+    def test_bad_weather_does_not_make_a_reported_failure_run_again(self, forgetful):
+        forgetful.script = {"ends": Phase.FAILED}
+        with pytest.raises(JobFailed):
+            forgetful.execute()
+        forgetful.retry()
+        forgetful.script = {"runs_for": 100.0}
+        forgetful.service.weather = [Transient("503")] * 3
+        assert forgetful.deferred(quick_wait=0).job["job_id"] == "job-2"
+
+    def test_a_retry_goes_on_with_the_newest_job(self, forgetful):
+        forgetful.script = {"ends": Phase.FAILED}
+        with pytest.raises(JobFailed):
+            forgetful.execute()
+        forgetful.retry()
+        forgetful.script = {"runs_for": 100.0}
+        forgetful.deferred()
+        forgetful.retry()
+        forgetful.service.weather = [Transient("503")] * 100
+        assert forgetful.deferred().job["job_id"] == "job-2"
+
     def test_a_cleared_task_starts_anew(self, forgetful):
         forgetful.deferred()
         forgetful.clear()

@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -89,6 +89,11 @@ class SnowflakeSession:
         self._connection: Any = None
         self._lock = threading.Lock()
         self._heard = threading.local()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is logged in."""
+        return self._connection is not None
 
     # The login.
 
@@ -234,16 +239,18 @@ class SnowflakeSession:
 
     def end_transactions(self, session_id: int | None) -> list[int]:
         """Roll back what another session of this user has left open; the ids of the transactions."""
-        ended = []
-        with self._translated(), self.open().cursor() as cursor:
-            cursor.execute("SHOW TRANSACTIONS")
-            names = [str(column[0]).lower() for column in cursor.description]
-            rows: Iterable[dict[str, Any]] = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-            for row in rows:
-                if session_id is not None and str(row.get("session")) == str(session_id):
-                    cursor.execute(f"SELECT SYSTEM$ABORT_TRANSACTION({int(row['id'])})")
-                    ended.append(int(row["id"]))
-        return ended
+
+        def end(connection: Any) -> list[int]:
+            with connection.cursor() as cursor:
+                cursor.execute("SHOW TRANSACTIONS")
+                names = [str(column[0]).lower() for column in cursor.description]
+                rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+                mine = [int(row["id"]) for row in rows if str(row.get("session")) == str(session_id)]
+                for transaction in mine:
+                    cursor.execute(f"SELECT SYSTEM$ABORT_TRANSACTION({transaction})")
+                return mine
+
+        return [] if session_id is None else self._over(end)
 
     def insist(self, call: Callable[[], T], at_most: float = math.inf) -> T:
         """Repeat a harmless call through bad weather, as long as there is patience.

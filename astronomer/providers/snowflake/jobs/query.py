@@ -39,6 +39,7 @@ _SINGLE_SECONDS = 5.0  # so long are they asked for in one poll; the first answe
 _LIST_LENGTH = 10_000
 _APPEARS_WITHIN = 120.0  # a query just submitted may be unknown for a while; the connectors allow 24 polls
 _CLOCK_SKEW = 300.0
+_REFUSAL_LASTS = 10.0
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,9 @@ class SnowflakePoller(Poller[SnowflakeQuery]):
         self._session: SnowflakeSession | None = None
         self._threads = ClientThreads(THREAD_NAME, size=int(setting("poll_threads", 4)))
         self._opening = asyncio.Lock()
+        self._refusal: CredentialsRejected | None = None
+        self._refusals = 0
+        self._closed_until = 0.0
 
     async def poll(self, jobs: Sequence[SnowflakeQuery]) -> Mapping[SnowflakeQuery, JobStatus]:
         """One to three list requests when many wait, and one request for each that the lists leave open."""
@@ -245,16 +249,34 @@ class SnowflakePoller(Poller[SnowflakeQuery]):
 
     async def _call(self, call: Callable[[SnowflakeSession], T]) -> T:
         session = await self._open()
-        return await self._threads.run(lambda: call(session))
+        try:
+            return await self._threads.run(lambda: call(session))
+        except CredentialsRejected:
+            if self._session is session:  # the next call reads the Airflow connection anew
+                self._session = None
+            raise
 
     async def _open(self) -> SnowflakeSession:
         """The session, logged in by whoever comes first."""
         async with self._opening:
+            if self._refusal is not None and clock.now() < self._closed_until:
+                raise self._refusal
             if self._session is None:
                 session = self._borrowed or await self._new_session()
                 self._job.check(await self._threads.run(session.place))
+                await self._log_in(session)
                 self._session = session
             return self._session
+
+    async def _log_in(self, session: SnowflakeSession) -> None:
+        """Once for all who call; a refusal is remembered for a while, because repeating it locks the user."""
+        try:
+            await self._threads.run(session.open)
+        except CredentialsRejected as refusal:
+            self._refusals += 1
+            self._refusal, self._closed_until = refusal, clock.now() + _REFUSAL_LASTS * self._refusals
+            raise
+        self._refusal, self._refusals = None, 0
 
     async def _new_session(self) -> SnowflakeSession:
         try:

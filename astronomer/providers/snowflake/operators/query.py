@@ -12,7 +12,6 @@ from typing import Any
 from airflow.providers.common.sql.hooks.handlers import fetch_all_handler, fetch_one_handler
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator, default_output_processor
 from snowflake import connector
-from snowflake.connector.errors import Error
 
 from astronomer.deferral import (
     Attempt,
@@ -131,6 +130,7 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
         """Split the SQL and log in; notes the session, in which :meth:`find` looks for a query."""
         self._statements()
         plain(self.hook_params)
+        self._close(log_out=True)  # a session of its own, so that the first query in it is this attempt's
         session = self._open()
         return {"session_id": session.session_id, "since": time.time()}
 
@@ -154,10 +154,11 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
         """The query of a submit whose answer was never heard: by its session, else by its tag."""
         session, since = self._open(), float(attempt.notes.get("since") or 0.0)
         query_id = session.insist(lambda: reading.find_query(session, attempt))
+        self._close(log_out=True)
         if query_id is None:
             return None
-        statements, block = len(self._statements()), self._is_block()
-        job = self._query(session, query_id, block=block, statements=statements, submitted_at=since)
+        count, block = len(self._statements()), self._is_block()
+        job = self._query(session, query_id, block=block, statements=count, submitted_at=since)
         return replace(job, session_id=attempt.notes.get("session_id"))
 
     def announce(self, context: Mapping[str, Any], job: SnowflakeQuery) -> None:
@@ -193,15 +194,16 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
 
     def failure(self, context: Mapping[str, Any], job: SnowflakeQuery, outcome: Outcome) -> JobError:
         """The error with Snowflake's own words; the query ids are left on the hook, for lineage."""
-        status, cause, session = outcome.status, None, self._session_or_new()
-        self.get_db_hook().query_ids = [job.query_id]
-        if status.phase is not Phase.LOST:
-            try:
+        status, cause = outcome.status, None
+        try:
+            self.get_db_hook().query_ids = [job.query_id]
+            if status.phase is not Phase.LOST:
+                session = self._session_or_new()
                 self.get_db_hook().query_ids = reading.ids_of_failed(session, job)
                 if status.phase is Phase.FAILED:
                     status, cause = reading.explain(session, job, status)
-            except (Error, Transient):
-                self.log.debug("No more is known of the failure", exc_info=True)
+        except Exception:  # whatever it is, it must not hide the failure
+            self.log.debug("No more is known of the failure", exc_info=True)
         if status.code in STATEMENT_TIMEOUT and not outcome.timed_out:
             return JobTimedOut(
                 f"{job.name} was ended by Snowflake's STATEMENT_TIMEOUT_IN_SECONDS ({status.code}: {status.message}). "
@@ -260,7 +262,7 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
             query_id=query_id,
             conn_id=self.snowflake_conn_id,
             hook_params=plain(self.hook_params),
-            session_id=session.session_id,
+            session_id=session.session_id if session.is_open else None,
             **session.place(),
             **known,
         )

@@ -97,6 +97,7 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
             raise ValueError(
                 "The SQL API takes no `bindings` with several statements; use SnowflakeOperator with `parameters`."
             )
+        plain(self.hook_params)
         return {}
 
     def submit(self, context: Mapping[str, Any], attempt: Attempt) -> SnowflakeStatements:
@@ -104,7 +105,7 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
         digest = hashlib.sha256(attempt.submit_key.encode()).hexdigest()
         request_id = str(uuid.UUID(digest[:32], version=4))
         submitted_at = time.time()
-
+        account = str(connection_parameters(self._hook).get("account") or "")
         tag = tag_of(context["ti"], attempt.submit_key)
 
         async def start(client: SqlApiClient) -> list[str]:
@@ -121,7 +122,7 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
             query_ids=tuple(self.query_ids),
             conn_id=self.snowflake_conn_id,
             hook_params=plain(self.hook_params),
-            account=str(connection_parameters(self._hook).get("account") or ""),
+            account=account,
             submitted_at=submitted_at,
         )
         self.log.info("%s started: %s", job.name, job.url)

@@ -108,8 +108,12 @@ class SnowflakeSensorTrigger(JobTrigger):
             started = await self._insist(
                 poller, lambda one: one.start(self.sql, self.parameters, **how), deadline
             )
-        except (JobFailed, Transient) as error:
+        except JobFailed as error:
             return {"outcome": Outcome(JobStatus(Phase.FAILED, message=str(error))).to_dict()}
+        except Transient as error:
+            if clock.now() >= deadline:
+                return {"timed_out": True, "message": f"Snowflake could not be asked: {error}."}
+            return {"outcome": Outcome(JobStatus(Phase.LOST, message=str(error))).to_dict()}
         self.pokes += 1
         self.job = started.to_dict()
         outcome = await self.wait()
