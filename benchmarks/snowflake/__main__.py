@@ -15,12 +15,13 @@ from typing import Any
 from benchmarks.snowflake import account, measures, phase
 from benchmarks.snowflake.machine import facts
 from benchmarks.snowflake.plan import OURS, POLL_INTERVAL, SIDES, Plan
-from benchmarks.snowflake.table import render
+from benchmarks.snowflake.table import render, with_numbers
 
 __all__ = ["main", "measure"]
 
 _ROOT = Path(__file__).parents[2]
 _SCALE = 1000
+README = Path(__file__).parents[1] / "README.md"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         quiet=options.quiet_for,
         spread=options.spread,
     )
+    if options.update:
+        README.write_text(with_numbers(README.read_text(encoding="utf-8"), render(found)), encoding="utf-8")
     print(json.dumps(found, indent=2) if options.json else render(found))
     return 0
 
@@ -126,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         help="from the first end to the last (default 20)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.add_argument("--update", action="store_true", help=f"write the table into {README.name}, too")
     return parser
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.snowflake.plan import OURS, STOCK
 
-__all__ = ["render"]
+__all__ = ["render", "with_numbers"]
 
 _WIDTH, _CELL = 42, 16
 _ROWS = {
@@ -49,6 +49,14 @@ def render(found: Mapping[str, Any]) -> str:
         f"{found['waits']} waits on one connection, a poll every {found['poll_interval_s']:g} s; {machine}."
     )
     return "\n".join([*lines, "", about])
+
+
+def with_numbers(page: str, numbers: str) -> str:
+    """The page with other numbers between its two marks."""
+    head, begin, rest = page.partition("<!-- numbers:")
+    mark, end_of_mark, _ = rest.partition("-->")
+    _, end, tail = rest.partition("<!-- end of numbers -->")
+    return f"{head}{begin}{mark}{end_of_mark}\n\n{numbers}\n\n{end}{tail}"
 
 
 def _line(words: str, cells: Sequence[str]) -> str:

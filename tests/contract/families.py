@@ -42,6 +42,8 @@ class World(ABC):
     beat: float
     operator_type: type[JobOperator]
     secrets: tuple[str, ...] = ()
+    finds: bool = True
+    """Whether it can look for the job of a submit whose answer was never heard, without submitting again."""
 
     # Airflow's side.
 
@@ -414,6 +416,7 @@ class SnowflakeSqlApiWorld(SnowflakeWorld):
     auth = "key_pair_encrypted"
     poll_path = r"^/api/v2/statements/"
     submit_path = r"^/api/v2/statements/?$"
+    finds = False
 
     def __init__(self, lab: SnowflakeLab) -> None:
         super().__init__(lab)

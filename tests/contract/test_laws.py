@@ -89,13 +89,27 @@ class TestOnce:
         assert len(world.started) == 2
 
     @pytest.mark.parametrize("lasting", [True, False], ids=["3.3", "before 3.3"])
-    def test_a_retry_starts_the_next_job_after_a_failure(self, world, lasting):
+    def test_a_retry_starts_the_next_job_after_a_failure(self, world, lasting, request):
+        if not lasting and not world.finds:
+            request.applymarker(pytest.mark.xfail(reason="the same key finds the failed job", strict=True))
         task = Task(world, 1.0, fails=True, lasting=lasting)
         for tries in (1, 2):
             with pytest.raises(JobFailed):
                 task.live()
             assert len(world.started) == tries
             task.retry()
+
+    def test_a_clear_ends_a_job_whose_id_was_never_heard(self, world, request):
+        if not world.finds:
+            request.applymarker(pytest.mark.xfail(reason="nobody knows the job's id", strict=True))
+        task = Task(world, FOREVER)
+        task.store.dies = (2, "before")
+        with pytest.raises(Killed):
+            task.execute()
+        task.clear()
+        task.defer()
+        _, second = world.started
+        assert world.running == [second]
 
     def test_a_clear_ends_the_job_and_starts_another(self, world):
         task = Task(world, FOREVER)

@@ -15,6 +15,7 @@ from snowflake.connector.errors import ProgrammingError
 
 from astronomer.deferral import JobCancelled, JobFailed, JobLost, JobTimedOut
 from astronomer.deferral._compat import AirflowFailException
+from astronomer.providers.snowflake import arguments
 from astronomer.providers.snowflake.operators.snowflake import SnowflakeOperator
 from tests.integration.snowflake.driving import DyingStore, Killed, Task, collected, polls, triggerer, until
 from tests.unit.deferral.fakes import Count
@@ -264,7 +265,13 @@ class TestTime:
         with pytest.raises(JobTimedOut, match=r"STATEMENT_TIMEOUT_IN_SECONDS.*000630"):
             task.run()
 
-    def test_the_server_ends_the_query_when_no_triggerer_does(self, lab):
+    def test_the_server_would_end_the_query_a_little_after_the_engine(self, lab):
+        task = query(LONG, execution_timeout=timedelta(seconds=60))
+        task.deferred()
+        assert lab.queries[task.query_id].timeout == pytest.approx(90, abs=1)
+
+    def test_the_server_ends_the_query_when_no_triggerer_does(self, lab, monkeypatch):
+        monkeypatch.setattr(arguments, "_SERVER_IS_LATER", 0)
         task = query(LONG, execution_timeout=timedelta(seconds=1.5))
         task.deferred()
         assert lab.queries[task.query_id].timeout == 2.0

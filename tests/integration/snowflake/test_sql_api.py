@@ -295,7 +295,7 @@ class TestEnds:
     def test_the_tasks_timeout_goes_to_the_server(self, lab):
         task = statement(LONG, timeout=600, execution_timeout=timedelta(seconds=60))
         task.deferred()
-        assert lab.queries[handle(task)].timeout == pytest.approx(60, abs=1)
+        assert lab.queries[handle(task)].timeout == pytest.approx(90, abs=1)
 
     def test_the_deadline_cancels(self, lab):
         task = statement(LONG, execution_timeout=timedelta(seconds=60))

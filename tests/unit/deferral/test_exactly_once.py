@@ -7,6 +7,7 @@ deferring, finishing.
 
 import math
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
@@ -157,6 +158,7 @@ class OneTask(RuleBasedStateMachine):
         self.trigger = None
         self.started_before_clear = set()
         self.quick_wait = 1.5
+        self.clears = 0
 
     @initialize(quick_wait=st.sampled_from([0.0, 1.5]))
     def defers_at_once_or_not(self, quick_wait):
@@ -167,6 +169,10 @@ class OneTask(RuleBasedStateMachine):
         self.placed.__exit__(None, None, None)
 
     # What Airflow does.
+
+    @property
+    def context(self):
+        return context_of(self.ti, self.store) | {"dag_run": SimpleNamespace(clear_number=self.clears)}
 
     def process(self, call, fate):
         """One worker process; returns how it ended."""
@@ -183,7 +189,7 @@ class OneTask(RuleBasedStateMachine):
         )
         self.settled = self.reported = False
         try:
-            self.result = call(operator, context_of(self.ti, self.store))
+            self.result = call(operator, self.context)
         except TaskDeferred as deferral:
             self.state, self.trigger = "deferred", revived(deferral.trigger)
         except JobError:
@@ -259,8 +265,17 @@ class OneTask(RuleBasedStateMachine):
             self.kill_trigger()
         self.ti.max_tries = self.ti.try_number + RETRIES
         self.ti.try_number += 1
+        self.clears += 1
         self.state, self.settled, self.trigger = "scheduled", False, None
         self.started_before_clear = set(self.service.jobs)
+
+    @precondition(lambda self: self.state == "success" and self.lasting)
+    @rule()
+    def a_user_clears_after_the_retries_were_edited(self):
+        """Then ``max_tries`` may be what it was before."""
+        tries = self.ti.max_tries
+        self.clear(told=False)
+        self.ti.max_tries = tries
 
     @precondition(lambda self: self.state == "deferred")
     @rule()

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import pytest
 
-from astronomer.deferral import JobStatus, Outcome, Phase, Poller, Transient
+from astronomer.deferral import CredentialsRejected, JobStatus, Outcome, Phase, Poller, Transient
 from astronomer.deferral.testing import ScriptedJob
 from tests.unit.deferral.fakes import DONE, RUNNING, FunctionPoller
 
@@ -112,21 +112,35 @@ class TestAskEach:
         known = {ScriptedJob("known"): DONE}
         assert await ask(at_once=4, known=known) == known | dict.fromkeys(self.JOBS, RUNNING)
 
-    async def test_bad_weather_keeps_what_is_known_by_then_and_asks_no_more(self, ask):
+    async def test_one_that_fails_is_left_out(self, ask):
         self.troubles = {"3": Transient("reset")}
-        assert list(await ask(at_once=2)) == [*self.JOBS[:3]]
-        assert self.asked == ["0", "1", "2", "3"]
+        assert await ask(at_once=2) == dict.fromkeys(self.JOBS[:3] + self.JOBS[4:], RUNNING)
 
-    async def test_when_nothing_is_known_it_is_bad_weather(self, ask):
-        self.troubles = {"0": Transient("reset"), "1": Transient("reset")}
+    async def test_when_nothing_is_known_it_is_bad_weather_and_asks_no_more(self, ask):
+        self.troubles = {job.job_id: Transient("reset") for job in self.JOBS}
         with pytest.raises(Transient, match="reset"):
             await ask(at_once=2)
+        assert len(self.asked) == 2
 
-    @pytest.mark.parametrize("trouble", [Transient("429", retry_after=30.0), KeyError("odd")])
-    async def test_a_wish_to_be_left_alone_and_a_defect_go_up(self, ask, trouble):
+    async def test_bad_weather_does_not_take_away_what_was_known(self, ask):
+        self.troubles = {job.job_id: Transient("reset") for job in self.JOBS}
+        known = {ScriptedJob("known"): DONE}
+        assert await ask(at_once=2, known=known) == known
+
+    @pytest.mark.parametrize("trouble", [Transient("429", retry_after=30.0), CredentialsRejected("no")])
+    async def test_a_wish_to_be_left_alone_and_a_refusal_go_up(self, ask, trouble):
         self.troubles = {"3": trouble}
         with pytest.raises(type(trouble)):
             await ask(at_once=2)
 
+    async def test_a_defect_of_one_is_not_the_end_of_all(self, ask):
+        self.troubles = {"3": KeyError("odd")}
+        assert len(await ask(at_once=2)) == 5
+
+    async def test_a_defect_of_all_goes_up(self, ask):
+        self.troubles = {job.job_id: KeyError("odd") for job in self.JOBS}
+        with pytest.raises(KeyError):
+            await ask(at_once=2)
+
     async def test_when_time_is_up_the_rest_is_left_for_the_next_round(self, ask):
-        assert list(await ask(at_once=2, seconds=0.0)) == [*self.JOBS[:2]]
+        assert len(await ask(at_once=2, seconds=0.0)) == 2

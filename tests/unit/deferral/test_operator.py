@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -555,3 +556,36 @@ def test_a_real_worker_waits_in_real_time(service, timeline):
     operator = ScriptedOperator(task_id="task", service="scripted")
     assert operator.execute(context_of(FakeTaskInstance(), MemoryStore())) == "job-1"
     assert timeline.now == START
+
+
+class TestHiddenClear:
+    """``max_tries`` stays as it was when a clear meets fewer ``retries`` than before."""
+
+    class Counted(World):
+        clears = 0
+
+        @property
+        def context(self):
+            return {**super().context, "dag_run": SimpleNamespace(clear_number=self.clears)}
+
+    @pytest.fixture
+    def world(self, service, timeline):
+        return self.Counted(service, timeline)
+
+    def test_starts_a_new_job(self, world):
+        assert world.complete(world.deferred()) == "job-1"
+        world.retry()
+        world.clears += 1
+        assert world.deferred().job["job_id"] == "job-2"
+
+    def test_is_not_seen_in_a_crash_after_the_end(self, world):
+        assert world.complete(world.deferred()) == "job-1"
+        world.retry()
+        assert world.execute() == "job-1"
+        assert world.service.submits == world.service.submits[:1]
+
+    def test_of_another_task_changes_nothing(self, world):
+        job = world.deferred().job
+        world.retry()
+        world.clears += 1
+        assert world.deferred().job == job
