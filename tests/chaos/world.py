@@ -197,18 +197,16 @@ class Run:
             and task_id in (None, tag["airflow_task_id"])
         ]
 
-    def states(self) -> list[str]:
-        return [str(one["state"]) for one in self.tasks()]
-
-    def until_all(self, state: str, tasks: int, seconds: float = GENEROUS) -> list[dict[str, Any]]:
-        """Wait until so many tasks are in a state."""
+    def until_all(self, state: str, tasks: int) -> list[dict[str, Any]]:
+        """Wait until so many tasks are in a state, and none has failed."""
 
         def reached() -> list[dict[str, Any]]:
             found = self.tasks()
-            assert state == "failed" or not any(one["state"] == "failed" for one in found), found
+            failed = [one["task_id"] for one in found if one["state"] == "failed"]
+            assert not failed, failed
             return found if len(found) == tasks and {one["state"] for one in found} == {state} else []
 
-        return self.world.until(reached, f"{tasks} tasks of {self.dag_id} to be {state}", seconds)
+        return self.world.until(reached, f"{tasks} tasks of {self.dag_id} to be {state}")
 
     def until_state(self, task_id: str, *states: str, try_number: int | None = None) -> dict[str, Any]:
         def reached() -> dict[str, Any] | None:
