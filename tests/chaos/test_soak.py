@@ -184,12 +184,6 @@ def lab(tmp_path, monkeypatch) -> Iterator[LabClient]:
     assert not left_of(places)
 
 
-@pytest.fixture
-def unrecorded(monkeypatch) -> None:
-    """Without pytest's log handlers: they keep every record, and with it errors, whose frames hold sockets."""
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])
-
-
 @contextmanager
 def own_session() -> Iterator[tuple[SnowflakeSession, SnowflakeQuery]]:
     """A session to submit in, and a query that lacks nothing but its id."""
@@ -199,7 +193,9 @@ def own_session() -> Iterator[tuple[SnowflakeSession, SnowflakeQuery]]:
     session.close(log_out=True)
 
 
-async def test_soak(lab: LabClient, unrecorded: None):
+async def test_soak(lab: LabClient, monkeypatch: pytest.MonkeyPatch):
+    # Without pytest's log handlers: they keep every record, and with it errors, whose frames hold sockets.
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     before = sample()
     with own_session() as (session, template):
         soak = Soak(lab, session, template)
