@@ -57,9 +57,10 @@ class Subscription:
     :ivar refused: set when the credentials were refused for good.
     """
 
-    def __init__(self, job: RemoteJob, interval: float) -> None:
+    def __init__(self, job: RemoteJob, interval: float, *, urgent: bool = False) -> None:
         self.job = job
         self.interval = interval
+        self.urgent = urgent
         self.status: JobStatus | None = None
         self.trouble: Transient | None = None
         self.trouble_since: float | None = None
@@ -67,6 +68,11 @@ class Subscription:
         self._joined_at = asyncio.get_running_loop().time()
         self.handed_at = self.answered_at = float("-inf")
         self._changed = asyncio.Event()
+
+    @property
+    def unasked(self) -> bool:
+        """Whether no poll has been about this wait yet."""
+        return self.handed_at == float("-inf")
 
     async def changed(self, timeout: float | None) -> None:
         """Return when a field has changed since the last call, or after ``timeout`` seconds."""
@@ -106,7 +112,7 @@ class _Line:
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        self._due = self._blocked_until = self._asked_at = float("-inf")
+        self._due = self._blocked_until = self._asked_at = self._rest_until = float("-inf")
         self._trouble_since: float | None = None
         self._failures = self._rejections = self._calls = 0
         self._cancels = asyncio.Semaphore(_CANCELS_AT_ONCE)
@@ -181,6 +187,9 @@ class _Line:
 
     async def _ask(self) -> None:
         asked = self._choose()
+        if not asked:
+            self._due = self._rest_until
+            return
         self._asked_at = self._loop.time()
         for subscription in asked:
             subscription.handed_at = self._asked_at
@@ -199,8 +208,13 @@ class _Line:
             self._setback(Transient(f"{type(error).__name__}: {error}"))
 
     def _choose(self) -> list[Subscription]:
-        """Those longest unasked first, so that a poller with a limit starves nobody."""
-        ordered = sorted(self.subscriptions, key=lambda one: (one.handed_at, one.answered_at))
+        """Those longest unasked first, so that a poller with a limit starves nobody.
+
+        While an expensive poller rests, only newcomers and urgent waits are asked for.
+        """
+        resting = self._loop.time() < self._rest_until
+        chosen = [one for one in self.subscriptions if not resting or one.urgent or one.unasked]
+        ordered = sorted(chosen, key=lambda one: (one.handed_at, one.answered_at))
         return ordered[: self.poller.max_jobs]
 
     def _answer(self, asked: list[Subscription], answers: Mapping[Any, JobStatus]) -> None:
@@ -213,9 +227,18 @@ class _Line:
                 subscription.answered(status, now)
             elif subscription in asked:
                 subscription.in_trouble(_UNANSWERED, now)
-        fresh = any(one.handed_at == float("-inf") for one in self.subscriptions)
+        if self._asked_at >= self._rest_until:
+            self._rest_until = self._asked_at + self.poller.least_interval
+        self._due = self._asked_at + self._pause()
+
+    def _pause(self) -> float:
+        """Seconds from a poll that was answered to the next one."""
+        if any(one.unasked for one in self.subscriptions):
+            return self._pacing.spacing
+        pauses = [self._pacing.next_poll(one.interval) for one in self.subscriptions if one.urgent]
         interval = min((one.interval for one in self.subscriptions), default=0.0)
-        self._due = self._asked_at + (self._pacing.spacing if fresh else self._pacing.next_poll(interval))
+        pauses.append(max(self._pacing.next_poll(interval), self._rest_until - self._asked_at))
+        return min(pauses)
 
     def _setback(self, trouble: Transient) -> None:
         now = self._loop.time()
@@ -279,13 +302,16 @@ class Hub:
         return len(self._lines)
 
     @asynccontextmanager
-    async def subscribe(self, job: RemoteJob, interval: float = 5.0) -> AsyncIterator[Subscription]:
+    async def subscribe(
+        self, job: RemoteJob, interval: float = 5.0, *, urgent: bool = False
+    ) -> AsyncIterator[Subscription]:
         """Watch one job as long as the block runs; its poller asks about all jobs on the connection.
 
         :param interval: seconds between two polls; the shortest of all waits on the connection counts.
+        :param urgent: whether it is asked about even while its poller rests from an expensive poll.
         """
         line = self._line(job)
-        subscription = Subscription(job, interval)
+        subscription = Subscription(job, interval, urgent=urgent)
         line.join(subscription)
         try:
             yield subscription

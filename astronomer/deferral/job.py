@@ -161,6 +161,9 @@ class Poller(ABC, Generic[J]):
     max_jobs: int | None = None
     """At most so many jobs are handed to one :meth:`poll`; ``None`` where one request answers for all."""
 
+    least_interval: float = 0.0
+    """Seconds that at least lie between two polls about all jobs; a poller sets it to what its last poll has cost."""
+
     @abstractmethod
     async def poll(self, jobs: Sequence[J]) -> Mapping[J, JobStatus]:
         """What is known now. Jobs left out stay as they were and come first in the next call."""

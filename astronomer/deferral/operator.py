@@ -121,12 +121,7 @@ class JobOperator(BaseOperator):
         if attempt.job is None:
             attempt = self._submit(context, memory, attempt)
             outcome = self._glance(attempt)
-        job = self._job_of(attempt)
-        if outcome is None:
-            if self.deferrable:
-                self._defer(job, attempt.deadline)
-            outcome = cast("Outcome", self._wait(job, attempt.deadline, None))
-        return self.settle(context, job, outcome)
+        return self._go_on(context, attempt, outcome)
 
     def execute_complete(self, context: Mapping[str, Any], event: Mapping[str, Any]) -> Any:
         """Settle what the trigger reported, if it is about this task's job."""
@@ -267,6 +262,15 @@ class JobOperator(BaseOperator):
         self.log.info("Re-attaching to %s of an earlier try", job.name)
         self.announce(context, job)
         return attempt
+
+    def _go_on(self, context: Mapping[str, Any], attempt: Attempt, outcome: Outcome | None) -> Any:
+        """Settle the outcome, if it is known; else wait for it, here or in the triggerer."""
+        job = self._job_of(attempt)
+        if outcome is None:
+            if self.deferrable:
+                self._defer(job, attempt.deadline)
+            outcome = cast("Outcome", self._wait(job, attempt.deadline, None))
+        return self.settle(context, job, outcome)
 
     def _glance(self, attempt: Attempt) -> Outcome | None:
         """The outcome, if it comes within the time a worker waits."""

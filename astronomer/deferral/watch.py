@@ -62,7 +62,7 @@ async def cancel_and_confirm(job: RemoteJob, *, hub: Hub | None = None, timeout:
     give_up = loop.time() + timeout
     asking = asyncio.ensure_future(_ask_to_cancel(job, hub))
     try:
-        async with hub.subscribe(job, interval=1.0) as seen:
+        async with hub.subscribe(job, interval=1.0, urgent=True) as seen:
             while loop.time() < give_up:
                 if seen.status is not None and seen.status.done:
                     return seen.status

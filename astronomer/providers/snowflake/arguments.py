@@ -17,10 +17,8 @@ __all__ = [
     "server_limit",
     "statement_options",
     "tag_of",
-    "tolerance_of",
 ]
 
-_ATTEMPTS_LOOKED_AT = 10_000
 _SERVER_IS_LATER = 30  # the engine cancels at the deadline; the server is there when no triggerer is
 _LONGEST_STATEMENT = 604_800  # Snowflake's maximum, in seconds
 
@@ -93,23 +91,3 @@ def tag_of(ti: Any, submit_key: str | None = None) -> dict[str, Any]:
         "airflow_run_id": ti.run_id,
         "airflow_map_index": -1 if ti.map_index is None else ti.map_index,
     }
-
-
-def tolerance_of(retry_args: Mapping[str, Any] | None) -> float | None:
-    """How long tenacity arguments would go on, in seconds; ``None`` where they set no end.
-
-    :param retry_args: arguments of ``tenacity.Retrying``; ``stop`` and ``wait`` count.
-    """
-    from tenacity import RetryCallState, Retrying
-
-    if not retry_args or "stop" not in retry_args:
-        return None
-    retrying = Retrying(**{name: retry_args[name] for name in ("stop", "wait") if name in retry_args})
-    state, elapsed = RetryCallState(retrying, None, (), {}), 0.0
-    for attempt in range(1, _ATTEMPTS_LOOKED_AT):
-        state.attempt_number = attempt
-        state.outcome_timestamp = state.start_time + elapsed
-        if retrying.stop(state):
-            return elapsed
-        elapsed += float(retrying.wait(state))
-    return None

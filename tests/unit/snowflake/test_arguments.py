@@ -6,7 +6,6 @@ import json
 import time
 
 import pytest
-from tenacity import stop_after_attempt, stop_after_delay, stop_never, wait_exponential, wait_fixed
 
 from astronomer.providers.snowflake import arguments
 from tests.unit.deferral.fakes import FakeTaskInstance
@@ -86,30 +85,3 @@ class TestStatementOptions:
         options = arguments.statement_options(own, {}, time.time() + left)
         assert options["STATEMENT_TIMEOUT_IN_SECONDS"] == pytest.approx(limit, abs=1)
         assert isinstance(options["STATEMENT_TIMEOUT_IN_SECONDS"], int)
-
-
-class TestTolerance:
-    @pytest.mark.parametrize(
-        ("retry", "seconds"),
-        [
-            (None, None),
-            ({}, None),
-            ({"wait": wait_fixed(1)}, None),
-            ({"stop": stop_after_attempt(1)}, 0.0),
-            ({"stop": stop_after_attempt(5), "wait": wait_fixed(2)}, 8.0),
-            ({"stop": stop_after_attempt(4), "wait": wait_exponential(min=1, max=10)}, 7.0),
-            ({"stop": stop_after_delay(30), "wait": wait_fixed(7)}, 35.0),
-            ({"stop": stop_never, "wait": wait_fixed(1)}, None),
-            (
-                {
-                    "stop": stop_after_attempt(3),
-                    "wait": wait_fixed(1),
-                    "reraise": True,
-                    "before_sleep": print,
-                },
-                2.0,
-            ),
-        ],
-    )
-    def test_is_as_long_as_tenacity_would_go_on(self, retry, seconds):
-        assert arguments.tolerance_of(retry) == (None if seconds is None else pytest.approx(seconds))

@@ -21,6 +21,7 @@ except ImportError:  # pragma: no cover
 
 from astronomer.deferral import ClientThreads, CredentialsRejected, Transient, clock
 from astronomer.deferral._compat import PlainConnection
+from astronomer.deferral.connector import Connector
 from astronomer.providers.snowflake.hooks import THREAD_NAME
 from astronomer.providers.snowflake.hooks.session import connection_parameters
 
@@ -163,7 +164,7 @@ class SqlApiClient:
                 self._parameters = await self._call(lambda: connection_parameters(self.hook))
                 self._base = await self._call(self._address)
                 context = await self._call(ssl.create_default_context)
-                connector = aiohttp.TCPConnector(ssl=context, limit=16)
+                connector = Connector(ssl=context, limit=16)
                 self._http = aiohttp.ClientSession(
                     timeout=_TIMEOUT,
                     connector=connector,

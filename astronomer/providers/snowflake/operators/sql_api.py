@@ -26,8 +26,9 @@ from astronomer.deferral import (
     clock,
 )
 from astronomer.deferral._compat import AirflowFailException
+from astronomer.deferral.settings import tolerance_of
 from astronomer.providers.snowflake import statements
-from astronomer.providers.snowflake.arguments import plain, reject_empty, server_limit, tag_of, tolerance_of
+from astronomer.providers.snowflake.arguments import plain, reject_empty, server_limit, tag_of
 from astronomer.providers.snowflake.hooks.session import connection_parameters
 from astronomer.providers.snowflake.hooks.sql_api import SqlApiClient, StatementRejected
 from astronomer.providers.snowflake.jobs.statements import SnowflakeStatements
