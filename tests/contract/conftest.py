@@ -1,6 +1,7 @@
 import pytest
 
-from tests.contract.families import FAMILIES, stop_labs
+from tests.contract.families import FAMILIES
+from tests.contract.network import stop_labs
 
 
 @pytest.fixture(scope="session", autouse=True)

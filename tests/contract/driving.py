@@ -11,7 +11,7 @@ from typing import Any
 
 from astronomer.deferral import JobOperator, JobTrigger
 from astronomer.deferral._compat import TaskDeferred
-from tests.contract.families import World
+from tests.contract.world import World
 from tests.unit.deferral.fakes import FakeSupervisor, FakeTaskInstance, MemoryStore, events_of, revived
 
 __all__ = ["Killed", "Task", "TaskInstance", "until"]

@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 from astronomer.deferral import ClientThreads, JobError, JobFailed, JobLost, JobTimedOut, Phase, Transient
 from astronomer.deferral._compat import AirflowTaskTimeout, BaseOperator
 from tests.contract.driving import Killed, Task, until
-from tests.contract.families import FOREVER, WEATHER, ScriptedWorld
+from tests.contract.scripted import ScriptedWorld
+from tests.contract.world import FOREVER, WEATHER
 from tests.unit.deferral.fakes import Count, events_of, revived
 
 USER = "__airflow_user_action__"
