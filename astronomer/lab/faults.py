@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 __all__ = ["Effect", "Fault", "Faults", "Kind"]
 
-Kind = Literal["status", "reset", "cut", "lose_answer", "slow", "expired"]
+Kind = Literal["status", "reset", "cut", "lose_answer", "slow", "late", "expired"]
 STORM_MIX: tuple[Kind | int, ...] = (429, 503, "reset")
 
 
@@ -26,7 +26,8 @@ class Effect:
 
     :param kind: ``status``: answered with ``status`` and nothing done. ``reset``: the connection is reset and nothing
         done. ``cut``: done, half of the answer sent, then the connection is closed. ``lose_answer``: done, then the
-        connection is reset without an answer. ``slow``: done after ``delay`` seconds. ``expired``: answered as if the
+        connection is reset without an answer. ``slow``: done after ``delay`` seconds. ``late``: done at once, answered
+        after ``delay`` seconds. ``expired``: answered as if the
         credential had expired, and nothing done.
     :param retry_after: value of the Retry-After header, seconds.
     """
@@ -129,6 +130,10 @@ class Faults:
     def slow(self, delay: float, path: str = "", **match: Any) -> Fault:
         """Do the request after ``delay`` seconds."""
         return self.add(Effect("slow", delay=delay), path=path, **match)
+
+    def late(self, delay: float, path: str = "", **match: Any) -> Fault:
+        """Do the request at once, and answer after ``delay`` seconds."""
+        return self.add(Effect("late", delay=delay), path=path, **match)
 
     def expired(self, path: str = "", **match: Any) -> Fault:
         """Answer as if the client's credential had expired."""

@@ -85,6 +85,8 @@ class Front:
         elif effect.kind == "slow":
             await asyncio.sleep(effect.delay)
             await self._app(scope, receive, send)
+        elif effect.kind == "late":
+            await self._app(scope, receive, _held(effect.delay, send))
         elif effect.kind == "reset":
             await _drop(scope, receive, reset=True)
         elif effect.kind == "lose_answer":
@@ -112,6 +114,15 @@ def _noting(entry: Entry, send: Send) -> Send:
 
 async def _discard(_message: Any) -> None:
     return None
+
+
+def _held(delay: float, send: Send) -> Send:
+    async def held(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            await asyncio.sleep(delay)
+        await send(message)
+
+    return held
 
 
 def _half_of(send: Send) -> Send:

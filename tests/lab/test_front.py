@@ -52,6 +52,15 @@ def test_a_lost_answer_keeps_its_effect(lab, connection):
     assert query.started_at < second.at
 
 
+def test_a_late_answer_comes_after_its_effect(http, lab, connection):
+    lab.faults.late(1.0, "query-request", times=1)
+    started = time.time()
+    connection.cursor().execute("select 'a late answer'")
+    assert time.time() - started >= 1.0
+    [query] = [one for one in lab.queries.values() if one.sql == "select 'a late answer'"]
+    assert query.started_at < started + 0.9
+
+
 def test_a_slow_answer_takes_its_time(http, lab):
     lab.faults.slow(0.2, times=1)
     started = time.monotonic()

@@ -6,16 +6,19 @@ from astronomer.providers.snowflake.hooks.sql_api import ReadSqlApiHook, SqlApiC
 from tests.sockets import MuteServer, nothing_left
 
 
+class UnsignedHook(ReadSqlApiHook):
+    def get_headers(self):
+        return {}
+
+
 def test_of_a_look_that_is_given_up_nothing_is_left(tmp_path, monkeypatch):
     certificates = issue(tmp_path, "server")
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca))
 
     async def main():
-        connection = PlainConnection(
-            "mute", "me", "secret", "localhost", server.port, None,
-            {"account": "mute", "authenticator": "programmatic_access_token", "host": "localhost", "port": server.port},
-        )  # fmt: skip
-        client = SqlApiClient(ReadSqlApiHook(connection))
+        extra = {"account": "mute", "host": "localhost", "port": server.port}
+        connection = PlainConnection("mute", "me", "secret", None, None, None, extra)
+        client = SqlApiClient(UnsignedHook(connection))
         looking = asyncio.ensure_future(client.look("handle"))
         await asyncio.to_thread(server.asked.wait, 20)
         assert not looking.done(), looking
