@@ -19,6 +19,7 @@ from tools.demo.board import Board
 from tools.demo.environment import Installation, Places, free_port
 from tools.demo.plan import PLANS
 from tools.demo.processes import ProcessEndedError, Processes, end_recorded
+from tools.demo.remote import Databricks, Snowflake
 from tools.demo.signals import Interrupted, Signals
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +63,36 @@ def query(query_id, *, task="snowflake_fan_out.query", state="SUCCESS", ran=10.0
         "ended_at": None if state == "RUNNING" else START + ran,
         **more,
     }
+
+
+def run(run_id, *, name="orders", state="SUCCESS", ran=10.0):
+    """What the local Databricks tells of a run."""
+    return {
+        "run_id": run_id,
+        "name": name,
+        "state": state,
+        "ended": state != "RUNNING",
+        "start_time": int(START * 1000),
+        "end_time": 0 if state == "RUNNING" else int((START + ran) * 1000),
+    }
+
+
+class Client:
+    """A stand-in's client with answers of its own."""
+
+    url = "https://localhost:1"
+
+    def __init__(self, *, queries=(), runs=(), requests=(), transactions=()):
+        self._answers = {
+            "queries": queries, "runs": runs, "requests": requests, "open_transactions": transactions
+        }  # fmt: skip
+
+    def __getattr__(self, name):
+        return lambda: list(self._answers[name])
+
+
+def jobs_of(*, queries=(), runs=()):
+    return [*Snowflake(Client(queries=queries)).jobs(), *Databricks(Client(runs=runs)).jobs()]
 
 
 def rendered(what, width=140):
@@ -114,8 +145,8 @@ class TestBoard:
         board = Board()
         states = [None, "scheduled", "queued", "running", "deferred"]
         board.update([instance(state=state, index=n) for n, state in enumerate(states)], START)
-        board.tasks["snowflake_fan_out", "query", 4].query = "01c8"
-        board.see_queries([query("01c8", state="RUNNING")])
+        board.tasks["snowflake_fan_out", "query", 4].job = "01c8"
+        board.see_jobs(jobs_of(queries=[query("01c8", state="RUNNING")]))
         waits = [task.waits_for for task in board.rows()]
         assert waits == ["the tasks before it", "a worker", "a worker", "", "RUNNING: SELECT 1"]
 
@@ -123,15 +154,26 @@ class TestBoard:
         board = Board()
         board.update([instance(state="deferred", operator_name="SnowflakeSensor", sql="SELECT\n 2")], START)
         (task,) = board.tasks.values()
-        assert not task.has_query
+        assert task.service is None
         assert task.waits_for == "the answer to SELECT 2"
+
+    def test_a_run_is_told_by_its_files(self):
+        board = Board()
+        tasks = [{"spark_python_task": {"python_file": "/Workspace/extract.py"}}]
+        more = {"operator_name": "DatabricksSubmitRunOperator", "rendered_fields": {"tasks": tasks}}
+        board.update([instance("databricks_job.orders", "deferred", **more)], START)
+        (task,) = board.tasks.values()
+        task.job = "415"
+        board.see_jobs(jobs_of(runs=[run(415, state="RUNNING")]))
+        assert task.service == "Databricks"
+        assert task.waits_for == "RUNNING: extract.py"
 
 
 class TestTable:
-    def test_it_shows_state_query_and_seconds(self):
+    def test_it_shows_state_job_and_seconds(self):
         board = Board()
         board.update([instance(state="deferred", index=3)], START + 12)
-        board.tasks["snowflake_fan_out", "query", 3].query = "01c8"
+        board.tasks["snowflake_fan_out", "query", 3].job = "01c8"
         text = rendered(table.table(board, 75))
         assert "01:15  1 tasks: 0 on a worker, 1 waiting without one, 0 to come, 0 ended" in text
         assert "fan_out.query[3]" in text
@@ -158,7 +200,7 @@ class TestTable:
         board.update(all_tasks(), START)
         console = Console(width=140, height=height)
         found = table.table(board, 0, table.room(console, board))
-        assert len(console.render_lines(found)) <= max(height, 17)
+        assert len(console.render_lines(found)) <= max(height, 22)
 
     @pytest.mark.parametrize("width", [80, 100, 130])
     def test_names_states_and_times_stay_whole_in_a_narrow_window(self, width):
@@ -169,7 +211,7 @@ class TestTable:
         ]
         board.update(tasks, START + 120)
         for task in board.tasks.values():
-            task.query = "01c8975b-0003-cc0a-d2e9-ed7b5dffb64b"
+            task.job = "01c8975b-0003-cc0a-d2e9-ed7b5dffb64b"
         text = rendered(table.table(board, 0, width=width), width)
         for whole in (
             "transaction.open_accounts",
@@ -187,33 +229,47 @@ class TestTable:
         board = Board()
         board.update([instance(state="deferred")], START + 5)
         (task,) = board.update([instance(state="success")], START + 20)
-        task.query = "01c8"
+        task.job = "01c8"
         assert table.ended_line(task, START + 60) == (
             "snowflake_fan_out.query: success after waiting 20 s for 01c8"
         )
 
 
-def facts(**over):
+def facts(*, queries=None, runs=None, transactions=(), **over):
     board = Board()
     board.update(all_tasks(), START)
-    cancelled = query(
-        "q9", task="snowflake_cancel.long_query", state="FAILED_WITH_ERROR", error_code="000604"
+    board.tasks["snowflake_cancel", "long_query", -1].job = "q9"
+    board.tasks["databricks_cancel", "long_run", -1].job = "99"
+    if queries is None:
+        queries = [query("q1", index=1), query("q2", index=2, ran=30.0), CANCELLED_QUERY]
+    if runs is None:
+        runs = [run(1, ran=20.0), CANCELLED_RUN]
+    requests = [
+        {"client_port": 1, "path": "/session/v1/login-request"},
+        {"client_port": 2, "path": "/session/v1/login-request"},
+        {"client_port": 2, "path": "/monitoring/queries"},
+    ]
+    snowflake = Snowflake(Client(queries=queries, requests=requests, transactions=transactions))
+    databricks = Databricks(
+        Client(runs=runs, requests=[{"client_port": 3, "path": "/api/2.2/jobs/runs/get"}])
     )
+    services = (snowflake, databricks)
     known = {
         "board": board,
         "stints": [2.0, 3.0],
-        "queries": [query("q1", index=1), query("q2", index=2, ran=30.0), cancelled],
-        "requests": [
-            {"client_port": 1, "path": "/session/v1/login-request"},
-            {"client_port": 2, "path": "/session/v1/login-request"},
-            {"client_port": 2, "path": "/monitoring/queries"},
-        ],
-        "triggerer_ports": {2},
-        "transactions": [],
+        "sides": [summary.Side(one.name, one.jobs(), one.requests(), one.login) for one in services],
+        "triggerer_ports": {2, 3},
+        "left_open": [what for one in services for what in one.left_open()],
         "seconds": 40.0,
-        "cancel_seconds": 1.25,
+        "cancelled": {"q9": 1.25, "99": 0.5},
     }
     return summary.Facts(**{**known, **over})
+
+
+CANCELLED_QUERY = query(
+    "q9", task="snowflake_cancel.long_query", state="FAILED_WITH_ERROR", error_code="000604"
+)
+CANCELLED_RUN = run(99, name="long_run", state="CANCELED")
 
 
 def wrong(found):
@@ -230,34 +286,36 @@ class TestSummary:
         assert summary.stints(log) == [15.5, 4.25]
 
     def test_waiting_counts_blocks_once_and_sensors_by_their_wait(self):
-        found = facts(
-            queries=[
-                query("parent", ran=10.0),
-                query("child", ran=9.0, parent_id="parent"),
-                query("poke", ran=1.0, tag=""),
-            ]
-        )
+        queries = [
+            query("parent", ran=10.0),
+            query("child", ran=9.0, parent_id="parent"),
+            query("poke", ran=1.0, tag=""),
+        ]
+        found = facts(queries=queries, runs=[])
         sensor = next(iter(found.board.tasks.values()))
-        sensor.waited, sensor.query = 7.0, None
+        sensor.waited, sensor.job = 7.0, None
         assert summary.waiting_seconds(found) == 17.0
 
     def test_the_numbers(self):
         numbers = dict(summary.numbers(facts()))
-        assert numbers["Tasks"] == "37 on 2 workers, in 40 s"
-        assert numbers["Queries that ran at once"] == "up to 3"
-        assert numbers["Worker time without deferral"].startswith("at least 50 s")
-        assert numbers["Worker time taken"] == "5 s with everything (90% less), in 2 short stints"
-        assert numbers["Duration without deferral"] == "at least 25 s on 2 workers"
+        assert numbers["Tasks"] == f"{sum(plan.tasks for plan in PLANS.values())} on 2 workers, in 40 s"
+        assert numbers["Remote jobs at once"] == "up to 5"
+        assert numbers["Worker time without deferral"].startswith("at least 80 s")
+        assert numbers["Worker time taken"] == "5 s with everything (94% less), in 2 short stints"
+        assert numbers["Duration without deferral"] == "at least 40 s on 2 workers"
         assert numbers["Requests to Snowflake"].startswith("3: 1 by workers, 2 by the triggerer")
         assert numbers["Logins to Snowflake"].startswith("2: 1 by workers, 1 by the triggerer")
-        assert "90% less" in rendered(summary.render(facts()))
+        assert numbers["Requests to Databricks"].startswith("1: 0 by workers, 1 by the triggerer")
+        assert "Logins to Databricks" not in numbers
+        assert "94% less" in rendered(summary.render(facts()))
 
     def test_no_saving_is_claimed_when_there_was_none(self):
-        assert "less" not in dict(summary.numbers(facts(stints=[60.0])))["Worker time taken"]
+        assert "less" not in dict(summary.numbers(facts(stints=[90.0])))["Worker time taken"]
 
     def test_all_is_well(self):
         assert wrong(facts()) == []
         assert "long_query" in summary.checks(facts())[0].text
+        assert "long_run" in summary.checks(facts())[0].text
 
     def test_a_task_that_ended_otherwise(self):
         found = facts()
@@ -271,18 +329,25 @@ class TestSummary:
 
     def test_a_query_that_goes_on_after_its_cancel(self):
         still = query("q9", task="snowflake_cancel.long_query", state="RUNNING")
-        texts = wrong(facts(queries=[still], cancel_seconds=None))
+        texts = wrong(facts(queries=[still], cancelled={"99": 0.5}))
         assert texts == [
-            "The query of the cancelled task is not gone: q9 is RUNNING",
-            "1 x: query still runs on Snowflake: q9",
+            "The job of snowflake_cancel.long_query is not gone: q9 is RUNNING",
+            "1 x: job still runs on Snowflake: q9",
         ]
 
+    def test_a_run_that_was_over_before_its_cancel(self):
+        texts = wrong(facts(runs=[run(99, name="long_run")]))
+        assert texts == ["The job of databricks_cancel.long_run is not gone: 99 is SUCCESS"]
+
     def test_a_transaction_left_open(self):
-        assert wrong(facts(transactions=[{"id": 5}])) == ["1 x: transaction is left open on Snowflake: 5"]
+        assert wrong(facts(transactions=[{"id": 5}])) == ["1 x: transaction is left open: transaction 5"]
 
     def test_a_query_started_twice(self):
-        queries = [*facts().queries, query("q3", index=1)]
-        assert wrong(facts(queries=queries)) == ["1 x: query was started twice: snowflake_fan_out query 1"]
+        queries = [query("q1", index=1), query("q2", index=2), CANCELLED_QUERY, query("q3", index=1)]
+        assert wrong(facts(queries=queries)) == ["1 x: job was started twice: snowflake_fan_out query 1"]
+
+    def test_a_run_started_twice(self):
+        assert wrong(facts(runs=[run(1), run(2), CANCELLED_RUN])) == ["1 x: job was started twice: orders"]
 
 
 class TestEnvironment:

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.demo", description=__doc__)
-    parser.add_argument("--short", action="store_true", help="shorter queries, about two minutes in all")
+    parser.add_argument("--short", action="store_true", help="shorter jobs, about two minutes in all")
     parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
     return parser
 
@@ -72,9 +72,9 @@ def _run(options: argparse.Namespace, console: Console, places: Places, signals:
     patience = IMPATIENT
     try:
         services = Services(places, processes, console)
-        lab, airflow, installation = services.start()
+        remote, airflow, installation = services.start()
         with contextlib.closing(airflow):  # the API server would wait for an open connection when it ends
-            facts = Run(services, lab, airflow, console).go(short=options.short)
+            facts = Run(services, remote, airflow, console).go(short=options.short)
         status = _report(facts, console)
         if options.keep:
             _keep(console, installation, processes)

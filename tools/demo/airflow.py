@@ -8,8 +8,11 @@ from typing import Any
 
 import httpx
 
-QUERY_ID = re.compile(r"/queries/([0-9a-f-]+)/")
-LINK = "snowsight_query"
+# The XComs in which tasks show their remote job, and the id in each.
+SHOWN = {
+    "Snowflake": ("snowsight_query", re.compile(r"/queries/([0-9a-f-]+)/")),
+    "Databricks": ("run_id", re.compile(r"(\d+)")),
+}
 PARTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 PAGE = 100
 
@@ -60,13 +63,14 @@ class Airflow:
     def task_instances(self) -> list[dict[str, Any]]:
         return list(self._pages("dags/~/dagRuns/~/taskInstances", "task_instances"))
 
-    def query_id(self, instance: Mapping[str, Any]) -> str | None:
-        """Return the id in the Snowsight link of a task, once there is one."""
+    def job_id(self, instance: Mapping[str, Any], service: str) -> str | None:
+        """Return the id of a task's remote job, once the task shows one."""
+        key, pattern = SHOWN[service]
         params = {"map_index": instance["map_index"]}
-        answer = self._http.get(f"/api/v2/{_path(instance)}/xcomEntries/{LINK}", params=params)
+        answer = self._http.get(f"/api/v2/{_path(instance)}/xcomEntries/{key}", params=params)
         if answer.status_code == 404:
             return None
-        found = QUERY_ID.search(str(answer.raise_for_status().json()["value"]))
+        found = pattern.search(str(answer.raise_for_status().json()["value"]))
         return found[1] if found else None
 
     def mark_failed(self, instance: Mapping[str, Any]) -> None:

@@ -1,12 +1,17 @@
-"""What is known of every task: from Airflow's answers and from Snowflake's, put together."""
+"""What is known of every task: from Airflow's answers and from the services', put together."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tools.demo.remote import Job
+
+SERVICES = ("Snowflake", "Databricks")
+FILES = re.compile(r"([\w.-]+\.py)")
 FINAL = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 Key = tuple[str, str, int]
 
@@ -16,14 +21,14 @@ class Task:
     """One task instance.
 
     :param waited: seconds it has spent deferred, without a worker.
-    :param query: the id of its remote query.
-    :param remote: the state of that query on Snowflake.
+    :param job: the id of its remote job.
+    :param remote: the state of that job, in the service's word.
     """
 
     instance: Mapping[str, Any]
     state: str = "none"
     waited: float = 0.0
-    query: str | None = None
+    job: str | None = None
     remote: str = ""
     _since: float | None = None
 
@@ -42,10 +47,12 @@ class Task:
         return f"{task_id}[{index}]" if index >= 0 else str(task_id)
 
     @property
-    def has_query(self) -> bool:
-        """Whether it shows a query of its own; a sensor asks many."""
+    def service(self) -> str | None:
+        """The service whose job it shows; a sensor asks many, and SQL on Databricks shows none."""
         operator = str(self.instance.get("operator_name") or "")
-        return operator.startswith("Snowflake") and "Sensor" not in operator
+        if "Sensor" in operator or operator == "DatabricksSqlOperator":
+            return None
+        return next((name for name in SERVICES if operator.startswith(name)), None)
 
     @property
     def ended(self) -> bool:
@@ -55,8 +62,8 @@ class Task:
     def waits_for(self) -> str:
         """What has to happen before it goes on."""
         if self.state == "deferred":
-            sql = " ".join(_sql(self.instance).split())
-            return f"{self.remote or 'asking'}: {sql}" if self.query else f"the answer to {sql}"
+            work = " ".join(_work(self.instance).split())
+            return f"{self.remote or 'asking'}: {work}" if self.job else f"the answer to {work}"
         return {"none": "the tasks before it", "scheduled": "a worker", "queued": "a worker"}.get(
             self.state, ""
         )
@@ -102,12 +109,12 @@ class Board:
                 ended.append(task)
         return ended
 
-    def see_queries(self, queries: Sequence[Mapping[str, Any]]) -> None:
-        """Take Snowflake's word on the queries."""
-        states = {str(one["id"]): str(one["state"]) for one in queries}
+    def see_jobs(self, jobs: Iterable[Job]) -> None:
+        """Take the services' word on the jobs."""
+        states = {job.id: job.state for job in jobs}
         for task in self.tasks.values():
-            if task.query is not None:
-                task.remote = states.get(task.query, "")
+            if task.job is not None:
+                task.remote = states.get(task.job, "")
 
     def rows(self) -> list[Task]:
         return sorted(self.tasks.values(), key=lambda task: task.key)
@@ -129,6 +136,11 @@ def _epoch(moment: str) -> float:
     return dt.datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
 
 
-def _sql(instance: Mapping[str, Any]) -> str:
-    sql = (instance.get("rendered_fields") or {}).get("sql") or "its query"
-    return sql if isinstance(sql, str) else "; ".join(map(str, sql))
+def _work(instance: Mapping[str, Any]) -> str:
+    """What the job does, in its own words: its SQL, or the files that it runs."""
+    fields = instance.get("rendered_fields") or {}
+    sql = fields.get("sql")
+    if sql:
+        return sql if isinstance(sql, str) else "; ".join(map(str, sql))
+    files = FILES.findall(f"{fields.get('tasks')} {fields.get('spark_python_task')}")
+    return ", ".join(dict.fromkeys(files)) or "its job"

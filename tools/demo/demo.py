@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import httpx
 from rich.console import Console
 from rich.live import Live
 
-from astronomer.lab.snowflake.client import LabClient
 from tools.demo import summary, table
 from tools.demo.airflow import Airflow
 from tools.demo.board import Board, Task
 from tools.demo.plan import CANCEL_AFTER, PLANS
 from tools.demo.processes import local_ports
+from tools.demo.remote import Job, Service
 from tools.demo.services import Services
 
 LOOK_EVERY = 1.5
@@ -27,16 +28,16 @@ class Run:
     """All Dags from their start to the end of the last task."""
 
     services: Services
-    lab: LabClient
+    remote: Sequence[Service]
     airflow: Airflow
     console: Console
     board: Board = field(default_factory=Board)
     triggerer_ports: set[int] = field(default_factory=set)
-    cancelled_at: float | None = None
+    cancelled_at: dict[str, float] = field(default_factory=dict)
     started: float = 0.0
 
     def go(self, *, short: bool) -> summary.Facts:
-        """Trigger the Dags, watch them, cancel the one query; returns what was seen."""
+        """Trigger the Dags, watch them, cancel what a user would; returns what was seen."""
         for dag_id, plan in PLANS.items():
             self.airflow.unpause(dag_id)
             self.airflow.trigger(dag_id, dict(plan.short if short else plan.conf))
@@ -75,57 +76,64 @@ class Run:
             time.sleep(LOOK_EVERY)
 
     def _look(self) -> list[Task]:
-        """Ask Airflow and Snowflake once; returns the tasks that have ended since."""
+        """Ask Airflow and the services once; returns the tasks that have ended since."""
         self.services.processes.check()
         try:
             ended = self.board.update(self.airflow.task_instances(), time.time())
-            self._find_queries()
+            self._find_jobs()
             self._cancel()
         except httpx.TransportError:  # a busy machine; a server that has ended is noticed above
             return []
-        self.board.see_queries(self.lab.queries())
+        self.board.see_jobs(self._jobs())
         triggerer = self.services.program("triggerer").process.pid
-        self.triggerer_ports |= local_ports(triggerer, int(self.lab.url.rpartition(":")[2]))
+        for service in self.remote:
+            self.triggerer_ports |= local_ports(triggerer, int(service.url.rpartition(":")[2]))
         return ended
 
-    def _find_queries(self) -> None:
+    def _jobs(self) -> list[Job]:
+        return [job for service in self.remote for job in service.jobs()]
+
+    def _find_jobs(self) -> None:
         for task in self.board.tasks.values():
-            if task.has_query and task.query is None and (task.state == "deferred" or task.ended):
-                task.query = self.airflow.query_id(task.instance)
+            if task.service and task.job is None and (task.state == "deferred" or task.ended):
+                task.job = self.airflow.job_id(task.instance, task.service)
 
     def _cancel(self) -> None:
-        """Be the user who marks a task as failed while it waits."""
+        """Be the user who marks tasks as failed while they wait."""
         now = time.time()
         for task in self.board.tasks.values():
             wanted = task.instance["task_id"] == PLANS[task.dag].cancel and task.state == "deferred"
-            if self.cancelled_at is None and wanted and task.seconds_waited(now) >= CANCEL_AFTER:
+            if wanted and task.dag not in self.cancelled_at and task.seconds_waited(now) >= CANCEL_AFTER:
                 self.airflow.mark_failed(task.instance)
-                self.cancelled_at = now
+                self.cancelled_at[task.dag] = now
                 self.console.print(f"Marked {task.dag}.{task.name} as failed, as a user would, in mid-wait.")
 
     def _facts(self, seconds: float) -> summary.Facts:
-        cancel_seconds = self._cancel_seconds()
+        cancelled = self._cancelled()
         return summary.Facts(
             board=self.board,
             stints=self._stints(),
-            queries=self.lab.queries(),
-            requests=self.lab.requests(),
+            sides=[summary.Side(one.name, one.jobs(), one.requests(), one.login) for one in self.remote],
             triggerer_ports=self.triggerer_ports,
-            transactions=self.lab.open_transactions(),
+            left_open=[what for one in self.remote for what in one.left_open()],
             seconds=seconds,
-            cancel_seconds=cancel_seconds,
+            cancelled=cancelled,
         )
 
-    def _cancel_seconds(self) -> float | None:
-        """Wait for the end of the query that was cancelled."""
-        ids = {task.query for task in self.board.tasks.values() if PLANS[task.dag].cancel}
+    def _cancelled(self) -> dict[str, float]:
+        """Wait for the end of what was cancelled; returns seconds from the click to the end, by job."""
+        ids = {
+            task.job: task.dag for task in self.board.tasks.values() if PLANS[task.dag].cancel and task.job
+        }
+        found: dict[str, float] = {}
         until = time.monotonic() + CANCEL_WITHIN
-        while self.cancelled_at is not None and time.monotonic() < until:
-            for query in self.lab.queries():
-                if query["id"] in ids and query["ended_at"]:
-                    return float(query["ended_at"]) - self.cancelled_at
-            time.sleep(LOOK_EVERY)
-        return None
+        while len(found) < len(self.cancelled_at) and time.monotonic() < until:
+            for job in self._jobs():
+                if job.id in ids and job.ended and job.id not in found:
+                    found[job.id] = job.ended - self.cancelled_at[ids[job.id]]
+            if len(found) < len(self.cancelled_at):
+                time.sleep(LOOK_EVERY)
+        return found
 
     def _stints(self) -> list[float]:
         """Read how long the workers were busy, once the last one has said so."""

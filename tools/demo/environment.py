@@ -52,7 +52,12 @@ class Places:
 
     @property
     def lab(self) -> Path:
-        return self.state / "snowflake"
+        return self.state / "lab"
+
+    @property
+    def workspace_folder(self) -> Path:
+        """Where the local Databricks workspace has the files that examples name."""
+        return self.lab / "workspace" / "Shared" / "airflow_examples"
 
     @property
     def dags(self) -> Path:

@@ -35,6 +35,10 @@ class Plan:
 
 
 PLANS: dict[str, Plan] = {
+    "databricks_cancel": Plan(1, {"seconds": 1800}, {"seconds": 1800}, cancel="long_run"),
+    "databricks_job": Plan(2, {"seconds": 6}, {"seconds": 20}),
+    "databricks_failure": Plan(2, {"seconds": 5}, {"seconds": 20}, failed=("convert",)),
+    "databricks_sql": Plan(3, {"rows": 1000}, {"rows": 100_000}),
     "snowflake_cancel": Plan(1, {"seconds": 1800}, {"seconds": 1800}, cancel="long_query"),
     "snowflake_sensor": Plan(4, {"seconds": 20}, {"seconds": 60}),
     "snowflake_failure": Plan(4, {"seconds": 5}, {"seconds": 20}, failed=("load",)),
@@ -46,4 +50,4 @@ PLANS: dict[str, Plan] = {
 """In the order in which they are triggered: what takes several steps first."""
 
 CANCEL_AFTER = 6.0
-"""Seconds that the query to be cancelled has been waited for, so that the cancel comes in mid-wait."""
+"""Seconds that the job to be cancelled has been waited for, so that the cancel comes in mid-wait."""

@@ -1,4 +1,4 @@
-"""Starts the local Snowflake and Airflow, and knows when each of them is ready."""
+"""Starts the local services and Airflow, and knows when each of them is ready."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from astronomer.lab.snowflake.client import LabClient
+from astronomer.lab.databricks.client import LabClient as DatabricksClient
+from astronomer.lab.snowflake.client import LabClient as SnowflakeClient
 from tools.demo.airflow import Airflow
 from tools.demo.environment import USER, Installation, Places, base_environment
 from tools.demo.plan import PLANS
 from tools.demo.processes import ProcessEndedError, Processes, Program
+from tools.demo.remote import Databricks, Service, Snowflake
 
 READY_SECONDS = 300.0
 SAY_AGAIN = 20.0
@@ -44,17 +46,18 @@ class Services:
     settings: Mapping[str, str] = field(default_factory=dict)
     _env: dict[str, str] = field(default_factory=dict)
 
-    def start(self) -> tuple[LabClient, Airflow, Installation]:
-        """Return when Snowflake answers and Airflow has read the Dags."""
+    def start(self) -> tuple[list[Service], Airflow, Installation]:
+        """Return when the local services answer and Airflow has read the Dags."""
         self._clean()
         installation = Installation(self.places)
         installation.prepare()
         env = {**installation.environment(), **self.settings}
-        with self._step("Starting the local Snowflake, creating Airflow's database"):
+        with self._step("Starting the local Snowflake and Databricks, creating Airflow's database"):
             migration = self._airflow("database migration", ["db", "migrate"], env, once=True)
-            lab, lab_env = self._snowflake()
+            remote, lab_env = self._lab()
             self._until(lambda: migration.done, "the database migration")
-        self.console.print(f"  Snowflake, local: {lab.url}")
+        for service in remote:
+            self.console.print(f"  {service.name}, local: {service.url}")
         with self._step("Starting Airflow: API server, scheduler, Dag processor, triggerer"):
             self._env = {**env, **lab_env}
             for part in AIRFLOW_PARTS:
@@ -65,7 +68,7 @@ class Services:
         self.console.print(f"  Airflow: {installation.url}, user {USER}, password {installation.password}")
         with self._step("Waiting for Airflow to read the Dags"):
             self._until(lambda: self._dags_are_there(airflow), "the Dag processor")
-        return lab, airflow, installation
+        return remote, airflow, installation
 
     def start_part(self, part: str, name: str | None = None) -> Program:
         """Start a part of Airflow, or one more of its kind under a name of its own."""
@@ -80,15 +83,22 @@ class Services:
             shutil.rmtree(folder, ignore_errors=True)
         self.places.logs.mkdir(parents=True)
 
-    def _snowflake(self) -> tuple[LabClient, dict[str, str]]:
+    def _lab(self) -> tuple[list[Service], dict[str, str]]:
+        shutil.copytree(self.places.dags / "workspace", self.places.workspace_folder, dirs_exist_ok=True)
         command = [sys.executable, "-m", "astronomer.lab", "up", "--directory", str(self.places.lab)]
         program = self.processes.start(
-            "local Snowflake", command, base_environment(self.places), self.places.root
+            "local services", command, base_environment(self.places), self.places.root
         )
-        self._until(lambda: READY_LINE in program.log.read_text().splitlines(), "the local Snowflake")
-        told = [shlex.split(line) for line in program.log.read_text().splitlines()]
-        variables = dict(words[1].split("=", 1) for words in told if words[:1] == ["export"])
-        return LabClient(_address(told), self.places.lab / "ca.pem"), variables
+        self._until(lambda: READY_LINE in program.log.read_text().splitlines(), "the local services")
+        lines = program.log.read_text().splitlines()
+        told = [shlex.split(line) for line in lines if line.startswith("export ")]
+        variables = dict(words[1].split("=", 1) for words in told)
+        authority = self.places.lab / "ca.pem"
+        remote: list[Service] = [
+            Snowflake(SnowflakeClient(_address(lines, "Snowflake"), authority)),
+            Databricks(DatabricksClient(_address(lines, "Databricks"), authority)),
+        ]
+        return remote, variables
 
     def _airflow(self, name: str, command: list[str], env: dict[str, str], *, once: bool = False) -> Program:
         words = [sys.executable, "-m", "airflow", *command]
@@ -136,6 +146,7 @@ class Services:
             time.sleep(0.5)
 
 
-def _address(told: list[list[str]]) -> str:
-    """Return the address in the lab's first line: `# A local Snowflake at https://localhost:1234. Paste …`."""
-    return next(word.rstrip(".") for words in told for word in words if word.startswith("https://"))
+def _address(lines: list[str], name: str) -> str:
+    """Return the address in the line `# A local Snowflake at https://localhost:1234. Paste …`."""
+    line = next(line for line in lines if line.startswith(f"# A local {name} at "))
+    return next(word.rstrip(".") for word in line.split() if word.startswith("https://"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -14,22 +13,25 @@ from rich.table import Table
 from tools.demo.board import Board, Task
 from tools.demo.environment import WORKERS
 from tools.demo.plan import PLANS
+from tools.demo.remote import Job, by_id
 
-LOGIN = "/session/v1/login-request"
-CANCELLED = "000604"
-RUNNING = frozenset(
-    {
-        "RUNNING",
-        "QUEUED",
-        "BLOCKED",
-        "RESTARTED",
-        "RESUMING_WAREHOUSE",
-        "QUEUED_REPARING_WAREHOUSE",
-        "ABORTING",
-    }
-)
 # The scheduler's log has a line for each piece of work a worker did, with how long the worker was busy with it.
 STINT = re.compile(r"Workload finished.*?\bduration=([\d.]+)")
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one service has on record.
+
+    :param jobs: everything that was ever started there.
+    :param requests: every request, with ``path`` and ``client_port``.
+    :param login: the path of a login.
+    """
+
+    name: str
+    jobs: Sequence[Job]
+    requests: Sequence[Mapping[str, Any]]
+    login: str
 
 
 @dataclass(frozen=True)
@@ -37,22 +39,24 @@ class Facts:
     """What was seen of one run of the demo.
 
     :param stints: how long a worker was busy, each time one was.
-    :param queries: Snowflake's record of every query.
-    :param requests: Snowflake's record of every request.
-    :param triggerer_ports: the TCP ports from which the triggerer spoke to Snowflake.
-    :param transactions: those still open.
+    :param triggerer_ports: the TCP ports from which the triggerer spoke to the services.
+    :param left_open: what was begun and neither finished nor undone.
     :param seconds: from the first trigger of a Dag to the end of the last task.
-    :param cancel_seconds: from the user's click to the end of the query; None when it did not end.
+    :param cancelled: job id -> seconds from the user's click to its end.
     """
 
     board: Board
     stints: Sequence[float]
-    queries: Sequence[Mapping[str, Any]]
-    requests: Sequence[Mapping[str, Any]]
+    sides: Sequence[Side]
     triggerer_ports: Collection[int]
-    transactions: Sequence[Mapping[str, Any]]
+    left_open: Sequence[str]
     seconds: float
-    cancel_seconds: float | None
+    cancelled: Mapping[str, float]
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Those of all services that tasks submitted and waited for."""
+        return [job for side in self.sides for job in side.jobs if job.owner is not None]
 
 
 @dataclass(frozen=True)
@@ -69,27 +73,21 @@ def stints(scheduler_log: str) -> list[float]:
 
 
 def waiting_seconds(facts: Facts) -> float:
-    """Return how long tasks that cannot defer would have held a worker: run times of queries, waits of sensors."""
-    ran = sum(
-        float(one["ended_at"] or one["started_at"]) - float(one["started_at"]) for one in _submitted(facts)
-    )
-    sensors = sum(task.waited for task in facts.board.tasks.values() if task.waited and not task.query)
-    return ran + sensors
+    """Return how long tasks that cannot defer would have held a worker: run times of jobs, waits of sensors."""
+    sensors = sum(task.waited for task in facts.board.tasks.values() if task.waited and not task.job)
+    return sum(job.seconds for job in facts.jobs) + sensors
 
 
 def checks(facts: Facts) -> list[Check]:
     """Return what must hold for the demo to have succeeded."""
     found = _ended_as_planned(facts.board)
-    found.append(_cancelled(facts))
-    running = [str(one["id"]) for one in facts.queries if one["state"] in RUNNING]
-    found.append(_none(running, "query still runs on Snowflake"))
-    found.append(
-        _none([str(one["id"]) for one in facts.transactions], "transaction is left open on Snowflake")
-    )
-    per_task = Counter(_task_of(one) for one in _submitted(facts))
-    found.append(
-        _none([" ".join(map(str, key)) for key, n in per_task.items() if n > 1], "query was started twice")
-    )
+    found += _cancelled(facts)
+    for side in facts.sides:
+        running = [job.id for job in side.jobs if job.running]
+        found.append(_none(running, f"job still runs on {side.name}"))
+    found.append(_none(list(facts.left_open), "transaction is left open"))
+    per_task = Counter(job.owner for job in facts.jobs)
+    found.append(_none([str(owner) for owner, n in per_task.items() if n > 1], "job was started twice"))
     return found
 
 
@@ -97,26 +95,28 @@ def numbers(facts: Facts) -> list[tuple[str, str]]:
     """Return (what, how much), for somebody who pays for the workers."""
     busy, waiting = sum(facts.stints), waiting_seconds(facts)
     saved = f" ({1 - busy / waiting:.0%} less)" if 0 < busy < waiting else ""
-    by_triggerer = [one for one in facts.requests if one["client_port"] in facts.triggerer_ports]
-    logins = [one for one in facts.requests if one["path"] == LOGIN]
-    triggerer_logins = [one for one in by_triggerer if one["path"] == LOGIN]
-    workers = len(facts.requests) - len(by_triggerer), len(logins) - len(triggerer_logins)
-    return [
+    found = [
         ("Tasks", f"{len(facts.board.tasks)} on {WORKERS} workers, in {facts.seconds:.0f} s"),
-        ("Queries that ran at once", f"up to {most_at_once(_submitted(facts))}"),
+        ("Remote jobs at once", f"up to {most_at_once(facts.jobs)}"),
         (
             "Worker time without deferral",
-            f"at least {waiting:.0f} s, as long as queries ran and sensors waited",
+            f"at least {waiting:.0f} s, as long as jobs ran and sensors waited",
         ),
         ("Worker time taken", f"{busy:.0f} s with everything{saved}, in {len(facts.stints)} short stints"),
         ("Duration without deferral", f"at least {waiting / WORKERS:.0f} s on {WORKERS} workers"),
-        ("Requests to Snowflake", _split(len(facts.requests), workers[0], len(by_triggerer))),
-        ("Logins to Snowflake", _split(len(logins), workers[1], len(triggerer_logins))),
     ]
+    for side in facts.sides:
+        found.append((f"Requests to {side.name}", _split(side.requests, facts.triggerer_ports)))
+        logins = [one for one in side.requests if one["path"] == side.login]
+        if logins:
+            found.append((f"Logins to {side.name}", _split(logins, facts.triggerer_ports)))
+    return found
 
 
-def _split(total: int, workers: int, triggerer: int) -> str:
-    return f"{total}: {workers} by workers, {triggerer} by the triggerer, for all waits together"
+def _split(requests: Sequence[Mapping[str, Any]], triggerer_ports: Collection[int]) -> str:
+    triggerer = sum(one["client_port"] in triggerer_ports for one in requests)
+    workers = len(requests) - triggerer
+    return f"{len(requests)}: {workers} by workers, {triggerer} by the triggerer, for all waits together"
 
 
 def render(facts: Facts) -> Table:
@@ -129,10 +129,10 @@ def render(facts: Facts) -> Table:
     return found
 
 
-def most_at_once(queries: Sequence[Mapping[str, Any]]) -> int:
-    """Return the greatest number of queries that ran at one moment."""
-    moments = [(float(one["started_at"]), 1) for one in queries]
-    moments += [(float(one["ended_at"]), -1) for one in queries if one["ended_at"]]
+def most_at_once(jobs: Sequence[Job]) -> int:
+    """Return the greatest number of jobs that ran at one moment."""
+    moments = [(job.started, 1) for job in jobs]
+    moments += [(job.ended, -1) for job in jobs if job.ended]
     now = most = 0
     for _, change in sorted(moments):
         now += change
@@ -156,35 +156,25 @@ def _expected(task: Task) -> str:
     return plan.expected(str(task.instance["task_id"])) if plan else "success"
 
 
-def _cancelled(facts: Facts) -> Check:
-    wanted = {(dag, plan.cancel) for dag, plan in PLANS.items() if plan.cancel}
-    mine = [one for one in _submitted(facts) if _task_of(one)[:2] in wanted]
-    gone = bool(mine) and all(one["error_code"] == CANCELLED for one in mine)
-    if not gone or facts.cancel_seconds is None:
-        state = ", ".join(f"{one['id']} is {one['state']}" for one in mine) or "it was never started"
-        return Check(False, f"The query of the cancelled task is not gone: {state}")
-    return Check(
-        True, f"The cancelled query {mine[0]['id']} was gone {facts.cancel_seconds:.1f} s after the click"
-    )
+def _cancelled(facts: Facts) -> list[Check]:
+    """What a user ended in mid-wait is gone, and was not just over by then."""
+    jobs = by_id(facts.jobs)
+    found = []
+    for task in facts.board.rows():
+        plan = PLANS.get(task.dag)
+        if plan is None or plan.cancel != task.instance["task_id"]:
+            continue
+        job = jobs.get(task.job or "")
+        if job is None or not job.cancelled or job.id not in facts.cancelled:
+            state = "it was never started" if job is None else f"{job.id} is {job.state}"
+            found.append(Check(False, f"The job of {task.dag}.{task.name} is not gone: {state}"))
+        else:
+            seconds = facts.cancelled[job.id]
+            found.append(
+                Check(True, f"{task.dag}: the job {job.id} was gone {seconds:.1f} s after the click")
+            )
+    return found
 
 
 def _none(found: Sequence[str], what: str) -> Check:
     return Check(not found, f"No {what}" if not found else f"{len(found)} x: {what}: {', '.join(found)}")
-
-
-def _submitted(facts: Facts) -> list[Mapping[str, Any]]:
-    """Return the queries that tasks submitted and waited for: blocks as one, pokes of sensors not."""
-    return [one for one in facts.queries if one["parent_id"] is None and _tag(one)]
-
-
-def _task_of(query: Mapping[str, Any]) -> tuple[Any, ...]:
-    tag = _tag(query)
-    return tuple(tag.get(f"airflow_{name}") for name in ("dag_id", "task_id", "map_index"))
-
-
-def _tag(query: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        found = json.loads(query["tag"] or "{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) and "submit_key" in found else {}

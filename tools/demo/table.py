@@ -41,14 +41,17 @@ def table(
     found.add_column("State", no_wrap=True)
     if not over:
         found.add_column("Waits for", no_wrap=True)
-    found.add_column("Snowflake query", no_wrap=True)
+    found.add_column("Remote job", no_wrap=True, min_width=15)
     found.add_column("Waited", justify="right", no_wrap=True)
     _shorten(cells, width + (WAITS_FOR[0] + 3 if over else 0))
-    dag = ""
+    dag = vendor = ""
     for task, (name, state, waits_for, *rest) in zip(rows, cells, strict=True):
         if task.dag != dag:
             dag = task.dag
             found.add_section()
+            if dag.partition("_")[0] != vendor:
+                vendor = dag.partition("_")[0]
+                found.add_row(Text(vendor.capitalize(), style="bold"))
         found.add_row(name, state, *([] if over else [waits_for]), *rest)
     if hidden:
         found.caption = f"and {hidden} more, for which the window is too low"
@@ -80,9 +83,10 @@ def fit(rows: list[Task], most: int | None) -> tuple[list[Task], int]:
 
 
 def room(console: Console, board: Board) -> int:
-    """Return how many rows fit into the window, below each other with a rule between two Dags."""
-    dags = len({task.dag for task in board.tasks.values()})
-    return max(3, console.size.height - FRAME - dags)
+    """Return how many rows fit into the window, below each other with a rule between two Dags and a line for each vendor."""
+    dags = {task.dag for task in board.tasks.values()}
+    vendors = {dag.partition("_")[0] for dag in dags}
+    return max(3, console.size.height - FRAME - len(dags) - len(vendors))
 
 
 def counts(board: Board) -> str:
@@ -96,7 +100,7 @@ def counts(board: Board) -> str:
 def ended_line(task: Task, now: float) -> str:
     """Return what to say when a task has ended."""
     waited = task.seconds_waited(now)
-    after = f" after waiting {waited:.0f} s for {task.query or 'an answer'}" if waited else ""
+    after = f" after waiting {waited:.0f} s for {task.job or 'an answer'}" if waited else ""
     return f"{task.dag}.{task.name}: {task.state}{after}"
 
 
@@ -107,9 +111,9 @@ def clock(seconds: float) -> str:
 def _cells(task: Task, now: float) -> tuple[Text, Text, Text, Text, Text]:
     waited = task.seconds_waited(now)
     return (
-        Text(f"{task.dag.removeprefix('snowflake_')}.{task.name}"),
+        Text(f"{task.dag.partition('_')[2]}.{task.name}"),
         Text(task.state if task.state != "none" else "–", style=COLOURS.get(task.state, "dim")),
         Text(task.waits_for),
-        Text(task.query or "", style="" if task.state == "deferred" else "dim"),
+        Text(task.job or "", style="" if task.state == "deferred" else "dim"),
         Text(f"{waited:.0f} s" if waited else ""),
     )
