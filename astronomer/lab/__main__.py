@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol, TextIO
 
+from astronomer.lab.databricks import DatabricksLab
 from astronomer.lab.request_log import Entry
 from astronomer.lab.server import PortInUseError
 from astronomer.lab.snowflake import SnowflakeLab
@@ -52,6 +53,7 @@ class Start(Protocol):
 
 STAND_INS: dict[str, Start] = {
     "snowflake": SnowflakeLab,
+    "databricks": DatabricksLab,
 }
 """The stand-ins by name. The first takes the port asked for, the next the one above it, and so on."""
 
@@ -66,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         directory = options.directory or Path(
             running.enter_context(tempfile.TemporaryDirectory(prefix="astronomer-lab-"))
         )
+        said: dict[str, str] = {}
         for position, (name, start) in enumerate(STAND_INS.items()):
             port = options.port + position if options.port else 0
             stand_in = start(port=port, directory=directory, on_answer=None if options.quiet else _show)
@@ -75,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _say(f"astronomer.lab: {error.strerror}; choose another with --port", file=sys.stderr)
                 return 1
             running.callback(stand_in.stop)
-            _introduce(name, stand_in)
+            _introduce(name, stand_in, said)
         _say("# Ctrl-C stops it.")
         stop.wait()
     return 0
@@ -105,10 +108,13 @@ def _say(text: str, *, file: TextIO | None = None) -> None:
     print(text, file=file, flush=True)
 
 
-def _introduce(name: str, stand_in: StandIn) -> None:
+def _introduce(name: str, stand_in: StandIn, said: dict[str, str]) -> None:
+    """Print what to paste, but not again what another stand-in of the same authority has said."""
     _say(f"# A local {name.capitalize()} at {stand_in.url}. Paste this where Airflow runs:")
     for variable, value in {**stand_in.connection_env(), **stand_in.client_env()}.items():
-        _say(f"export {variable}={shlex.quote(value)}")
+        if said.get(variable) != value:
+            _say(f"export {variable}={shlex.quote(value)}")
+        said[variable] = value
 
 
 def _show(entry: Entry) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+import weakref
 from typing import Any
 
 import uvicorn
@@ -20,10 +21,32 @@ LOOPBACK = "127.0.0.1"
 STARTUP_SECONDS = 30.0
 ANSWERING_SECONDS = 0.2
 SHUTDOWN_SECONDS = 10.0
+_TURNS = 100  # of the event loop; a connection that is shut down takes a few
 
 
 class PortInUseError(OSError):
     """The port asked for is taken; choose another, or 0 for any free one."""
+
+
+class _Listener(socket.socket):
+    """A listening socket that knows what it has accepted: uvicorn knows no connection before its TLS handshake."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._accepted: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        connection, address = super().accept()
+        self._accepted.add(connection)
+        return connection, address
+
+    def shut_down(self) -> bool:
+        """End every connection that is still open; whether there was one."""
+        still_open = [connection for connection in self._accepted if connection.fileno() != -1]
+        for connection in still_open:
+            with contextlib.suppress(OSError):  # the other side was quicker
+                connection.shutdown(socket.SHUT_RDWR)
+        return bool(still_open)
 
 
 class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
@@ -51,15 +74,20 @@ class ThreadedServer:
     """Serves ``app`` from ``start()`` to ``stop()``.
 
     :param port: the port to listen on, or 0 for any free one.
+    :param date_header: whether to say the time; an application with a clock of its own does so itself.
     """
 
-    def __init__(self, app: Application, certificates: Certificates, *, port: int = 0) -> None:
+    def __init__(
+        self, app: Application, certificates: Certificates, *, port: int = 0, date_header: bool = True
+    ) -> None:
         self.port = port
+        self._date_header = date_header
         self.loop: asyncio.AbstractEventLoop | None = None
         self._app = app
         self._certificates = certificates
         self._thread: threading.Thread | None = None
         self._server: _Server | None = None
+        self._listener: _Listener | None = None
         self._error: BaseException | None = None
 
     def start(self) -> None:
@@ -67,7 +95,7 @@ class ThreadedServer:
 
         :raises PortInUseError: another process listens on the port.
         """
-        listener = self._bind()
+        self._listener = listener = self._bind()
         self.port = listener.getsockname()[1]
         self._server = server = _Server(self._config())
         self._thread = threading.Thread(
@@ -86,16 +114,16 @@ class ThreadedServer:
         if (loop := self.loop) is not None:
             # A client that keeps its connection open would otherwise hold up the end.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._abort_connections)
+                loop.call_soon_threadsafe(self._end_connections)
         self._thread.join(SHUTDOWN_SECONDS)
         if self._thread.is_alive():
             self._server.force_exit = True
             self._thread.join(SHUTDOWN_SECONDS)
-        self._server = self._thread = None
+        self._server = self._thread = self._listener = None
 
-    def _bind(self) -> socket.socket:
+    def _bind(self) -> _Listener:
         # With the protocol left out, asyncio does not switch Nagle's algorithm off, and each answer takes 40 ms more.
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener = _Listener(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((LOOPBACK, self.port))
@@ -117,6 +145,7 @@ class ThreadedServer:
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            date_header=self._date_header,
             backlog=2048,
             timeout_keep_alive=120,
             timeout_graceful_shutdown=3,
@@ -124,7 +153,7 @@ class ThreadedServer:
             ssl_keyfile=str(self._certificates.key),
         )
 
-    def _run(self, server: _Server, listener: socket.socket) -> None:
+    def _run(self, server: _Server, listener: _Listener) -> None:
         try:
             asyncio.run(self._serve(server, listener))
         except BaseException as error:  # noqa: BLE001 - reported to the thread that called start()
@@ -133,13 +162,19 @@ class ThreadedServer:
             self.loop = None
             server.ready.set()
 
-    async def _serve(self, server: _Server, listener: socket.socket) -> None:
+    async def _serve(self, server: _Server, listener: _Listener) -> None:
         self.loop = asyncio.get_running_loop()
         await server.serve(sockets=[listener])
-        self._abort_connections()
-        await asyncio.sleep(0.01)
+        # What is open when the loop ends would be left behind for the garbage collector to complain of.
+        for _ in range(_TURNS):
+            if not self._end_connections():
+                break
+            await asyncio.sleep(0)
 
-    def _abort_connections(self) -> None:
-        if self._server is not None:
-            for connection in list(self._server.server_state.connections):
-                connection.transport.abort()
+    def _end_connections(self) -> bool:
+        """Break off what is open; whether there was anything. It has ended a few turns of the loop later."""
+        if self._server is None or self._listener is None:
+            return False
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+        return self._listener.shut_down()

@@ -24,6 +24,11 @@ def get_provider_info() -> dict[str, Any]:
         "versions": [version(DISTRIBUTION)],
         "integrations": [
             {
+                "integration-name": "Databricks",
+                "external-doc-url": "https://docs.databricks.com/",
+                "tags": ["service"],
+            },
+            {
                 "integration-name": "Snowflake",
                 "external-doc-url": "https://docs.snowflake.com/",
                 "tags": ["service"],
@@ -31,7 +36,10 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "operators": [_modules("Snowflake", "snowflake.operators.snowflake")],
         "sensors": [_modules("Snowflake", "snowflake.sensors.snowflake")],
-        "hooks": [_modules("Snowflake", "snowflake.hooks.session", "snowflake.hooks.sql_api")],
+        "hooks": [
+            _modules("Databricks", "databricks.hooks.client"),
+            _modules("Snowflake", "snowflake.hooks.session", "snowflake.hooks.sql_api"),
+        ],
         "triggers": [
             _modules("Snowflake", "snowflake.triggers.poke", "snowflake.triggers.snowflake_trigger")
         ],
@@ -64,6 +72,13 @@ def get_provider_info() -> dict[str, Any]:
                         "float",
                         60.0,
                         example=120.0,
+                    ),
+                    "databricks_requests_per_second": _option(
+                        "Requests a second that one process sends to one Databricks workspace, to begin with. It "
+                        "slows down when the workspace complains, and speeds up to at most twice as many, or 25.",
+                        "float",
+                        10.0,
+                        example=5.0,
                     ),
                     "poll_threads": _option(
                         "Threads of one triggerer for remote clients that block.", "integer", 4, example=8

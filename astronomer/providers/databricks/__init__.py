@@ -1,0 +1,1 @@
+"""Databricks: operators, sensors, and what they wait with."""

@@ -1,0 +1,20 @@
+"""What the REST API refuses, as opposed to what it cannot answer just now."""
+
+from __future__ import annotations
+
+__all__ = ["RequestRejected"]
+
+
+class RequestRejected(Exception):
+    """The workspace refused a request as such; repeating it changes nothing.
+
+    :param status: the HTTP status.
+    :param error_code: Databricks' own word, such as ``INVALID_PARAMETER_VALUE``.
+    :param message: its sentence.
+    """
+
+    def __init__(self, status: int, error_code: str, message: str) -> None:
+        super().__init__(f"HTTP {status}: {error_code} {message}".strip())
+        self.status = status
+        self.error_code = error_code
+        self.message = message

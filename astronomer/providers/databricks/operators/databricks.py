@@ -1,0 +1,27 @@
+"""The address of the operators that run jobs, as in the stock provider and in 1.x."""
+
+from __future__ import annotations
+
+from astronomer.providers.databricks.operators.run import (
+    DatabricksRunNowOperator,
+    DatabricksRunNowOperatorAsync,
+    DatabricksSubmitRunOperator,
+    DatabricksSubmitRunOperatorAsync,
+)
+from astronomer.providers.databricks.operators.task import (
+    DatabricksNotebookOperator,
+    DatabricksNotebookOperatorAsync,
+    DatabricksTaskOperator,
+    DatabricksTaskOperatorAsync,
+)
+
+__all__ = [
+    "DatabricksNotebookOperator",
+    "DatabricksNotebookOperatorAsync",
+    "DatabricksRunNowOperator",
+    "DatabricksRunNowOperatorAsync",
+    "DatabricksSubmitRunOperator",
+    "DatabricksSubmitRunOperatorAsync",
+    "DatabricksTaskOperator",
+    "DatabricksTaskOperatorAsync",
+]

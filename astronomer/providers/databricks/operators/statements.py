@@ -1,0 +1,146 @@
+"""Run one statement over the SQL Statement Execution API and wait for it without a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
+from airflow.providers.databricks.operators.databricks import (
+    DatabricksSQLStatementsOperator as StockStatementsOperator,
+)
+
+from astronomer.deferral import Attempt, JobError, JobStatus, Outcome, clock
+from astronomer.deferral.settings import tolerance_of
+from astronomer.providers.databricks.jobs.statement import DatabricksStatement
+from astronomer.providers.databricks.operators.statement_jobs import StatementFailed, StatementOperator
+from astronomer.providers.databricks.sql import texts
+
+__all__ = ["DatabricksSQLStatementsOperator", "DatabricksSQLStatementsOperatorAsync", "StatementFailed"]
+
+
+class OneStatement(StatementOperator):
+    """What the statements operator and the statements sensor have in common: the arguments of the stock mixin."""
+
+    statement: str
+    warehouse_id: str
+    timeout: float
+    wait_for_termination: bool
+
+    def __init__(
+        self,
+        *,
+        polling_period_seconds: int = 30,
+        poll_interval: float | timedelta | None = None,
+        outage_tolerance: float | timedelta | None = None,
+        databricks_retry_args: dict[Any, Any] | None = None,
+        deferrable: bool = True,
+        cancel_on_kill: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            polling_period_seconds=polling_period_seconds,
+            poll_interval=polling_period_seconds if poll_interval is None else poll_interval,
+            outage_tolerance=tolerance_of(databricks_retry_args)
+            if outage_tolerance is None
+            else outage_tolerance,
+            databricks_retry_args=databricks_retry_args,
+            **kwargs,
+        )
+        # The stock classes set these from defaults of their own.
+        self.deferrable = deferrable
+        self.cancel_on_kill = cancel_on_kill
+
+    def execute(self, context: Mapping[str, Any]) -> Any:
+        """Submit or re-attach; wait, unless ``wait_for_termination`` is off."""
+        if self.wait_for_termination:
+            return super().execute(context)
+        memory = self._memory(context)
+        attempt, _ = self._resume(context, memory)
+        if attempt.job is None:
+            self._submit(context, memory, attempt)
+        self._job = None
+        self._note_success(context)
+        return None
+
+    def requests(self) -> list[dict[str, Any]]:
+        """The body that the stock class sends."""
+        named = {name: getattr(self, name) for name in ("catalog", "schema", "parameters")}
+        return [{"statement": self.statement, **{name: value for name, value in named.items() if value}}]
+
+    def warehouse(self) -> str:
+        """The warehouse that was given."""
+        return str(self.warehouse_id)
+
+    def announce(self, context: Mapping[str, Any], job: DatabricksStatement) -> None:
+        """Push the ``statement_id``, as the stock class does, and the link."""
+        self.statement_id = job.statement_id
+        if self.do_xcom_push:
+            context["ti"].xcom_push(key="statement_id", value=job.statement_id)
+        super().announce(context, job)
+
+    def failure(self, context: Mapping[str, Any], job: DatabricksStatement, outcome: Outcome) -> JobError:
+        """The error; the statement's id is left for listeners."""
+        self.statement_id = job.statement_id
+        return super().failure(context, job, outcome)
+
+    def finish(self, context: Mapping[str, Any], job: DatabricksStatement, status: JobStatus) -> Any:
+        """Nothing, as in the stock class; the statement's id is left for listeners."""
+        self.statement_id = job.statement_id
+
+    def error_message(self, job: Any, outcome: Outcome) -> str:
+        """The engine's words, with the argument that counts."""
+        words = super().error_message(job, outcome)
+        limit = self.execution_timeout
+        if limit is not None and limit.total_seconds() <= self.timeout:
+            return words
+        return words.replace("the task's execution_timeout", f"its `timeout` of {self.timeout:g} s")
+
+    def _deadline(self) -> float | None:
+        limits = [float(self.timeout)]
+        if self.execution_timeout is not None:
+            limits.append(self.execution_timeout.total_seconds())
+        return clock.now() + min(limits)
+
+
+class DatabricksSQLStatementsOperator(OneStatement, StockStatementsOperator):  # type: ignore[misc,unused-ignore]
+    """Run one statement on a SQL warehouse, once, and wait for it in the triggerer.
+
+    Takes what the stock operator takes, and pushes the ``statement_id``. Rows are not fetched; use
+    :class:`~astronomer.providers.databricks.operators.databricks_sql.DatabricksSqlOperator` for these.
+
+    :param statement: the SQL.
+    :param warehouse_id: the warehouse.
+    :param timeout: seconds after which the statement is cancelled; ``execution_timeout`` counts too, if it is less.
+    :param polling_period_seconds: seconds between two looks at the statement; ``poll_interval`` is the same.
+    :param databricks_retry_args: tenacity arguments. Their ``stop`` and ``wait`` say how long an outage is
+        tolerated, also while deferred; without them, and without ``outage_tolerance``, it is an hour.
+    :param databricks_retry_limit: accepted for the stock operator's sake, like ``databricks_retry_delay``.
+
+    :raises StatementFailed: with Databricks' code, words, statement id and link.
+    :raises JobTimedOut: ``timeout`` or ``execution_timeout`` passed, and the statement was cancelled.
+    """
+
+    def __init__(self, statement: str, warehouse_id: str, **kwargs: Any) -> None:
+        if not warehouse_id:
+            raise ValueError("`warehouse_id` is empty: it is the last part of the warehouse's HTTP path.")
+        texts.reject_empty(statement, False)
+        super().__init__(statement=statement, warehouse_id=warehouse_id, **kwargs)
+
+    def submit(self, context: Mapping[str, Any], attempt: Attempt) -> DatabricksStatement:
+        """Start the statement, and report it to the lineage collector, as the stock hook does."""
+        job = super().submit(context, attempt)
+        send_sql_hook_lineage(
+            context=self._hook,
+            sql=self.statement,
+            sql_parameters=self.parameters,
+            job_id=job.statement_id,
+            default_db=self.catalog,
+            default_schema=self.schema,
+        )
+        return job
+
+
+class DatabricksSQLStatementsOperatorAsync(DatabricksSQLStatementsOperator):
+    """The name that 1.x had for :class:`DatabricksSQLStatementsOperator`."""

@@ -1,0 +1,1 @@
+"""What the SQL operators and sensors share: texts, submits, results."""
