@@ -116,6 +116,11 @@ class RemoteJob(ABC):
         shared = {name: getattr(self, name) for name in self.connection_fields}
         return f"{type(self).__module__}.{type(self).__qualname__} {json.dumps(shared, sort_keys=True)}"
 
+    @property
+    def whole(self) -> RemoteJob:
+        """What a cancel ends, and sees end: the job itself, unless it stands for a part of a longer life."""
+        return self
+
     async def status(self) -> JobStatus:
         """Ask once, over a session of its own. A wait goes through the hub instead."""
         async with self._own_poller() as poller:

@@ -326,6 +326,7 @@ class JobOperator(BaseOperator):
         job = self._job_of(attempt) if attempt.job else self.find(context, attempt)
         if job is None:
             return
+        job = job.whole
         if (outcome := self._wait(job, attempt.deadline, self.quick_wait)) is not None:
             status = outcome.status
         else:

@@ -57,7 +57,7 @@ async def cancel_and_confirm(job: RemoteJob, *, hub: Hub | None = None, timeout:
 
     :returns: the last status: terminal, or ``LOST`` with a message when the end was not confirmed.
     """
-    hub = hub or Hub.current()
+    hub, job = hub or Hub.current(), job.whole
     loop = asyncio.get_running_loop()
     give_up = loop.time() + timeout
     asking = asyncio.ensure_future(_ask_to_cancel(job, hub))

@@ -89,7 +89,9 @@ def execute(spec: dict[str, Any]) -> None:
     """One try, in a process of its own."""
     step = spec.get("dies", "")
     die_around_the_submit(step)
-    operator = DatabricksSubmitRunOperator(task_id="task", quick_wait=0, poll_interval=0.2, **spec["arguments"])
+    operator = DatabricksSubmitRunOperator(
+        task_id="task", quick_wait=0, poll_interval=0.2, **spec["arguments"]
+    )
     die_around_the_deferral(step, operator)
     ti = TaskInstance(try_number=spec["try_number"], run_id=spec["run_id"])
     context = {"ti": ti, "task_instance": ti, "task_state_store": FileStore(Path(spec["store"]))}

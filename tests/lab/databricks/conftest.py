@@ -35,10 +35,14 @@ class Api:
         self._session.verify = str(lab.ca_bundle)
 
     def get(self, path: str, **arguments):
-        return self._answered(self._session.get(self._url(path), params=arguments, headers=self._headers(), timeout=10))
+        return self._answered(
+            self._session.get(self._url(path), params=arguments, headers=self._headers(), timeout=10)
+        )
 
     def post(self, path: str, **arguments):
-        return self._answered(self._session.post(self._url(path), json=arguments, headers=self._headers(), timeout=10))
+        return self._answered(
+            self._session.post(self._url(path), json=arguments, headers=self._headers(), timeout=10)
+        )
 
     def _url(self, path: str) -> str:
         return f"{self.lab.url}/api/{path}"
@@ -75,14 +79,21 @@ class Api:
 
 def wait(key: str = "a", *after: str, seconds: float = 0, fail: str = "", result: str = "", **more):
     """Return a task that only waits, after others."""
-    parameters = {"seconds": str(seconds), **({"fail": fail} if fail else {}), **({"result": result} if result else {})}
+    parameters = {
+        "seconds": str(seconds),
+        **({"fail": fail} if fail else {}),
+        **({"result": result} if result else {}),
+    }
     task = {"task_key": key, "notebook_task": {"notebook_path": WAIT, "base_parameters": parameters}, **more}
     return {**task, "depends_on": [{"task_key": one} for one in after]} if after else task
 
 
 def states(run: dict) -> dict[str, str]:
     """Return the result, or the life cycle, of the newest attempt of each task."""
-    return {one["task_key"]: one["state"].get("result_state", one["state"]["life_cycle_state"]) for one in run["tasks"]}
+    return {
+        one["task_key"]: one["state"].get("result_state", one["state"]["life_cycle_state"])
+        for one in run["tasks"]
+    }
 
 
 @pytest.fixture(scope="module")

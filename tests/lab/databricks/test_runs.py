@@ -1,9 +1,10 @@
 """The states of runs and what leads to them, on the workspace's clock."""
 
 import pytest
+import requests
 
 from tests.lab.conftest import until
-from tests.lab.databricks.conftest import Refused, states, wait
+from tests.lab.databricks.conftest import Api, Refused, states, wait
 
 
 def result(run):
@@ -15,7 +16,12 @@ class TestEnds:
         run_id = api.submit(wait(seconds=5, result="fine"), run_name="n")
         run = api.run(run_id)
         assert result(run) == ("RUNNING", None, "RUNNING")
-        assert (run["run_name"], run["run_type"], run["format"], run["end_time"]) == ("n", "SUBMIT_RUN", "MULTI_TASK", 0)
+        assert (run["run_name"], run["run_type"], run["format"], run["end_time"]) == (
+            "n",
+            "SUBMIT_RUN",
+            "MULTI_TASK",
+            0,
+        )
         assert lab.active == 1
         lab.advance(5)
         run = api.run(run_id)
@@ -65,8 +71,6 @@ class TestEnds:
         assert result(run)[:2] == ("INTERNAL_ERROR", "FAILED")
 
     def test_states_before_the_work(self, make_lab):
-        from tests.lab.databricks.conftest import Api
-
         lab = make_lab(startup_seconds=60)
         api = Api(lab)
         run_id = api.submit(wait(seconds=5), wait("b", "a", seconds=5))
@@ -113,10 +117,14 @@ class TestDependencies:
         ],
     )
     def test_after_one_failure_and_one_success(self, api, rule, expected):
-        run = api.ended(api.submit(wait("good"), wait("bad", fail="x"), wait("z", "good", "bad", run_if=rule)))
+        run = api.ended(
+            api.submit(wait("good"), wait("bad", fail="x"), wait("z", "good", "bad", run_if=rule))
+        )
         assert states(run)["z"] == expected
 
-    @pytest.mark.parametrize(("rule", "expected"), [("AT_LEAST_ONE_FAILED", "EXCLUDED"), ("ALL_DONE", "SUCCESS")])
+    @pytest.mark.parametrize(
+        ("rule", "expected"), [("AT_LEAST_ONE_FAILED", "EXCLUDED"), ("ALL_DONE", "SUCCESS")]
+    )
     def test_after_a_success(self, api, rule, expected):
         run = api.ended(api.submit(wait(), wait("z", "a", run_if=rule)))
         assert states(run)["z"] == expected
@@ -127,7 +135,11 @@ class TestDependencies:
         lab.advance(3600)
         run = api.run(run_id)
         a, b, c = run["tasks"]
-        assert (a["end_time"], b["end_time"], c["end_time"]) == (b["start_time"], c["start_time"], run["end_time"])
+        assert (a["end_time"], b["end_time"], c["end_time"]) == (
+            b["start_time"],
+            c["start_time"],
+            run["end_time"],
+        )
         assert run["run_duration"] == 35_000
 
     @pytest.mark.parametrize(
@@ -207,7 +219,11 @@ class TestConcurrency:
         assert result(queued) == ("QUEUED", None, "QUEUED")
         assert queued["status"]["queue_details"]["code"] == "MAX_CONCURRENT_RUNS_REACHED"
         lab.advance(61)
-        assert [result(api.run(one))[0] for one in (first, second, third)] == ["TERMINATED", "RUNNING", "QUEUED"]
+        assert [result(api.run(one))[0] for one in (first, second, third)] == [
+            "TERMINATED",
+            "RUNNING",
+            "QUEUED",
+        ]
         assert api.run(second)["queue_duration"] == pytest.approx(60_000, abs=1000)
         api.post("2.2/jobs/runs/cancel", run_id=third)
         assert result(api.run(third)) == ("TERMINATED", "CANCELED", "TERMINATED")
@@ -246,8 +262,6 @@ class TestIdempotency:
         assert len(lab.runs) == before
 
     def test_a_lost_answer_keeps_the_run(self, lab, api):
-        import requests
-
         before = len(lab.runs)
         lab.faults.lose_answer("runs/submit", times=1)
         with pytest.raises(requests.ConnectionError):
@@ -262,7 +276,12 @@ class TestRepair:
         return api.post("2.2/jobs/runs/repair", run_id=run_id, **how)["repair_id"]
 
     def failed(self, lab, api):
-        job = api.create(wait("a"), wait("b", "a", fail="{{job.parameters.fail}}"), wait("c", "b"), parameters=[{"name": "fail", "default": "x"}])
+        job = api.create(
+            wait("a"),
+            wait("b", "a", fail="{{job.parameters.why}}"),
+            wait("c", "b"),
+            parameters=[{"name": "why", "default": "x"}],
+        )
         run_id = api.post("2.2/jobs/run-now", job_id=job)["run_id"]
         assert states(api.ended(run_id)) == {"a": "SUCCESS", "b": "FAILED", "c": "UPSTREAM_FAILED"}
         return run_id
@@ -275,7 +294,14 @@ class TestRepair:
             self.repair(api, run_id, rerun_all_failed_tasks=True)
         with pytest.raises(Refused, match="not the id of the latest repair"):
             self.repair(api, run_id, rerun_all_failed_tasks=True, latest_repair_id=7)
-        second = self.repair(api, run_id, rerun_tasks=["b"], rerun_dependent_tasks=True, latest_repair_id=first, job_parameters={"fail": ""})
+        second = self.repair(
+            api,
+            run_id,
+            rerun_tasks=["b"],
+            rerun_dependent_tasks=True,
+            latest_repair_id=first,
+            job_parameters={"why": ""},
+        )
         run = api.ended(run_id)
         assert run["state"]["result_state"] == "SUCCESS"
         run = api.run(run_id, include_history="true")

@@ -42,5 +42,7 @@ def test_codes_are_read_in_any_case():
 
 
 def test_an_action_that_there_is_not():
-    with pytest.raises(ValueError, match="maps SKIPPED to 'ignore', which is none of success, skip, retry, fail"):
+    with pytest.raises(
+        ValueError, match="maps SKIPPED to 'ignore', which is none of success, skip, retry, fail"
+    ):
         checked_actions({"skipped": "ignore"})

@@ -57,7 +57,9 @@ def test_a_task_that_never_ran_did_not_fail(workspace, code):
 
 
 def test_tasks_that_were_cancelled_or_took_too_long_are_told_of(workspace):
-    texts = told(workspace, task(11, "a", "USER_CANCELED"), task(12, "b", "TIMEDOUT"), task(13, "c", ends=9e99))
+    texts = told(
+        workspace, task(11, "a", "USER_CANCELED"), task(12, "b", "TIMEDOUT"), task(13, "c", ends=9e99)
+    )
     assert [text.partition(":")[0] for text in texts] == [
         "Task 'a' (run 11) ended TERMINATED USER_CANCELED",
         "Task 'b' (run 12) ended TERMINATED TIMEDOUT",
@@ -77,7 +79,9 @@ def test_no_more_than_a_few_are_asked_for(workspace):
 def test_an_output_that_cannot_be_read_does_not_hide_the_failure(workspace, trouble):
     workspace.weather[OUTPUT] = [trouble]
     texts = told(workspace, task(11, "load"))
-    assert texts[0].startswith("Task 'load' (run 11) ended TERMINATED RUN_EXECUTION_ERROR: it broke (its output")
+    assert texts[0].startswith(
+        "Task 'load' (run 11) ended TERMINATED RUN_EXECUTION_ERROR: it broke (its output"
+    )
     assert str(trouble) in texts[0]
 
 

@@ -30,7 +30,7 @@ async def serving(answer):
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        yield "http://%s:%s" % runner.addresses[0][:2]
+        yield "http://{}:{}".format(*runner.addresses[0][:2])
     finally:
         await runner.cleanup()
 
@@ -38,9 +38,26 @@ async def serving(answer):
 @contextlib.asynccontextmanager
 async def speaking(talk):
     """A server that speaks as ``talk(reader, writer)`` does; its URL."""
-    server = await asyncio.start_server(talk, "127.0.0.1", 0)
-    async with server:
-        yield "http://%s:%s" % server.sockets[0].getsockname()[:2]
+    talks = []
+
+    async def handle(reader, writer):
+        talks.append(asyncio.current_task())
+        try:
+            await talk(reader, writer)
+            await writer.drain()
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield "http://{}:{}".format(*server.sockets[0].getsockname()[:2])
+    finally:
+        server.close()
+        for one in talks:
+            one.cancel()
+        await asyncio.gather(*talks, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
@@ -53,7 +70,7 @@ async def sending(proxies=None):
 
 
 async def until(condition):
-    while not condition():
+    while not condition():  # noqa: ASYNC110  # nobody sets an event for it
         await asyncio.sleep(0)
 
 
@@ -121,18 +138,15 @@ async def reset(reader, writer):
 async def cut(reader, writer):
     await reader.readuntil(b"\r\n\r\n")
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
-    writer.close()
 
 
 async def garbage(reader, writer):
     await reader.readuntil(b"\r\n\r\n")
     writer.write(b"\x00\x01\x02\r\n\r\n")
-    writer.close()
 
 
 async def silence(reader, writer):
     await reader.read()
-    writer.close()
 
 
 @pytest.mark.parametrize("talk", [reset, cut, garbage, silence])
@@ -238,7 +252,9 @@ async def test_no_proxy_where_the_environment_wants_none(proxy, monkeypatch):
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_no_error_shows_the_proxys_password(proxy, scheme):
     _, url = proxy
-    client = DatabricksClient(pat(host="workspace.invalid", schema=scheme, extra_dejson={"proxies": {scheme: url}}))
+    client = DatabricksClient(
+        pat(host="workspace.invalid", schema=scheme, extra_dejson={"proxies": {scheme: url}})
+    )
     for broken in (url, "http://{}:{}@127.0.0.1:1".format(*PASSWORDS)):
         client._transport._proxies = {scheme: broken}
         with pytest.raises((Transient, RequestRejected)) as caught:

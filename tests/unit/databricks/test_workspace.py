@@ -128,6 +128,22 @@ def test_a_token_that_nobody_knew_is_not_seen_either(text):
     assert "SECRET" not in Secrets().hide(text)
 
 
+def test_only_secrets_are_kept_out():
+    extra = {
+        "aws_jwt_audience": "databricks",
+        "auth_type": "databricks-cli",
+        "federated_token_provider": "a.vend",
+    }
+    extra |= {
+        "client_secret": "SECRET1",
+        "proxies": {"https": "http://me:SECRET2@proxy"},
+        "http_path": "/sql/1.0",
+    }
+    secrets = Workspace.secrets(connection(extra_dejson=extra))
+    assert secrets.hide("databricks-cli a.vend /sql/1.0") == "databricks-cli a.vend /sql/1.0"
+    assert secrets.hide("SECRET1 SECRET2") == "*** ***"
+
+
 def test_a_very_short_secret_does_not_garble_every_message():
     assert Secrets(["a"]).hide("a message") == "a message"
     assert "dapi" not in repr(Secrets(["dapi123456"]))

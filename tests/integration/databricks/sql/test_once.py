@@ -1,0 +1,137 @@
+"""Each statement runs once, whatever dies or gets lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from astronomer.deferral import JobLost
+from astronomer.providers.databricks.operators.databricks_sql import DatabricksSqlOperator
+from tests.integration.driving import DyingStore, Killed, Task
+
+FIRST, SECOND, THIRD = "select lab_wait(0.2) as one", "select 2 as two", "select lab_wait(0.3) as three"
+SUBMIT = "^/api/2.0/sql/statements/?$"
+HISTORY = "^/api/2.0/sql/history"
+
+
+def query(path, **arguments):
+    return Task(
+        DatabricksSqlOperator, **{"sql": f"{FIRST}; {SECOND}; {THIRD}", "http_path": path, **arguments}
+    )
+
+
+def rows(task):
+    """Run to the end; the last statement's rows."""
+    _, found = task.run()
+    return [tuple(row) for row in found]
+
+
+def run_to_death(task):
+    with pytest.raises(Killed):
+        task.run()
+
+
+@pytest.mark.parametrize("kind", ["lose_answer", "reset", 503])
+@pytest.mark.parametrize("after", [0, 1])
+def test_when_an_answer_is_lost(lab, path, started, kind, after):
+    match = {"method": "POST", "times": 1, "skip": after}
+    if isinstance(kind, int):
+        fault = lab.faults.status(kind, SUBMIT, **match)
+    else:
+        fault = getattr(lab.faults, kind)(SUBMIT, **match)
+    assert rows(query(path)) == [(0.3,)]
+    assert fault.hits == 1
+    assert [one.text for one in started("select")] == [FIRST, SECOND, THIRD]
+
+
+# The store is written before and after each submit, and once at the end.
+@pytest.mark.parametrize("write", range(1, 7))
+def test_when_the_worker_dies_at_a_write(lab, path, started, write):
+    store = DyingStore()
+    store.dies_at = write
+    task = query(path, store=store)
+    run_to_death(task)
+    task.next_try()
+    assert rows(task) == [(0.3,)]
+    assert [one.text for one in started("select")] == [FIRST, SECOND, THIRD]
+
+
+@pytest.mark.parametrize("write", range(1, 7))
+def test_when_it_dies_and_the_task_is_cleared_nothing_of_it_runs_on(lab, path, started, write):
+    store = DyingStore()
+    store.dies_at = write
+    task = query(path, store=store, sql=f"{FIRST}; {SECOND}; select lab_wait(300) as three")
+    run_to_death(task)
+    before = started("select")
+    task.clear()
+    task.deferred()
+    assert all(one.ended for one in before)
+    assert not started("select")[-1].ended
+
+
+@pytest.mark.parametrize("submits", [1, 2, 3])
+def test_when_it_dies_where_nothing_is_remembered(lab, path, started, submits):
+    task = query(path, store=None)
+
+    class Dying(DatabricksSqlOperator):
+        def announce(self, context, job):
+            if job.index + 1 == submits:
+                raise Killed
+
+    task._class = Dying
+    run_to_death(task)
+    task._class = DatabricksSqlOperator
+    task.next_try()
+    assert rows(task) == [(0.3,)]
+    assert [one.text for one in started("select")] == [FIRST, SECOND, THIRD]
+
+
+def test_a_retry_reads_the_rows_of_a_statement_that_has_succeeded(lab, path, started):
+    task = query(path)
+    assert rows(task) == [(0.3,)]
+    task.next_try()
+    assert rows(task) == [(0.3,)]
+    assert len(started("select")) == 3
+
+
+def test_a_retry_after_a_crash_searches_the_history_once(lab, path, started):
+    store = DyingStore()
+    store.dies_at = 2
+    task = query(path, store=store)
+    run_to_death(task)
+    lab.requests.clear()
+    task.next_try()
+    rows(task)
+    assert lab.requests.count(HISTORY) == 1
+    (entry,) = lab.requests.select(HISTORY)
+    assert entry.query["filter_by.warehouse_ids"] == lab.warehouses.default.id
+
+
+def test_no_history_is_searched_when_all_is_well(lab, path):
+    rows(query(path))
+    assert lab.requests.count(HISTORY) == 0
+
+
+def test_when_nobody_answers_a_retry_looks_for_it(lab, path, started):
+    task = query(path, outage_tolerance=0.3)
+    answers = lab.faults.lose_answer(SUBMIT, method="POST")
+    history = lab.faults.status(503, HISTORY)
+    with pytest.raises(JobLost, match="It may have been started: a retry looks for it"):
+        task.run()
+    assert answers.hits == 1
+    assert history.hits
+    lab.faults.clear()
+    task.next_try()
+    assert rows(task) == [(0.3,)]
+    assert len(started("select")) == 3
+
+
+def test_a_retry_after_a_failure_is_a_statement_of_its_own(lab, path, started):
+    lab.run_sql("drop table if exists later")
+    task = query(path, sql="select * from later")
+    for _ in range(2):
+        with pytest.raises(Exception, match="TABLE_OR_VIEW_NOT_FOUND"):
+            task.run()
+        task.next_try()
+    lab.run_sql("create table later as select 1 as a")
+    assert rows(task) == [(1,)]
+    assert len({one.tags["airflow_submit_key"] for one in started("later")}) == 3
