@@ -178,7 +178,7 @@ class JobOperator(BaseOperator):
     def error_message(self, job: RemoteJob, outcome: Outcome) -> str:
         """What happened, to which job, what is known of it now, and what to do."""
         status = outcome.status
-        said = ": ".join(part for part in (status.code, status.message) if part)
+        said = ": ".join(part.rstrip(".") for part in (status.code, status.message) if part)
         state = status.raw or status.phase.value
         where = f" See {status.url}" if status.url else ""
         if outcome.timed_out:
@@ -187,7 +187,7 @@ class JobOperator(BaseOperator):
         elif status.phase is Phase.CANCELLED:
             what = f"{job.name} was cancelled outside Airflow ({said or state})."
         elif status.phase is Phase.LOST:
-            what = f"{said or state} A retry looks for {job.name} again; clear the task to start a new one."
+            what = f"{said or state}. A retry looks for {job.name} again; clear the task to start a new one."
         else:
             what = f"{job.name} failed ({said or state})."
         return what + where

@@ -14,6 +14,13 @@ from astronomer.deferral.job import JobStatus, Outcome, Phase, RemoteJob
 __all__ = ["cancel_and_confirm", "watch"]
 
 _OUTAGE_WORTH_A_LINE = 60.0
+_SAID = {
+    Phase.ACTIVE: "is active",
+    Phase.SUCCEEDED: "has succeeded",
+    Phase.FAILED: "has failed",
+    Phase.CANCELLED: "was cancelled",
+    Phase.LOST: "cannot be seen any more",
+}
 
 
 async def watch(
@@ -43,12 +50,12 @@ async def watch(
             if seen.status is not None and seen.status.done:
                 return Outcome(seen.status)
             if seen.refused is not None:
-                return _lost(f"cannot log in to ask about {job.name}: {seen.refused}")
+                return _lost(f"Cannot log in to ask about {job.name}: {seen.refused}")
             if deadline is not None and clock.now() >= deadline:
                 return await _time_out(job, hub, cancel_confirm_timeout)
             patience = _patience_left(seen, outage_tolerance)
             if patience is not None and patience <= 0:
-                return _lost(f"no answer about {job.name} for {outage_tolerance:g} s: {seen.trouble}")
+                return _lost(f"No answer about {job.name} for {outage_tolerance:g} s: {seen.trouble}")
             await seen.changed(_shortest(patience, deadline, reporter.pause(seen)))
 
 
@@ -122,9 +129,7 @@ class _Reporter:
         status = seen.status
         if status is not None and (self._status is None or self._key(status) != self._key(self._status)):
             self._status = status
-            self._log.info(
-                "%s is %s (%s)", self._job.name, status.phase.value, status.raw or "no word from it"
-            )
+            self._log.info("%s %s (%s)", self._job.name, _SAID[status.phase], status.raw or "no word from it")
         if seen.trouble is None:
             if self._outage_told:
                 self._outage_told = False

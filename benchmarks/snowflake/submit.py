@@ -21,8 +21,10 @@ from airflow.providers.snowflake.triggers.snowflake_trigger import SnowflakeSqlA
 from astronomer.providers.snowflake.hooks.session import SnowflakeSession
 from astronomer.providers.snowflake.jobs.query import SnowflakeQuery
 from astronomer.providers.snowflake.triggers.snowflake_trigger import SnowflakeTrigger
-from benchmarks.snowflake.plan import CONN_ID, OURS, POLL_INTERVAL, STOCK, Plan, sql
-from benchmarks.snowflake.shapes import Submitted, Wait
+from benchmarks.plan import Plan
+from benchmarks.shapes import Submitted, Wait
+from benchmarks.sides import OURS, STOCK
+from benchmarks.snowflake.plan import CONN_ID, POLL_INTERVAL, sql
 
 __all__ = ["run"]
 
@@ -76,7 +78,7 @@ def run(plan: Plan, sides: list[str]) -> Submitted:
             query_id = _submit(session, sql(number, start + end - time.time()))
             classpath, arguments = _TRIGGERS[side](session, query_id).serialize()
             return Wait(
-                query_id=query_id, classpath=classpath, encrypted_kwargs=Trigger.encrypt_kwargs(arguments)
+                remote_id=query_id, classpath=classpath, encrypted_kwargs=Trigger.encrypt_kwargs(arguments)
             )
 
         places = [(side, number, end) for number, end in enumerate(plan.ends()) for side in sides]

@@ -43,6 +43,14 @@ def test_it_prints_what_to_paste_and_stops_on_a_signal(tmp_path, sent):
         port = connection["extra"]["port"]
         url = f"https://localhost:{port}"
         assert urllib.request.urlopen(f"{url}/_lab/health", context=context, timeout=5).status == 200
+        workspace = json.loads(variables["AIRFLOW_CONN_DATABRICKS_DEFAULT"])
+        assert (workspace["conn_type"], workspace["host"]) == ("databricks", "localhost")
+        who = urllib.request.Request(
+            f"https://localhost:{workspace['port']}/api/2.0/preview/scim/v2/Me",
+            headers={"authorization": f"Bearer {workspace['password']}"},
+        )
+        answer = urllib.request.urlopen(who, context=context, timeout=5)
+        assert json.loads(answer.read())["userName"] == "lab@example.com"
         request = urllib.request.Request(f"{url}/telemetry/send", b"{}", method="POST")
         assert urllib.request.urlopen(request, context=context, timeout=5).status == 200
         if sent == signal.SIGINT:
@@ -56,7 +64,7 @@ def test_it_prints_what_to_paste_and_stops_on_a_signal(tmp_path, sent):
         running.send_signal(sent)
         output, errors = running.communicate(timeout=15)
     assert running.returncode == 0
-    assert (output, errors.count("\n")) == ("", 1)
+    assert (output, errors.count("\n")) == ("", 2)
     assert "POST /telemetry/send 200" in errors
 
 

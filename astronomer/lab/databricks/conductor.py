@@ -120,6 +120,16 @@ class Conductor:
         self._begin(run)
         return again
 
+    def drop(self, run: Run) -> None:
+        """End a run and its work at once, and forget both."""
+        if run.state.phase == "QUEUED":
+            self._queues[run.job_id].remove(run)
+        run.canceled = True
+        self._end(run, states.CANCELED)
+        self._index.remove(run)
+        for task in run.tasks:
+            self.tasks.pop(task.run_id, None)
+
     def stop(self) -> None:
         """End the work of every run, without a word to anyone."""
         for run_id in self._index.active_ids():

@@ -173,8 +173,9 @@ class DatabricksLab(sql_face.SqlFace):
         }
         if auth not in ways:
             raise ValueError(f"unknown auth {auth!r}; use one of {', '.join(ways)}")
-        more = {"service_principal_oauth": True, **extra} if auth == "oauth" else extra
-        return {"conn_type": "databricks", **ways[auth], **({"extra": more} if more else {})}
+        more = {"service_principal_oauth": True} if auth == "oauth" else {}
+        extra = {"http_path": self.sql.warehouses.default.path, **more, **extra}
+        return {"conn_type": "databricks", **ways[auth], "extra": extra}
 
     def connection_env(
         self, conn_id: str = "databricks_default", auth: str = "pat", **extra: Any

@@ -23,7 +23,7 @@ from astronomer.lab.databricks.states import State
 
 __all__ = ["Order", "Processes"]
 
-_LONGEST_LOG = 5 * 1024 * 1024
+_LONGEST_TEXT = 5 * 1024 * 1024
 _SHUTDOWN_SECONDS = 10.0
 
 
@@ -124,7 +124,9 @@ class _Process:
             return states.failed(), output, {}
         output.error, output.error_trace = answer.get("error", ""), answer.get("error_trace", "")
         if self._order.notebook and "result" in answer:
-            output.more["notebook_output"] = {"result": answer["result"], "truncated": False}
+            result = str(answer["result"])
+            shown = {"result": result[:_LONGEST_TEXT], "truncated": len(result) > _LONGEST_TEXT}
+            output.more["notebook_output"] = shown
         elif self._order.notebook and not output.error:
             output.more["notebook_output"] = {}
         return (states.failed() if output.error else states.SUCCESS), output, answer["values"]
@@ -132,5 +134,5 @@ class _Process:
     def _tail(self) -> tuple[str, bool]:
         size = self._log.stat().st_size
         with self._log.open("rb") as log:
-            log.seek(max(size - _LONGEST_LOG, 0))
-            return log.read().decode(errors="replace"), size > _LONGEST_LOG
+            log.seek(max(size - _LONGEST_TEXT, 0))
+            return log.read().decode(errors="replace"), size > _LONGEST_TEXT

@@ -269,7 +269,8 @@ class Run:
             "job_parameters": self.parameters,
         }
         if history:
-            arrays["repair_history"] = list(self.repairs)
+            original = Repair(0, self.start_time, self.tasks, self.end_time, self.state)
+            arrays["repair_history"] = list(self.repairs) or [original]
         shown.pop("job_clusters", None)
         for name, array in arrays.items():
             part = array[offset : offset + PAGE]

@@ -107,7 +107,4 @@ def _below(trace: TracebackType | None, path: str) -> TracebackType | None:
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1], sys.argv[2])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    sys.exit(main(sys.argv[1], sys.argv[2]))

@@ -111,6 +111,8 @@ class Workspace:
         """
         overrides = check_overrides(given)
         specs = list(job.settings["tasks"])
+        if not specs:
+            raise invalid(f"Job {job.job_id} has no tasks to run.")
         if only := given.get("only"):
             specs = selected(specs, only)
         queue = job.queues if given.get("queue") is None else bool((given["queue"] or {}).get("enabled"))
@@ -281,9 +283,7 @@ class Workspace:
 
     def forget(self, run: Run) -> None:
         """Delete a run; its idempotency token stays reserved."""
-        self.index.remove(run)
-        for task in run.tasks:
-            self.conductor.tasks.pop(task.run_id, None)
+        self.conductor.drop(run)
 
 
 def _limit(given: Arguments) -> int:

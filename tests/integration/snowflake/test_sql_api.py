@@ -257,7 +257,7 @@ class TestCredentials:
         fault = lab.faults.expired(API)
         task.wait()
         assert fault.hits <= 6
-        with pytest.raises(JobLost, match=f"cannot log in to ask about .*{handle(task)}.*401"):
+        with pytest.raises(JobLost, match=f"Cannot log in to ask about .*{handle(task)}.*401"):
             task.resume()
         lab.faults.clear()
         assert not lab.queries[handle(task)].finished

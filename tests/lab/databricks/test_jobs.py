@@ -102,6 +102,11 @@ class TestJobs:
             with pytest.raises(Refused, match=message):
                 api.post("2.2/jobs/run-now", job_id=job_id, **arguments)
 
+    def test_a_job_without_tasks_cannot_run(self, api):
+        job_id = api.create()
+        with pytest.raises(Refused, match="has no tasks"):
+            api.post("2.2/jobs/run-now", job_id=job_id)
+
     def test_only_some_tasks(self, api):
         job_id = api.create(wait("a", fail="x"), wait("b", "a"))
         run = api.ended(api.post("2.2/jobs/run-now", job_id=job_id, only=["b"])["run_id"])
@@ -245,3 +250,17 @@ class TestLists:
         for gone in (run_id, task_id):
             with pytest.raises(Refused, match="does not exist"):
                 api.run(gone)
+
+    def test_a_run_that_is_deleted_while_it_goes_on_never_comes_back(self, make_lab):
+        lab = make_lab(quotas=False)
+        api = Api(lab)
+        job_id = api.create(wait(seconds=60))
+        first, second, third = (api.post("2.2/jobs/run-now", job_id=job_id)["run_id"] for _ in range(3))
+        lab.delete_run(second)
+        lab.delete_run(first)
+        assert [run["run_id"] for run in api.get("2.2/jobs/runs/list")["runs"]] == [third]
+        lab.advance(3600)
+        assert [run["run_id"] for run in api.get("2.2/jobs/runs/list", completed_only="true")["runs"]] == [
+            third
+        ]
+        assert lab.runs[third].state.result == "SUCCESS"

@@ -72,12 +72,15 @@ def test_a_full_url_keeps_its_scheme_and_port(fields, address):
         ({"extra_dejson": {"proxies": "http://proxy"}}, "`proxies`"),
         ({"extra_dejson": {"proxies": {"ftp": "http://proxy"}}}, "`proxies`"),
         ({"extra_dejson": {"proxies": {"http": ""}}}, "`proxies`"),
+        ({"extra_dejson": {"proxies": {"http": "http://me:SECRET@[proxy"}}}, "IPv6"),
+        ({"extra_dejson": {"proxies": {"http": "http://me:SECRET@proxy:port"}}}, "Port"),
     ],
 )
 def test_fields_that_make_no_sense(fields, words):
     with pytest.raises(CredentialsRejected, match=words) as caught:
         Workspace.of(pat(conn_id="mine", **fields))
     assert "'mine'" in str(caught.value)
+    assert "SECRET" not in str(caught.value)
 
 
 def test_proxies():

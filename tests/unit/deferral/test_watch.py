@@ -120,7 +120,7 @@ class TestPatience:
         outcome, seconds = timed(lambda: watch(job, outage_tolerance=600.0))
         assert outcome.status == JobStatus(
             Phase.LOST,
-            message="no answer about scripted job a for 600 s: 503 Service Unavailable. "
+            message="No answer about scripted job a for 600 s: 503 Service Unavailable. "
             "It may still be running.",
         )
         assert seconds == pytest.approx(600, abs=1)
@@ -136,7 +136,7 @@ class TestPatience:
         service.weather = [CredentialsRejected("user disabled")] * 3
         outcome, seconds = timed(lambda: watch(job))
         assert outcome.status.message == (
-            "cannot log in to ask about scripted job a: user disabled. It may still be running."
+            "Cannot log in to ask about scripted job a: user disabled. It may still be running."
         )
         assert 30 <= seconds < 35
 
@@ -154,7 +154,7 @@ class TestQuiet:
         assert messages() == [
             "scripted job a is active (RUNNING)",
             "scripted job a is active (QUEUED)",
-            "scripted job a is succeeded (no word from it)",
+            "scripted job a has succeeded (no word from it)",
         ]
 
     def test_a_change_of_anything_else_is_no_line(self, messages):
@@ -170,7 +170,7 @@ class TestQuiet:
         service.weather = [Transient("503")] * 4
         job = service.start("a")
         run(lambda: watch(job, log=LOG))
-        assert messages() == ["scripted job a is succeeded (SUCCEEDED)"]
+        assert messages() == ["scripted job a has succeeded (SUCCEEDED)"]
 
     def test_a_lasting_one_is_two(self, service, messages):
         service.weather = [None, *[Transient("503")] * 9]
@@ -180,7 +180,7 @@ class TestQuiet:
             "scripted job a is active (RUNNING)",
             "scripted job a cannot be asked, waiting on: 503",
             "scripted job a can be asked again",
-            "scripted job a is succeeded (SUCCEEDED)",
+            "scripted job a has succeeded (SUCCEEDED)",
         ]
 
 

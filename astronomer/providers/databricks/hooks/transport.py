@@ -15,6 +15,7 @@ import aiohttp
 from yarl import URL
 
 from astronomer.deferral import Transient
+from astronomer.deferral.connector import Connector
 from astronomer.providers.databricks.hooks.answers import Answer
 from astronomer.providers.databricks.hooks.credentials import basic
 from astronomer.providers.package import DISTRIBUTION
@@ -89,9 +90,7 @@ class Transport:
                     raise Transient("the client was closed")
                 self._http = aiohttp.ClientSession(
                     timeout=_TIMEOUT,
-                    connector=aiohttp.TCPConnector(
-                        ssl=context, limit=_CONNECTIONS, keepalive_timeout=_KEEPALIVE
-                    ),
+                    connector=Connector(ssl=context, limit=_CONNECTIONS, keepalive_timeout=_KEEPALIVE),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     headers={"User-Agent": self.agent},
                 )

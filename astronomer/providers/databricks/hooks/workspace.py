@@ -166,7 +166,10 @@ def _proxies(connection: PlainConnection) -> dict[str, str]:
         raise ValueError("`proxies` in its extra must be an object with the keys http and https")
     if not all(isinstance(url, str) and url for url in proxies.values()):
         raise ValueError("`proxies` in its extra must hold URLs")
-    return {scheme: url if "://" in url else f"http://{url}" for scheme, url in proxies.items()}
+    whole = {scheme: url if "://" in url else f"http://{url}" for scheme, url in proxies.items()}
+    for url in whole.values():
+        _ = urlsplit(url).port  # raises for a URL that is none, and shows no more of it than that
+    return whole
 
 
 def _principal(connection: PlainConnection) -> str:
@@ -179,5 +182,5 @@ def _secret_texts(extra: Mapping[str, Any]) -> Iterable[str]:
     for name, value in extra.items():
         if isinstance(value, str) and _SECRET_NAME.search(name):
             yield value
-        elif isinstance(value, dict):  # the proxies' passwords
-            yield from (urlsplit(url).password or "" for url in value.values() if isinstance(url, str))
+        elif name == "proxies" and isinstance(value, dict):
+            yield from (urlsplit(url).password or "" for url in value.values())

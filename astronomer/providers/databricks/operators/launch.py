@@ -88,6 +88,7 @@ class DatabricksWorkflowLaunchOperator(RunOperator, _CreateJob):  # type: ignore
     def _resume(self, context: Mapping[str, Any], memory: Memory) -> tuple[Attempt, Outcome | None]:
         """As the engine does; but a launch that succeeded and was cleared has a run that may still go on."""
         last = memory.last()
-        if last is not None and last.settled is not None and last.settled != self._clears(context):
+        if last is not None and last.settled not in (None, self._clears(context)):
             self._end_superseded(context, last)
+            memory.save(last, ended=True)
         return super()._resume(context, memory)

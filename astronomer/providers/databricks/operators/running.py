@@ -25,6 +25,7 @@ from astronomer.providers.databricks.actions import action_for, checked_actions
 from astronomer.providers.databricks.errors import RequestRejected
 from astronomer.providers.databricks.hooks.client import DatabricksClient
 from astronomer.providers.databricks.hooks.patient import PatientHook
+from astronomer.providers.databricks.jobs.poller import RunPoller
 from astronomer.providers.databricks.jobs.run import DatabricksRun
 from astronomer.providers.databricks.operators.base import WorkspaceOperator
 from astronomer.providers.databricks.output import failures_of
@@ -101,10 +102,15 @@ class RunOperator(WorkspaceOperator):
 
     def prepare(self, context: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
         """Assemble the request, and note what a later try has to know of this submit."""
-        self._body = self.request(context)
         self._since = self._submitted_since(context, attempt)
-        if self._since is None:
-            self.before_first_submit(self._body)
+        try:
+            self._body = self.request(context)
+            if self._since is None:
+                self.before_first_submit(self._body)
+        except RequestRejected as refused:
+            raise JobFailed(
+                f"Databricks refused what has to be done before a run is started, and none was started: {refused}"
+            ) from refused
         since = clock.now() if self._since is None else self._since
         return {"since": since, "inherited": self._inherited(context, attempt)}
 
@@ -171,7 +177,7 @@ class RunOperator(WorkspaceOperator):
             status = replace(status, phase=Phase.FAILED)
         try:
             return super().settle(context, job, Outcome(status))
-        except JobError as error:
+        except (JobError, AirflowFailException) as error:
             if action == "skip":
                 raise AirflowSkipException(str(error)) from error
             if action == "fail":
@@ -204,7 +210,7 @@ class RunOperator(WorkspaceOperator):
 
     def _causes(self, job: DatabricksRun) -> list[str]:
         async def read(client: DatabricksClient) -> list[str]:
-            return await failures_of(client, await client.get("2.2/jobs/runs/get", run_id=job.run_id))
+            return await failures_of(client, await RunPoller(job, client).read(job.run_id, tasks=True))
 
         try:
             return self.in_workspace(read)

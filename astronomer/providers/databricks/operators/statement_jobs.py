@@ -81,10 +81,9 @@ class StatementOperator(JobOperator):
         """Read the statements and find the warehouse; notes where :meth:`find` has to look."""
         self.requests()
         try:
-            warehouse_id = self.warehouse() or self.with_client(self.look_up_warehouse)
+            return {"warehouse_id": self._warehouse_id(), "since": clock.now()}
         except JobError as error:
             raise JobError(f"{str(error).rstrip('.')}. No statement was started.") from error
-        return {"warehouse_id": warehouse_id, "since": clock.now()}
 
     def submit(self, context: Mapping[str, Any], attempt: Attempt) -> DatabricksStatement:
         """Start the first statement."""
@@ -102,7 +101,7 @@ class StatementOperator(JobOperator):
     def find(self, context: Mapping[str, Any], attempt: Attempt) -> DatabricksStatement | None:
         """The newest statement that the attempt started, by its tag."""
         since = float(attempt.notes.get("since") or self._long_ago(context))
-        warehouse_id = str(attempt.notes.get("warehouse_id") or "")
+        warehouse_id = str(attempt.notes.get("warehouse_id") or self._warehouse_id())
         address, found = self._look_for(attempt.submit_key, warehouse_id, since)
         if not found:
             return None
@@ -141,6 +140,9 @@ class StatementOperator(JobOperator):
         return (StatementFailed if kind is JobFailed else kind)(self.error_message(job, outcome))
 
     # Steps.
+
+    def _warehouse_id(self) -> str:
+        return self.warehouse() or self.with_client(self.look_up_warehouse)
 
     def _submit_next(self, context: Mapping[str, Any], job: DatabricksStatement) -> Attempt:
         """Start the statement after one that succeeded, or find it started."""

@@ -110,7 +110,13 @@ class ResultReader:
             async with gate:
                 return await self._chunk(statement_id, manifest, index)
 
-        return list(await asyncio.gather(*(one(index) for index in range(first, last))))
+        parts = [asyncio.ensure_future(one(index)) for index in range(first, last)]
+        try:
+            return list(await asyncio.gather(*parts))
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
 
     async def _chunk(self, statement_id: str, manifest: Manifest, index: int) -> pa.Table:
         link = manifest.links.pop(index, None)
@@ -150,6 +156,7 @@ def reader(conn_id: str, tolerance: float) -> Iterator[ResultReader]:
             yield ResultReader(loop, client, tolerance)
         finally:
             loop.run_until_complete(client.close())
+            loop.run_until_complete(loop.shutdown_default_executor())
     finally:
         loop.close()
 

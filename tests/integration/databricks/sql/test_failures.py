@@ -91,7 +91,8 @@ class TestBadInput:
             ({"http_path": "/sql/1.0/warehouses/0123456789abcdef"}, r"RESOURCE_DOES_NOT_EXIST.*last part of `http_path`"),
         ],
     )  # fmt: skip
-    def test_of_a_warehouse(self, lab, query, arguments, words):
+    def test_of_a_warehouse(self, lab, query, connect_as, arguments, words):
+        connect_as(fields={"extra": {}})
         with pytest.raises(JobError, match=words):
             query(**arguments).run()
 
@@ -137,7 +138,7 @@ class TestWeather:
             fault = getattr(lab.faults, weather)(POLLS, times=2)
         assert phase(task.wait()) == "succeeded"
         _, (_, rows) = task.resume()
-        assert [row.waited for row in rows] == [0.4]
+        assert [float(row.waited) for row in rows] == [0.4]
         assert fault.hits == 2
         assert len(started(WAIT)) == 1
 

@@ -10,10 +10,8 @@ from typing import Any
 
 __all__ = ["facts"]
 
-_PACKAGES = ("apache-airflow", "apache-airflow-providers-snowflake", "snowflake-connector-python", "aiohttp")
 
-
-def facts() -> dict[str, Any]:
+def facts(*packages: str) -> dict[str, Any]:
     """Processor, Python and the versions of what is measured; the load shows whether anything else ran."""
     return {
         "cpus": os.cpu_count(),
@@ -21,7 +19,7 @@ def facts() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "load_before": [round(one, 2) for one in os.getloadavg()],
-        **{name: version(name) for name in _PACKAGES},
+        **{name: version(name) for name in ("apache-airflow", *packages, "aiohttp")},
     }
 
 

@@ -15,52 +15,63 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from benchmarks.snowflake.account import Account
-from benchmarks.snowflake.plan import LATER, SIDES
-from benchmarks.snowflake.shapes import Report, Wait
+from benchmarks.shapes import Report, Wait
+from benchmarks.sides import Side
 
 __all__ = ["Triggerer"]
 
-_PER_LOOP = 50  # [triggerer] max_trigger_to_select_per_loop
 _READY = 120.0
 _GRACE = 90.0
+_LONGEST_REASON = 160
 
 
 class Triggerer:
     """A triggerer process for one side, started but idle until :meth:`hand_over`.
 
     :param name: distinguishes its files in ``directory``.
+    :param redirect: host name -> port on this machine.
+    :param count: module and name of the function whose calls are counted.
     :param warm: imports beforehand what the first wait needs, as if there had been one.
     """
 
     def __init__(
-        self, side: str, account: Account, directory: Path, name: str, env: Mapping[str, str], *, warm: bool
+        self,
+        side: Side,
+        directory: Path,
+        name: str,
+        env: Mapping[str, str],
+        *,
+        redirect: Mapping[str, int],
+        count: tuple[str, str] | None = None,
+        warm: bool = True,
     ) -> None:
         self.log_lines = 0
         self.questions = 0
+        self.failures: dict[int, str] = {}
         self.started_at: float | None = None
         self._report = directory / f"{name}.report.json"
         self._errors = directory / f"{name}.stderr"
         self._finished: set[int] = set()
         self._given: deque[dict[str, Any]] = deque()
+        self._per_sync = 0
         self._ready, self._all_given = threading.Event(), threading.Event()
         self._changed = threading.Condition()
         self._socket, theirs = socket.socketpair()
         logs, log_fd = os.pipe()
         settings = directory / f"{name}.settings.json"
-        place = {"redirect": account.redirect, "port": account.port}
-        warming = {"classpath": SIDES[side], "modules": LATER[side]} if warm else {}
-        settings.write_text(json.dumps({"log_fd": log_fd, **place, **warming}))
+        warming = {"classpath": side.classpath, "modules": side.later} if warm else {}
+        told = {"log_fd": log_fd, "redirect": redirect, "count": count, **warming}
+        settings.write_text(json.dumps(told))
         with theirs, self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.snowflake.triggerer", str(settings), str(self._report)],
+                [sys.executable, "-m", "benchmarks.triggerer", str(settings), str(self._report)],
                 stdin=theirs.fileno(),
                 stdout=errors,
                 stderr=errors,
@@ -84,8 +95,8 @@ class Triggerer:
         if not self._ready.wait(_READY):
             raise self._broken("did not start")
 
-    def hand_over(self, waits: Sequence[Wait]) -> None:
-        """Give it the triggers: as many per loop as Airflow does."""
+    def hand_over(self, waits: Sequence[Wait], per_sync: int) -> None:
+        """Give it the triggers, so many each time that it asks."""
         made = [
             {
                 "type": "RunTrigger",
@@ -96,12 +107,13 @@ class Triggerer:
             for number, wait in enumerate(waits)
         ]
         with self._changed:
+            self._per_sync = per_sync
             self._given.extend(made)
 
-    def wait_until_finished(self, count: int, timeout: float) -> bool:
-        """Whether so many triggers have ended within so many seconds."""
+    def wait_until_finished(self, numbers: Collection[int], timeout: float) -> bool:
+        """Whether these triggers, counted from 1, have ended within so many seconds, well or not."""
         with self._changed:
-            return self._changed.wait_for(lambda: len(self._finished) >= count, timeout)
+            return self._changed.wait_for(lambda: self._finished.issuperset(numbers), timeout)
 
     def stop(self) -> Report:
         """End the process; what it saw."""
@@ -147,7 +159,8 @@ class Triggerer:
         self._ready.set()
         with self._changed:
             self._finished.update(message.get("finished") or ())
-            fresh = [self._given.popleft() for _ in range(min(_PER_LOOP, len(self._given)))]
+            self.failures.update((number, _reason(trace)) for number, trace in message.get("failures") or ())
+            fresh = [self._given.popleft() for _ in range(min(self._per_sync, len(self._given)))]
             if fresh:
                 self._all_given.clear() if self._given else self._all_given.set()
             elif self._all_given.is_set() and self.started_at is None:
@@ -172,3 +185,9 @@ class Triggerer:
         with os.fdopen(logs, "rb") as lines:
             for _ in lines:
                 self.log_lines += 1
+
+
+def _reason(trace: Sequence[str] | None) -> str:
+    """The last line of a traceback."""
+    lines = "".join(trace or ()).strip().splitlines()
+    return lines[-1][:_LONGEST_REASON] if lines else "no reason given"

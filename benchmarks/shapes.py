@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-__all__ = ["Fired", "Report", "Stall", "Submitted", "Wait"]
+__all__ = ["Fired", "Remote", "Report", "Stall", "Submitted", "Wait"]
 
 
 class Wait(TypedDict):
-    """One trigger, as Airflow's database holds it, and the query it waits for."""
+    """One trigger, as Airflow's database holds it, and the remote work it waits for."""
 
-    query_id: str
+    remote_id: str
     classpath: str
     encrypted_kwargs: str
 
@@ -20,6 +20,17 @@ class Submitted(TypedDict):
 
     start: float
     waits: dict[str, list[Wait]]
+
+
+class Remote(TypedDict):
+    """What the stand-in knows of one piece of remote work.
+
+    :param ended_at: epoch seconds, or ``None`` while it goes on.
+    :param error: how it failed, in the service's own words; ``None`` unless it did.
+    """
+
+    ended_at: float | None
+    error: str | None
 
 
 class Fired(TypedDict):
@@ -48,6 +59,8 @@ class Report(TypedDict):
 
     :param import_seconds: what a wait needs, before the loop started.
     :param started_seconds: until every trigger had made its first step.
+    :param cpu_seconds: of all threads.
+    :param counted: how often the function was called whose calls were to be counted.
     :param stalls: the longest ones, longest first.
     :param late_seconds: all of them together.
     :param longest_collection: seconds of Python's longest garbage collection, which stops every thread.
@@ -56,7 +69,7 @@ class Report(TypedDict):
     import_seconds: float
     started_seconds: float
     cpu_seconds: float
-    tokens_signed: int
+    counted: int
     stalls: list[Stall]
     late_seconds: float
     longest_collection: float

@@ -1,6 +1,6 @@
 """The measured process: Airflow's own ``TriggerRunner``, with a clock on its loop.
 
-``python -m benchmarks.snowflake.triggerer SETTINGS OUT``; file descriptor 0 is the socket to the supervisor.
+``python -m benchmarks.triggerer SETTINGS OUT``; file descriptor 0 is the socket to the supervisor.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-import jwt
 from airflow.jobs.triggerer_job_runner import TriggerRunner
 from airflow.sdk.execution_time.supervisor import _configure_logs_over_json_channel
 
 from astronomer.lab.dns import redirected
-from benchmarks.snowflake.shapes import Fired, Report, Stall
+from benchmarks.shapes import Fired, Report, Stall
 
 __all__ = ["MeasuredRunner"]
 
@@ -87,7 +86,7 @@ class MeasuredRunner(TriggerRunner):  # type: ignore[misc,unused-ignore]
         self.events: _Events = _Events()
         self._watch = _Watch()
         self._cpu_before = self._started = 0.0
-        self._tokens = 0
+        self._counted = 0
 
     async def arun(self) -> None:
         """As the real one, and with a watch on its loop."""
@@ -104,15 +103,16 @@ class MeasuredRunner(TriggerRunner):  # type: ignore[misc,unused-ignore]
             await asyncio.sleep(0)  # the last one's first step
             self._started = time.monotonic()
 
-    def count_tokens(self) -> None:
-        """Count what is signed from now on, whichever library asks for it."""
-        original = jwt.encode
+    def count(self, module: str, name: str) -> None:
+        """Count the calls of a function from now on, whoever calls it."""
+        place = importlib.import_module(module)
+        original = getattr(place, name)
 
-        def encode(*args: Any, **kwargs: Any) -> str:
-            self._tokens += 1
+        def counting(*args: Any, **kwargs: Any) -> Any:
+            self._counted += 1
             return original(*args, **kwargs)
 
-        jwt.encode = encode
+        setattr(place, name, counting)
 
     def report(self, import_seconds: float) -> Report:
         """What was seen."""
@@ -121,7 +121,7 @@ class MeasuredRunner(TriggerRunner):  # type: ignore[misc,unused-ignore]
             import_seconds=import_seconds,
             started_seconds=self._started - began,
             cpu_seconds=self.events.cpu - self._cpu_before,
-            tokens_signed=self._tokens,
+            counted=self._counted,
             stalls=sorted(self._watch.stalls, key=lambda one: -one["seconds"])[:_STALLS],
             late_seconds=sum(one["seconds"] for one in self._watch.stalls),
             longest_collection=max(self._watch.collections, default=0.0),
@@ -135,14 +135,15 @@ def main(settings_file: str, out: str) -> None:
     _configure_logs_over_json_channel(settings["log_fd"])
     logging.getLogger("sqlglot").setLevel(logging.ERROR)
     runner = MeasuredRunner()
-    runner.count_tokens()
+    if settings["count"]:
+        runner.count(*settings["count"])
     began = time.monotonic()
     if "classpath" in settings:
         runner.get_trigger_by_classpath(settings["classpath"])
         for module in settings["modules"]:
             importlib.import_module(module)
     import_seconds = time.monotonic() - began
-    with redirected({settings["redirect"]: settings["port"]}):
+    with redirected(settings["redirect"]):
         runner.run()  # type: ignore[no-untyped-call,unused-ignore]
     Path(out).write_text(json.dumps(runner.report(import_seconds)))
 

@@ -1,0 +1,1 @@
+"""Waiting for Databricks runs in a triggerer: this package's trigger beside the stock one."""

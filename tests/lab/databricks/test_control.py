@@ -1,0 +1,80 @@
+"""The workspace steered from another process."""
+
+import urllib.error
+
+import pytest
+
+from astronomer.lab.databricks import LabClient
+from tests.lab.conftest import until
+from tests.lab.databricks.conftest import Refused, wait
+
+
+@pytest.fixture
+def client(lab):
+    return LabClient(lab.url, lab.ca_file)
+
+
+def test_health_and_requests(client, lab, api):
+    assert (client.health()["service"], client.active) == ("databricks", lab.active)
+    api.get("2.2/jobs/list")
+    lab.quotas.factor = 0.05
+    with pytest.raises(Refused):
+        [api.get("2.2/jobs/list") for _ in range(3)]
+    summary = client.requests_summary()
+    assert summary["throttled"] >= 1
+    assert summary["by_path"]["GET /api/2.2/jobs/list"] == len(client.requests())
+    client.set_quotas(0)
+    client.clear_requests()
+    summary = client.requests_summary()
+    assert (client.requests(), summary["throttled"], summary["tokens"]) == ([], 0, 0)
+
+
+def test_faults(client, lab, api):
+    client.add_fault("status", status=503, path="jobs/list", times=1)
+    with pytest.raises(Refused, match="503"):
+        api.get("2.2/jobs/list")
+    client.storm(60, rate=1.0, seed=1)
+    assert client.faults()[0]["effects"] == ["status 429", "status 503", "reset"]
+    client.clear_faults()
+    assert client.faults() == []
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        client.add_fault("fire")
+
+
+def test_seeds_and_time(client, lab):
+    before = client.advance(0)
+    ids = client.seed(5, seconds=100, spread=100, tasks=2, name="seeded", creator="someone@example.com")
+    assert [run["run_id"] for run in client.runs(active=True)] == ids
+    assert client.active == 5
+    assert client.advance(160) - before == pytest.approx(160, abs=10)
+    assert [run["state"] for run in client.runs()[-5:]] == ["SUCCESS"] * 3 + ["RUNNING"] * 2
+    assert {run["creator"] for run in client.runs(state="RUNNING")} == {"someone@example.com"}
+    client.set_speed(1000)
+    until(lambda: not client.active)
+    client.set_speed(1)
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        client.seed(1, color="red")
+
+
+def test_runs_end_as_a_user_wants(client, lab, api):
+    first, second = api.submit(wait(seconds=600), idempotency_token="seen"), api.submit(wait(seconds=600))
+    assert client.runs(active=True)[0]["token"] == "seen"
+    client.cancel_by_user(first)
+    assert api.ended(first)["state"]["result_state"] == "CANCELED"
+    client.delete_run(second)
+    assert (second in lab.runs, lab.active) == (False, 0)
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        client.delete_run(second)
+
+
+def test_credentials(make_lab):
+    lab = make_lab()
+    client = LabClient(lab.url, lab.ca_file)
+    assert client.rotate_token() == lab.token
+    assert client.rotate_secret() == lab.client_secret
+    client.expire_tokens()
+
+
+def test_only_https(lab):
+    with pytest.raises(ValueError, match="https"):
+        LabClient("http://localhost", lab.ca_file)
