@@ -21,7 +21,7 @@ __all__ = [
     "worst",
 ]
 
-_NONE = Stall(seconds=0.0, cpu=0.0, after=0.0)
+_NONE = Stall(seconds=0.0, collecting=0.0, cpu=0.0, after=0.0)
 _STALL = 0.1
 
 Judge = Callable[[Any, Remote], bool]
@@ -89,6 +89,7 @@ def worst(report: Report) -> dict[str, Any]:
     return {
         "loop_stall_ms": rounded(1000 * stall["seconds"], 1),
         "loop_stall_cpu_ms": rounded(1000 * stall["cpu"], 1),
+        "loop_stall_but_gc_ms": rounded(1000 * report["stall_between_collections"], 1),
         "longest_gc_ms": rounded(1000 * report["longest_collection"], 1),
     }
 

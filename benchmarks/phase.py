@@ -43,7 +43,8 @@ class Vendor(Protocol):
     """What a family brings to a measurement.
 
     :ivar sides: the trigger of each side.
-    :ivar submit: the module that starts the remote work of a plan, in a process of its own: ``-m MODULE PLAN OUT``.
+    :ivar submit: the module that starts the remote work of a plan, in a process of its own: ``-m MODULE PLAN OUT``,
+        once it is told to by a line.
     :ivar count: module and name of a function whose calls are counted, if any.
     """
 
@@ -116,9 +117,11 @@ def run(
         }
         for triggerer in triggerers.values():
             running.callback(triggerer.close)
+        submitting = _Submitting(name, plan, vendor.submit, sides, directory, env)
+        running.callback(submitting.close)
         for triggerer in triggerers.values():
             triggerer.wait_until_ready()
-        submitted = _submit(name, plan, vendor.submit, sides, directory, env)
+        submitted = submitting.go()
         control.clear_requests()
         _sleep_until(submitted["start"])
         start = time.time()
@@ -172,19 +175,45 @@ def _wait_for_ends(
         triggerer.wait_until_finished(due, max(0.0, start + plan.over - time.time()))
 
 
-def _submit(
-    name: str, plan: Plan, module: str, sides: Sequence[str], directory: Path, env: Mapping[str, str]
-) -> Submitted:
-    given, out = directory / f"{name}.plan.json", directory / f"{name}.submitted.json"
-    given.write_text(json.dumps({"plan": asdict(plan), "sides": list(sides)}))
-    command = [sys.executable, "-m", module, str(given), str(out)]
-    done = subprocess.run(
-        command, env=dict(env), capture_output=True, text=True, timeout=_SUBMITTING, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"the remote work could not be submitted:\n{done.stderr[-4000:]}")
-    submitted: Submitted = json.loads(out.read_text())
-    return submitted
+class _Submitting:
+    """The process that starts the remote work; it imports what it needs first, and waits for :meth:`go`."""
+
+    def __init__(
+        self,
+        name: str,
+        plan: Plan,
+        module: str,
+        sides: Sequence[str],
+        directory: Path,
+        env: Mapping[str, str],
+    ) -> None:
+        given, self._out = directory / f"{name}.plan.json", directory / f"{name}.submitted.json"
+        given.write_text(json.dumps({"plan": asdict(plan), "sides": list(sides)}))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, str(given), str(self._out)],
+            env=dict(env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def go(self) -> Submitted:
+        """Start the remote work.
+
+        :raises RuntimeError: it did not work; with what the process printed.
+        """
+        _, errors = self._process.communicate("go\n", timeout=_SUBMITTING)
+        if self._process.returncode:
+            raise RuntimeError(f"the remote work could not be submitted:\n{errors[-4000:]}")
+        submitted: Submitted = json.loads(self._out.read_text())
+        return submitted
+
+    def close(self) -> None:
+        """End it, if it still runs."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
 
 
 def _sleep_until(moment: float) -> None:

@@ -40,7 +40,10 @@ def started(module: str, directory: Path) -> Iterator[Place]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            yield Place(**json.loads(process.stdout.readline()))
+            line = process.stdout.readline()
+            if not line:
+                raise RuntimeError(f"{module} did not start; what it printed is above")
+            yield Place(**json.loads(line))
         finally:
             process.send_signal(signal.SIGTERM)
             try:

@@ -45,11 +45,13 @@ class Stall(TypedDict):
     """One late awakening of the loop.
 
     :param seconds: how late.
+    :param collecting: for how much of that Python collected garbage, which stops every thread.
     :param cpu: CPU seconds that this process used meanwhile; little of it means that the machine was busy elsewhere.
     :param after: seconds since the first trigger was handed over.
     """
 
     seconds: float
+    collecting: float
     cpu: float
     after: float
 
@@ -63,7 +65,8 @@ class Report(TypedDict):
     :param counted: how often the function was called whose calls were to be counted.
     :param stalls: the longest ones, longest first.
     :param late_seconds: all of them together.
-    :param longest_collection: seconds of Python's longest garbage collection, which stops every thread.
+    :param stall_between_collections: the longest one, garbage collections taken off.
+    :param longest_collection: seconds of Python's longest garbage collection.
     """
 
     import_seconds: float
@@ -71,6 +74,7 @@ class Report(TypedDict):
     cpu_seconds: float
     counted: int
     stalls: list[Stall]
+    stall_between_collections: float
     late_seconds: float
     longest_collection: float
     events: list[Fired]

@@ -49,7 +49,7 @@ class _Watch:
         self.stalls: list[Stall] = []
         self.began: float | None = None
         self.collections: list[float] = []
-        self._due = self._cpu = self._collecting = 0.0
+        self._due = self._cpu = self._collecting = self._collected_in_tick = 0.0
 
     def start(self) -> None:
         """Begin. Start-up's own garbage goes first, as it has long gone in a triggerer that has run for a while."""
@@ -59,7 +59,7 @@ class _Watch:
         self._again()
 
     def _again(self) -> None:
-        self._due, self._cpu = self._loop.time() + _TICK, time.process_time()
+        self._due, self._cpu, self._collected_in_tick = self._loop.time() + _TICK, time.process_time(), 0.0
         self._loop.call_at(self._due, self._ring)
 
     def _ring(self) -> None:
@@ -67,7 +67,8 @@ class _Watch:
         late = now - self._due
         if self.began is not None and late > _TICK:
             cpu = time.process_time() - self._cpu
-            self.stalls.append(Stall(seconds=late, cpu=cpu, after=now - self.began))
+            collecting = min(late, self._collected_in_tick)
+            self.stalls.append(Stall(seconds=late, collecting=collecting, cpu=cpu, after=now - self.began))
         self._again()
 
     def _collected(self, phase: str, info: dict[str, int]) -> None:
@@ -75,6 +76,7 @@ class _Watch:
         if phase == "start":
             self._collecting = now
         elif self.began is not None:
+            self._collected_in_tick += now - self._collecting
             self.collections.append(now - self._collecting)
 
 
@@ -123,6 +125,9 @@ class MeasuredRunner(TriggerRunner):  # type: ignore[misc,unused-ignore]
             cpu_seconds=self.events.cpu - self._cpu_before,
             counted=self._counted,
             stalls=sorted(self._watch.stalls, key=lambda one: -one["seconds"])[:_STALLS],
+            stall_between_collections=max(
+                (one["seconds"] - one["collecting"] for one in self._watch.stalls), default=0.0
+            ),
             late_seconds=sum(one["seconds"] for one in self._watch.stalls),
             longest_collection=max(self._watch.collections, default=0.0),
             events=self.events.seen,

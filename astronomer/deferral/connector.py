@@ -37,10 +37,10 @@ class Connector(aiohttp.TCPConnector):
         await super().close(**how)
         for transport in list(self._open.values()):
             transport.abort()
-        for _ in range(_TURNS):
+        turns = 0
+        while self._open and turns < _TURNS:
             await asyncio.sleep(0)
-            if not self._open:
-                break
+            turns += 1
 
 
 class _Connection(ResponseHandler):

@@ -34,16 +34,36 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["service"],
             },
         ],
-        "operators": [_modules("Snowflake", "snowflake.operators.snowflake")],
-        "sensors": [_modules("Snowflake", "snowflake.sensors.snowflake")],
+        "operators": [
+            _modules(
+                "Databricks",
+                "databricks.operators.databricks",
+                "databricks.operators.databricks_sql",
+                "databricks.operators.databricks_workflow",
+            ),
+            _modules("Snowflake", "snowflake.operators.snowflake"),
+        ],
+        "sensors": [
+            _modules(
+                "Databricks",
+                "databricks.sensors.databricks",
+                "databricks.sensors.databricks_partition",
+                "databricks.sensors.databricks_sql",
+            ),
+            _modules("Snowflake", "snowflake.sensors.snowflake"),
+        ],
         "hooks": [
             _modules("Databricks", "databricks.hooks.client"),
             _modules("Snowflake", "snowflake.hooks.session", "snowflake.hooks.sql_api"),
         ],
         "triggers": [
-            _modules("Snowflake", "snowflake.triggers.poke", "snowflake.triggers.snowflake_trigger")
+            _modules("Databricks", "databricks.triggers.databricks"),
+            _modules("Snowflake", "snowflake.triggers.poke", "snowflake.triggers.snowflake_trigger"),
         ],
-        "extra-links": ["astronomer.providers.snowflake.links.SnowsightQueryLink"],
+        "extra-links": [
+            "astronomer.providers.databricks.sql.link.DatabricksQueryLink",
+            "astronomer.providers.snowflake.links.SnowsightQueryLink",
+        ],
         "config": {
             "astronomer_providers": {
                 "description": "How deferrable operators of astronomer-providers wait. An operator argument wins over these.",

@@ -23,62 +23,49 @@ CONN_ID = "databricks_bench"
 OWN_INTERVAL = 5.0
 """What this package's operators poll at, unless told otherwise."""
 
+_QUIET = 2.5  # poll intervals without an end, once all have been asked for
+_ENDING = 2  # poll intervals in which runs end
 _LIFE = 20  # poll intervals; at 30 s, ten minutes
 _LONG_LIFE = 120
 
 
 def steady(waits: int, others: int, interval: float, own: float | None = None) -> Plan:
-    """The waits come within one interval; then two without an end; then two in which runs end as they began.
+    """The waits come within one interval.
 
     :param own: an interval that the triggers are given instead.
     """
-    return _plan(
-        waits,
-        others,
-        interval,
-        own,
-        arriving=interval,
-        quiet=2 * interval,
-        per_sync=math.ceil(waits / interval),
-    )
+    return _plan(waits, others, interval, own or interval, arriving=interval)
 
 
 def restart(waits: int, others: int, interval: float) -> Plan:
     """All waits come at once, as after the restart of a triggerer."""
-    return _plan(waits, others, interval, None, arriving=0.0, quiet=2 * interval, per_sync=waits)
+    return _plan(waits, others, interval, interval, arriving=1.0)
 
 
 def many(waits: int, others: int, interval: float) -> Plan:
-    """More waits than Airflow gives to one triggerer by default; it gets 50 a second, and the runs take an hour."""
+    """More waits than Airflow gives to one triggerer by default. They come at 50 a second, and the runs take an hour."""
+    first = waits / 50 * 1.5 + 8 * interval
     return Plan(
         waits,
-        first=waits / 50 * 1.5 + 8 * interval,
+        first=first,
         spread=_LONG_LIFE * interval,
         poll_interval=interval,
-        watched=waits / 50 * 1.5 + 12 * interval,
+        watched=first + 2 * _ENDING * interval,
         others=others,
         patience=8 * interval,
     )
 
 
-def _plan(
-    waits: int,
-    others: int,
-    interval: float,
-    own: float | None,
-    *,
-    arriving: float,
-    quiet: float,
-    per_sync: int,
-) -> Plan:
-    first = arriving + interval + quiet
+def _plan(waits: int, others: int, interval: float, polled: float, *, arriving: float) -> Plan:
+    """Each second as many runs end as would if all had begun evenly: one in as many seconds as a run takes."""
+    first = arriving + (1 + _QUIET) * interval
     return Plan(
         waits,
         first=first,
         spread=_LIFE * interval,
-        poll_interval=own or interval,
-        watched=first + 2 * interval,
-        per_sync=per_sync,
+        poll_interval=polled,
+        watched=first + _ENDING * interval,
+        per_sync=math.ceil(waits / arriving),
         others=others,
         patience=2 * interval,
     )

@@ -105,5 +105,6 @@ def _start_others(plan: Plan, lab: LabClient, first: int, count: int) -> None:
 
 if __name__ == "__main__":
     given = json.loads(Path(sys.argv[1]).read_text())
+    sys.stdin.readline()
     lab = LabClient(os.environ[LAB_URL], os.environ["SSL_CERT_FILE"])
     Path(sys.argv[2]).write_text(json.dumps(run(Plan(**given["plan"]), given["sides"][0], lab)))

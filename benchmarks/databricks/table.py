@@ -23,6 +23,7 @@ _ROWS = {
     "tokens": "OAuth tokens",
     "cpu_ms_per_wait": "CPU of the triggerer per wait, ms",
     "loop_stall_ms": "longest stall of the event loop, ms",
+    "loop_stall_but_gc_ms": "- garbage collections taken off, ms",
     "longest_gc_ms": "longest garbage collection, ms",
     "loop_late_s": "all stalls together, s",
     "all_started_s": "until all waits have started, s",

@@ -92,4 +92,5 @@ def run(plan: Plan, sides: list[str]) -> Submitted:
 
 if __name__ == "__main__":
     given = json.loads(Path(sys.argv[1]).read_text())
+    sys.stdin.readline()
     Path(sys.argv[2]).write_text(json.dumps(run(Plan(**given["plan"]), given["sides"])))

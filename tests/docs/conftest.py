@@ -5,9 +5,9 @@ import logging
 import pytest
 from snowflake.connector import connect
 
-from tests.docs.world import Run, environment, new_context, settled_at_once, snowflake
+from tests.docs.world import Run, databricks, environment, new_context, settled_at_once, snowflake
 
-# All tests of this folder share one local Snowflake, and so one process.
+# All tests of this folder share one set of local services, and so one process.
 GROUP = pytest.mark.xdist_group("docs")
 
 
@@ -18,11 +18,24 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def lab():
+def certificates(tmp_path_factory):
+    """Where both services keep them, so that clients trust both."""
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="session")
+def workspace(certificates):
+    """A local Databricks workspace."""
+    with databricks(directory=certificates) as workspace:
+        yield workspace
+
+
+@pytest.fixture(scope="session")
+def lab(certificates):
     """A local Snowflake on which a second takes a fiftieth of one, with the table that the pages speak of."""
     logging.getLogger("snowflake.connector").setLevel(logging.ERROR)
     quick = {"AIRFLOW__ASTRONOMER_PROVIDERS__POLL_INTERVAL": "1"}
-    with environment(quick), settled_at_once(), snowflake(speed=50.0) as lab:
+    with environment(quick), settled_at_once(), snowflake(speed=50.0, directory=certificates) as lab:
         with connect(**lab.connect_args()) as connection:
             connection.execute_string(
                 "CREATE TABLE orders (id INTEGER, day DATE, amount NUMBER(10, 2));"
@@ -32,6 +45,6 @@ def lab():
 
 
 @pytest.fixture
-def run(lab):
+def run(lab, workspace):
     """Run an operator as a task: ``run(operator)``."""
     return lambda operator, **how: Run(new_context()).of(operator, **how)

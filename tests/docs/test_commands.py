@@ -24,7 +24,7 @@ ELSEWHERE = {
     "airflow providers list": "tests/unit/test_package.py",
     "airflow config list --section astronomer_providers --defaults": "tests/unit/test_package.py",
     "airflow standalone": "make demo starts the same four parts, one by one",
-    'pip install -c constraints/airflow-3.3.txt ".[snowflake]"': "make demo installs so, from the checkout",
+    'pip install -c constraints/airflow-3.3.txt ".[databricks,snowflake]"': "make demo installs so, from the checkout",
     "source .venv/bin/activate": "make demo creates it; a shell's own command",
 }
 """Command -> where it is run."""
@@ -85,8 +85,8 @@ def test_the_local_services_start_and_stop():
     exported = re.findall(r"^export (\w+)=", told, re.MULTILINE)
     connections = {"AIRFLOW_CONN_DATABRICKS_DEFAULT", "AIRFLOW_CONN_SNOWFLAKE_DEFAULT"}
     assert set(exported) == connections | {"REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"}
-    page = (ROOT / "docs/howto/local-snowflake.md").read_text()
-    assert not [name for name in exported if name not in page]
+    pages = [(ROOT / f"docs/howto/local-{one}.md").read_text() for one in ("databricks", "snowflake")]
+    assert not [name for name in exported if not any(name in page for page in pages)]
 
 
 def _read_until(process, word, seconds):

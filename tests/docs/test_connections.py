@@ -12,7 +12,7 @@ from airflow.sdk import Connection
 from astronomer.providers.snowflake.hooks.session import connection_parameters
 from tests.docs.pages import blocks
 
-CONNECTIONS = [block for block in blocks() if block.language == "json"]
+CONNECTIONS = [block for block in blocks() if block.language == "json" and block.kind == "connection"]
 
 
 class Read(dict):

@@ -27,10 +27,11 @@ from astronomer.providers.snowflake.sensors.snowflake import SnowflakeSensor
 from tests.docs.pages import blocks
 from tests.docs.world import Run, TaskInstance, new_context
 
-QUOTED = [block for block in blocks() if block.language == "text"]
+QUOTED = [block for block in blocks() if block.language == "text" and "databricks" not in block.mark]
 _UNIMPORTANT = [
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<id>"),
     (r"localhost:\d+", "localhost:<port>"),
+    (r"\b415\d{12}\b", "<run>"),
     (r"\s+", " "),
 ]
 

@@ -2,6 +2,7 @@
 
 - ``test: dag``: a Dag file; ``dag.test()`` runs it, against the local Snowflake.
 - ``test: task``: operators; each is run in order. With ``returns=``, the last one has to return that.
+- ``test: databricks``: likewise, against the local workspace.
 - ``test: parse``: operators that need what is not here; they are only made.
 - ``test: pytest``: a test module; its tests are run.
 - no mark: run as it stands. The snippets of one page share their names, from top to bottom.
@@ -33,7 +34,7 @@ SHARED = [
 
 
 @pytest.mark.parametrize("page", SHARED, ids=lambda page: str(page.relative_to(ROOT)))
-def test_snippets(page, lab, monkeypatch, tmp_path):
+def test_snippets(page, lab, workspace, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "snippet"}
     with environment({}):
@@ -48,11 +49,11 @@ def _run_page(page, names):
             exec(code, mine)
             for test in [value for name, value in mine.items() if name.startswith("test_")]:
                 test()
-        elif block.kind in ("task", "parse"):
+        elif block.kind in ("task", "databricks", "parse"):
             with DAG("orders", schedule=None) as dag:
                 exec(code, names)
             result = None
-            for task in dag.tasks if block.kind == "task" else []:
+            for task in dag.tasks if block.kind != "parse" else []:
                 result = Run(new_context()).of(task)
             if (expected := block.argument("returns")) is not None:
                 assert result == ast.literal_eval(expected), block

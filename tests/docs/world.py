@@ -1,8 +1,9 @@
-"""What the pages of the documentation need around them: a local Snowflake, and the life of one task in memory."""
+"""What the pages of the documentation need around them: the local services, and the life of one task in memory."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -15,8 +16,11 @@ from airflow.sdk.bases.operator import ExecutorSafeguard
 
 from astronomer.deferral import _compat
 from astronomer.deferral._compat import TaskDeferred
+from astronomer.lab.databricks import DatabricksLab
 from astronomer.lab.snowflake import SnowflakeLab
 from astronomer.providers.snowflake.sensors import query as sensor
+
+_runs = itertools.count(1)  # two runs of one name would be one to a service that knows submit keys
 
 
 @dataclass
@@ -24,7 +28,7 @@ class TaskInstance:
     """The part of ``context["ti"]`` that operators use."""
 
     dag_id: str = "orders"
-    run_id: str = "manual__2026-11-22T00:00:00+00:00"
+    run_id: str = field(default_factory=lambda: f"manual__{next(_runs)}")
     task_id: str = "load"
     map_index: int = -1
     try_number: int = 1
@@ -112,4 +116,11 @@ def settled_at_once() -> Iterator[None]:
 def snowflake(**settings: Any) -> Iterator[SnowflakeLab]:
     """A local Snowflake behind the Airflow connection ``snowflake_default``."""
     with SnowflakeLab(**settings) as lab, environment({**lab.connection_env(), **lab.client_env()}):
+        yield lab
+
+
+@contextmanager
+def databricks(**settings: Any) -> Iterator[DatabricksLab]:
+    """A local workspace behind the Airflow connection ``databricks_default``."""
+    with DatabricksLab(**settings) as lab, environment({**lab.connection_env(), **lab.client_env()}):
         yield lab

@@ -6,15 +6,20 @@ from itertools import pairwise
 
 import pytest
 
+from benchmarks import measures as common
+from benchmarks.phase import Seen
+from benchmarks.plan import Plan
+from benchmarks.program import README
+from benchmarks.sides import OURS, STOCK
 from benchmarks.snowflake import __main__ as program
 from benchmarks.snowflake import measures
-from benchmarks.snowflake.phase import Seen
-from benchmarks.snowflake.plan import OURS, POLL_INTERVAL, STOCK, Plan, sql
-from benchmarks.snowflake.table import render, with_numbers
+from benchmarks.snowflake.plan import POLL_INTERVAL, sql
+from benchmarks.snowflake.table import render
+from benchmarks.table import with_numbers
 
 AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
-WORKED = {"ended_at": 100.0, "error_code": None}
-BROKE = {"ended_at": 100.0, "error_code": "002003"}
+WORKED = {"ended_at": 100.0, "error": None}
+BROKE = {"ended_at": 100.0, "error": "002003"}
 
 
 def fired(payload, at=101.0, wait=1):
@@ -37,8 +42,12 @@ def seen(side=OURS, **over):
         "import_seconds": 0.5,
         "started_seconds": 1.0,
         "cpu_seconds": 0.4,
-        "tokens_signed": 2,
-        "stalls": [{"seconds": 0.15, "cpu": 0.03, "after": 0.1}, {"seconds": 0.05, "cpu": 0.0, "after": 3.0}],
+        "counted": 2,
+        "stalls": [
+            {"seconds": 0.15, "collecting": 0.11, "cpu": 0.03, "after": 0.1},
+            {"seconds": 0.05, "collecting": 0.0, "cpu": 0.0, "after": 3.0},
+        ],
+        "stall_between_collections": 0.05,
         "late_seconds": 0.2,
         "longest_collection": 0.01,
         "events": [fired(ours("succeeded")), fired(ours("failed", "002003"), at=104.0, wait=2)],
@@ -48,7 +57,7 @@ def seen(side=OURS, **over):
         "start": 80.0,
         "started_at": 80.0,
         "stopped_at": 110.0,
-        "queries": [WORKED, BROKE],
+        "remotes": [WORKED, BROKE],
         "requests": [],
         "report": report | over.pop("report", {}),
         "log_lines": 10,
@@ -73,7 +82,7 @@ def request(at, path="/monitoring/queries", port=1, fault=None):
     ],
 )
 def test_percentile_is_a_value_that_was_seen(values, share, expected):
-    assert measures.percentile(values, share) == expected
+    assert common.percentile(values, share) == expected
 
 
 @pytest.mark.parametrize(
@@ -94,12 +103,17 @@ def test_percentile_is_a_value_that_was_seen(values, share, expected):
     ],
 )
 def test_an_event_tells_the_truth_when_it_says_how_the_query_ended(side, payload, query, truth):
-    assert measures.told_the_truth(side, fired(payload), query) is truth
+    assert measures.tells(side, payload, query) is truth
 
 
 def test_an_event_before_the_end_is_a_guess():
-    assert not measures.told_the_truth(OURS, fired(ours("succeeded"), at=99.9), WORKED)
-    assert not measures.told_the_truth(OURS, fired(ours("succeeded")), WORKED | {"ended_at": None})
+    def right(at, remote):
+        events = [fired(ours("succeeded"), at=at)]
+        return common.right(seen(remotes=[remote], report={"events": events}), lambda *_: True)
+
+    assert set(right(100.0, WORKED)) == {1}
+    assert not right(99.9, WORKED)
+    assert not right(101.0, WORKED | {"ended_at": None})
 
 
 def test_a_wait_without_an_event_or_with_a_wrong_one_is_lost():
@@ -136,6 +150,7 @@ def test_the_steady_numbers():
         "end_to_event_s": {"p50": 1.0, "p99": 4.0},
         "lost": 0,
         "loop_stall_cpu_ms": 30.0,
+        "loop_stall_but_gc_ms": 50.0,
         "loop_late_s": 0.2,
         "longest_gc_ms": 10.0,
         "stalls_over_100_ms": 1,
@@ -160,6 +175,7 @@ def test_the_first_wait_of_a_process():
     assert measures.cold(seen()) == {
         "loop_stall_ms": 150.0,
         "loop_stall_cpu_ms": 30.0,
+        "loop_stall_but_gc_ms": 50.0,
         "longest_gc_ms": 10.0,
         "cpu_ms": 400.0,
     }
@@ -213,13 +229,19 @@ def test_a_table_shows_both_sides_and_their_ratio():
     assert "-" in render({name: value for name, value in found.items() if name != STOCK}).splitlines()[2]
 
 
-def test_new_numbers_replace_the_old_ones_in_the_page():
-    page = program.README.read_text(encoding="utf-8")
-    once = with_numbers(page, "| new |")
-    assert "\n\n| new |\n\n<!-- end of numbers -->\n" in once
-    assert with_numbers(once, "| newer |") == once.replace("| new |", "| newer |")
-    assert once.startswith(page.partition("<!-- numbers")[0])
-    assert once.endswith(page.partition("<!-- end of numbers -->")[2])
+@pytest.mark.parametrize("name", ["snowflake", "databricks"])
+def test_new_numbers_replace_the_old_ones_in_the_page(name):
+    page = README.read_text(encoding="utf-8")
+    once = with_numbers(page, name, "| new |")
+    assert f"\n\n| new |\n\n<!-- end of {name} numbers -->\n" in once
+    assert with_numbers(once, name, "| newer |") == once.replace("| new |", "| newer |")
+    assert once.startswith(page.partition(f"<!-- {name} numbers")[0])
+    assert once.endswith(page.partition(f"<!-- end of {name} numbers -->")[2])
+
+
+def test_a_page_without_a_place_for_the_numbers_is_refused():
+    with pytest.raises(ValueError, match="no marks for the numbers of snowflake"):
+        with_numbers("# Benchmarks", "snowflake", "| new |")
 
 
 NUMBERS = {

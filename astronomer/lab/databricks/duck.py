@@ -119,15 +119,21 @@ class Database:
 
         :raises SqlError: it does not exist.
         """
-        catalog, schema, table = full = self.qualified(name, session)
+        full = self.qualified(name, session)
         cursor = self.cursor()
         try:
-            relation = cursor.sql(f'SELECT * FROM "{CATALOG_PREFIX}{catalog}"."{schema}"."{table}" LIMIT 0')  # noqa: S608 - names, quoted
+            relation = self.relation(cursor, full).limit(0)
             return full, Result.of(relation.to_arrow_table())
         except duckdb.Error:
             raise unknown_object("Table", ".".join(full)) from None
         finally:
             cursor.close()
+
+    @staticmethod
+    def relation(cursor: duckdb.DuckDBPyConnection, table: Table) -> duckdb.DuckDBPyRelation:
+        """Return the rows of a table, to be fetched."""
+        catalog, schema, name = table
+        return cursor.table(f'"{CATALOG_PREFIX}{catalog}"."{schema}"."{name}"')
 
     def catalogs(self) -> list[str]:
         """Return the names of the catalogs."""

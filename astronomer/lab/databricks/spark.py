@@ -123,9 +123,10 @@ def plan(text: str, parameters: Sequence[Parameter], where: Surroundings) -> Pla
     tree = tree.transform(_rewritten(where))
     kind = "OTHER" if call else kind_of(text)
     if isinstance(tree, exp.Insert) and tree.args.get("overwrite"):
-        target = _duck(tree.this.this if isinstance(tree.this, exp.Schema) else tree.this)
+        target = (tree.this.this if isinstance(tree.this, exp.Schema) else tree.this).copy()
         tree.set("overwrite", False)
-        return Plan(kind, (f"DELETE FROM {target}", _duck(tree)), "changed", wait)
+        emptied = _duck(exp.Delete(this=target))
+        return Plan(kind, (emptied, _duck(tree)), "changed", wait)
     if isinstance(tree, exp.Merge):
         _unqualify_assignments(tree)
     if isinstance(tree, _CHANGES):

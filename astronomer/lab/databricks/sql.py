@@ -122,12 +122,17 @@ class SqlEngine:
             statement.state, statement.started_at = "RUNNING", self.clock.now()
         try:
             doing = command(statement.text) or self._plan(statement)
-        except SqlError as error:
-            self._end(statement, "FAILED", error=error)
+        except Exception as error:  # noqa: BLE001 - a text that cannot be read is the statement's failure
+            self._end(statement, "FAILED", error=translate(error))
             return
-        if isinstance(doing, Plan) and doing.wait > 0:
-            statement.timer = self.clock.call_later(doing.wait, lambda: self._waited(statement, doing))
-        else:
+        wait = doing.wait if isinstance(doing, Plan) else 0.0
+        with self._lock:
+            going_on = statement.cancelled_by is None
+            if going_on and wait > 0:
+                statement.timer = self.clock.call_later(wait, lambda: self._waited(statement, doing))
+        if not going_on:
+            self._end(statement, "CANCELED")
+        elif wait <= 0:
             self._compute(statement, doing)
 
     def _plan(self, statement: Statement) -> Plan:
@@ -135,7 +140,7 @@ class SqlEngine:
         where = Surroundings(session.catalog, session.schema, session.principal)
         return plan(statement.text, statement.parameters, where)
 
-    def _waited(self, statement: Statement, doing: Plan) -> None:
+    def _waited(self, statement: Statement, doing: Any) -> None:
         with self._lock:
             statement.timer = None
         self._compute(statement, doing)

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from astronomer.lab.databricks.columns import Result
 from astronomer.lab.databricks.duck import Database
-from astronomer.lab.databricks.spark import CATALOG_PREFIX, bare
-from astronomer.lab.databricks.sql_errors import unknown_object
+from astronomer.lab.databricks.spark import bare
+from astronomer.lab.databricks.sql_errors import SqlError, unknown_object
 
 if TYPE_CHECKING:
     from astronomer.lab.databricks.sql_sessions import SqlSession
@@ -146,15 +146,13 @@ def _show_partitions(database: Database, session: SqlSession, name: str) -> Resu
     (catalog, schema, table), _ = database.describe(_parts(name), session)
     by = database.partitions((catalog, schema, table))
     if not by:
-        from astronomer.lab.databricks.sql_errors import SqlError
-
         text = f"Operation not allowed: SHOW PARTITIONS is not allowed on a table that is not partitioned: `{table}`."
         raise SqlError("INVALID_PARTITION_OPERATION.PARTITION_SCHEMA_IS_EMPTY", text, "42601")
     columns = ", ".join(f'"{one}"' for one in by)
     cursor = database.cursor()
     try:
-        sql = f'SELECT DISTINCT {columns} FROM "{CATALOG_PREFIX}{catalog}"."{schema}"."{table}" ORDER BY ALL'
-        return Result.of(cursor.sql(sql).to_arrow_table())
+        relation = database.relation(cursor, (catalog, schema, table))
+        return Result.of(relation.project(columns).distinct().order(columns).to_arrow_table())
     finally:
         cursor.close()
 

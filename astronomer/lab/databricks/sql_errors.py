@@ -114,6 +114,6 @@ def _by_class(name: str, text: str) -> SqlError:
     if name == "InvalidInputException":
         return SqlError("USER_RAISED_EXCEPTION", text.partition(": ")[2], "P0001")
     if found := _NO_NAMESPACE.search(text):
-        return unknown_object("Schema" if "." in found[1] else "Catalog", found[1])
+        return unknown_object("Schema" if "." in found[1] else "Table", found[1])
     first_line = text.partition("\n")[0]
     return SqlError("INTERNAL_ERROR", first_line, "XX000", "INTERNAL_ERROR")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
@@ -16,10 +21,20 @@ if TYPE_CHECKING:
 __all__ = ["SqlFace", "open_routes", "routes"]
 
 
-class SqlFace:
+class SqlFace(ABC):
     """What tests do with the statements of a lab."""
 
     sql: SqlEngine
+
+    @property
+    @abstractmethod
+    def port(self) -> int:
+        """The port it listens on."""
+
+    @property
+    @abstractmethod
+    def ca_file(self) -> Path:
+        """The lab's own certificate authority, PEM."""
 
     @property
     def statements(self) -> dict[str, Statement]:
@@ -56,6 +71,23 @@ class SqlFace:
             "enable_telemetry": False,
             **more,
         }
+
+    @staticmethod
+    @contextmanager
+    def keeping_garbage() -> Iterator[None]:
+        """Collect this process's garbage only at the end, and in this thread.
+
+        A connection of the SQL connector that nobody closed closes its session when it is collected. In the thread that
+        serves the lab, where a collection may begin as well as anywhere, it would wait for itself.
+        """
+        gc.disable()
+        gc.freeze()  # so that the collection only looks at what is new
+        try:
+            yield
+        finally:
+            gc.collect()
+            gc.unfreeze()
+            gc.enable()
 
     def run_sql(self, *texts: str) -> list[list[str | None]]:
         """Run statements one after another, and return the last one's rows as strings.

@@ -223,7 +223,7 @@ async def test_a_slow_answer_is_weather(lab, monkeypatch):
 
 async def test_a_retry_after_is_for_the_whole_client(lab):
     async with client_of() as client:
-        lab.faults.status(429, "runs/list", retry_after=0.4, times=1)
+        lab.faults.status(429, "runs/list", retry_after=1, times=1)
         for request in (
             client.get(LIST),
             client.get("2.2/jobs/list"),
@@ -231,7 +231,7 @@ async def test_a_retry_after_is_for_the_whole_client(lab):
         ):
             with pytest.raises(Transient) as caught:
                 await request
-            assert 0.1 < caught.value.retry_after <= 0.44
+            assert 0 < caught.value.retry_after <= 1.1
         assert lab.requests.count(API) == 1
         assert client.budget.questions.rate == 5.0
         await asyncio.sleep(caught.value.retry_after)

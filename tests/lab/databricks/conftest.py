@@ -27,21 +27,21 @@ class Refused(Exception):
 
 
 class Api:
-    """The workspace's API without any client library."""
+    """The workspace's API without any client library; ``session`` is that of the ``http`` fixture."""
+
+    session: requests.Session
 
     def __init__(self, lab: DatabricksLab) -> None:
         self.lab = lab
-        self._session = requests.Session()
-        self._session.verify = str(lab.ca_bundle)
 
     def get(self, path: str, **arguments):
         return self._answered(
-            self._session.get(self._url(path), params=arguments, headers=self._headers(), timeout=10)
+            self.session.get(self._url(path), params=arguments, headers=self._headers(), timeout=10)
         )
 
     def post(self, path: str, **arguments):
         return self._answered(
-            self._session.post(self._url(path), json=arguments, headers=self._headers(), timeout=10)
+            self.session.post(self._url(path), json=arguments, headers=self._headers(), timeout=10)
         )
 
     def _url(self, path: str) -> str:
@@ -94,6 +94,14 @@ def states(run: dict) -> dict[str, str]:
         one["task_key"]: one["state"].get("result_state", one["state"]["life_cycle_state"])
         for one in run["tasks"]
     }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def http(trust):
+    """One session for all requests of a module, closed at its end."""
+    with requests.Session() as session:
+        Api.session = session
+        yield session
 
 
 @pytest.fixture(scope="module")

@@ -21,14 +21,7 @@ from databricks.sdk.service.sql import (
     TimeRange,
 )
 
-from astronomer.lab.databricks import DatabricksLab
 from tests.lab.conftest import until
-
-
-@pytest.fixture(scope="module")
-def module_lab(lab_directory, trust):
-    with DatabricksLab(directory=lab_directory, quotas=False) as lab:
-        yield lab
 
 
 @pytest.fixture
@@ -75,10 +68,10 @@ def post(lab):
 
 class TestExecute:
     def test_a_short_statement_answers_at_once(self, execute):
-        answer = execute("SELECT id, 'x' AS x, null AS n FROM range(3)")
+        answer = execute("SELECT id, 'x' AS x, cast(null AS DATE) AS n FROM range(3)")
         assert answer.status.state is StatementState.SUCCEEDED
         assert [(c.name, c.type_text) for c in answer.manifest.schema.columns] == [
-            ("id", "BIGINT"), ("x", "STRING"), ("n", "VOID")
+            ("id", "BIGINT"), ("x", "STRING"), ("n", "DATE")
         ]  # fmt: skip
         assert answer.result.data_array == [["0", "x", None], ["1", "x", None], ["2", "x", None]]
         assert (answer.manifest.total_row_count, answer.manifest.total_chunk_count) == (3, 1)

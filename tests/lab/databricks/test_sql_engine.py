@@ -103,24 +103,26 @@ class TestDialect:
             "named_struct('a', 1, 'b', 'x'), cast(1 AS TINYINT), sum(1)"
         )
         await ended(statement)
-        assert statement.result.strings(0, 1) == [
-            ["1", "1.50", "1.0E10", "0.1", "true", None, "2020-01-02", "2020-01-01T00:00:00.000Z"]
-            + ["2020-01-01T00:00:00.123456", "FF", '["1","2"]', '{"a":"1"}', '{"a":"1","b":"x"}', "1", "1"]
+        assert statement.result.strings(0, 1)[0] == [
+            *("1", "1.50", "1.0E10", "0.1", "true", None, "2020-01-02", "2020-01-01T00:00:00.000Z"),
+            *("2020-01-01T00:00:00.123456", "FF", '["1","2"]', '{"a":"1"}', '{"a":"1","b":"x"}', "1", "1"),
         ]
-        assert [column.type_text for column in statement.result.columns] == (
-            [
+        types = [column.type_text for column in statement.result.columns]
+        assert types.pop(5) in {"VOID", "INT"}  # before version 2, DuckDB gives NULL the type INT
+        assert types == [
+            *(
                 "INT",
                 "DECIMAL(3,2)",
                 "DOUBLE",
                 "FLOAT",
                 "BOOLEAN",
-                "VOID",
                 "DATE",
                 "TIMESTAMP",
                 "TIMESTAMP_NTZ",
-            ]
-            + ["BINARY", "ARRAY<INT>", "MAP<STRING, INT>", "STRUCT<a: INT, b: STRING>", "TINYINT", "BIGINT"]
-        )
+                "BINARY",
+            ),
+            *("ARRAY<INT>", "MAP<STRING, INT>", "STRUCT<a: INT, b: STRING>", "TINYINT", "BIGINT"),
+        ]
 
     async def test_columns_are_named_as_in_spark(self, engine):
         statement = await ended(engine.submit("SELECT 1, 'x', count(*), max(id) FROM range(3)"))

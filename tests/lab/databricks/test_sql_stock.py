@@ -21,7 +21,6 @@ from airflow.providers.databricks.operators.warehouse import (
 from airflow.providers.databricks.sensors.databricks_partition import DatabricksPartitionSensor
 from airflow.providers.databricks.sensors.databricks_sql import DatabricksSqlSensor
 
-from astronomer.lab.databricks import DatabricksLab
 from tests.lab.conftest import until
 
 pytestmark = [
@@ -30,16 +29,12 @@ pytestmark = [
     # and hands its token over in a way that aiohttp 3.14 has deprecated
     pytest.mark.filterwarnings("ignore:BasicAuth is deprecated"),
     pytest.mark.filterwarnings("ignore:The 'auth' parameter is deprecated"),
+    # and leaves the connection of a statement that failed to the garbage collector
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 CLUSTER = "/sql/protocolv1/o/0/1122-334455-abcdefgh"
 WAYS = {"thrift": {}, "sea": {"use_sea": True}, "cluster": {"http_path": CLUSTER}}
-
-
-@pytest.fixture(scope="module")
-def module_lab(lab_directory, trust):
-    with DatabricksLab(directory=lab_directory, quotas=False) as lab:
-        yield lab
 
 
 @pytest.fixture
@@ -54,7 +49,8 @@ def lab(module_lab, monkeypatch):
         "CREATE OR REPLACE TABLE main.default.sales (amount INT, day STRING) PARTITIONED BY (day)"
     )
     module_lab.run_sql("INSERT INTO main.default.sales VALUES (1, '2024-01-01'), (2, '2024-01-02')")
-    return module_lab
+    with module_lab.keeping_garbage():
+        yield module_lab
 
 
 @pytest.fixture

@@ -318,10 +318,10 @@ def test_ten_thousand_waiting_runs_are_cheap(make_lab):
     ids = lab.seed(10_000, seconds=600, spread=60, tasks=1)
     assert lab.active == 10_000
     page = api.get("2.2/jobs/runs/list", active_only="true", limit=25)
-    started = time.perf_counter()
+    started = time.process_time()  # of this process, in which the workspace runs as well
     for _ in range(40):
         page = api.get("2.2/jobs/runs/list", active_only="true", limit=25, page_token=page["next_page_token"])
-    assert time.perf_counter() - started < 4.0
+    assert time.process_time() - started < 1.0
     lab.advance(600)
     assert 0 < lab.active < 10_000
     lab.advance(61)

@@ -64,6 +64,13 @@ def test_a_pat_is_sent_as_it_is():
     assert on_time(main) == [{"Authorization": "Bearer dapi-1234567"}]
 
 
+@pytest.mark.parametrize("value", ["dapi-123\n4567", "dapi-123\r\n4567", "dapi-\x00"])
+def test_a_token_that_no_header_may_hold(value):
+    with pytest.raises(CredentialsRejected, match="line break") as caught:
+        DatabricksClient(pat(value))
+    assert "dapi" not in str(caught.value)
+
+
 # Tokens.
 
 
@@ -113,6 +120,19 @@ def test_a_token_that_ends_too_early_is_fetched_anew_once_for_all():
         return len(workspace.logins), len(answers)
 
     assert on_time(main) == (2, 50)
+
+
+def test_who_hears_late_that_a_token_was_refused_does_not_drop_the_new_one():
+    async def main():
+        workspace = Workspace()
+        credentials = new(workspace)._credentials
+        old = await credentials.headers()
+        assert credentials.renew(old)
+        fresh = await credentials.headers()
+        assert credentials.renew(old)
+        return await credentials.headers() is fresh is not old, len(workspace.logins)
+
+    assert on_time(main) == (True, 2)
 
 
 def test_a_token_that_is_refused_twice_is_refused():
@@ -343,7 +363,9 @@ def test_each_loop_has_clients_of_its_own(connections):
 
 def test_a_loop_that_is_gone_leaves_no_client_behind(connections):
     async def main():
-        return weakref.ref(await DatabricksClient.shared("one"))
+        client = await DatabricksClient.shared("one")
+        client.loop = asyncio.get_running_loop()  # as its session does
+        return weakref.ref(client)
 
     left = on_time(main)
     on_time(main)

@@ -210,10 +210,19 @@ class Aad(Exception):
     pass
 
 
+def http_error(status):
+    response = requests.Response()
+    response.status_code = status
+    return requests.HTTPError(f"HTTP {status}", response=response)
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
         (requests.ConnectionError("reset"), Transient),
+        (http_error(503), Transient),
+        (http_error(429), Transient),
+        (http_error(401), CredentialsRejected),
         (ConnectionError("Can't reach Azure Metadata Service: no route"), Transient),
         (type("ServiceRequestError", (Aad,), {})("timeout"), Transient),
         (type("CredentialUnavailableError", (Aad,), {})("the metadata service is busy"), Transient),

@@ -83,7 +83,8 @@ async def test_what_is_sent():
         response.set_cookie("session", "1")
         return response
 
-    async with serving(answer) as url, sending() as transport:
+    async with serving(answer) as address, sending() as transport:
+        url = address.replace("127.0.0.1", "localhost")  # aiohttp keeps no cookies of an address
         await transport.send("GET", f"{url}/api", params=[("a", "1"), ("a", "2")])
         await transport.send("POST", f"{url}/api", json={"run_id": 7}, headers={"Authorization": "Bearer x"})
     (_, question, headers, _), (_, _, _, body) = seen
@@ -164,6 +165,12 @@ async def test_a_host_that_is_not_there_is_weather(url):
     async with sending() as transport:
         with pytest.raises(Transient):
             await transport.send("GET", f"{url}?signature=SECRET")
+
+
+async def test_a_header_that_cannot_be_sent_is_no_defect():
+    async with speaking(silence) as url, sending() as transport:
+        with pytest.raises(Transient, match="ValueError"):
+            await transport.send("GET", url, headers={"X": "a\r\nb"})
 
 
 async def test_a_cancelled_request_is_cancelled():

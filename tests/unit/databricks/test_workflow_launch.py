@@ -1,34 +1,22 @@
-"""The workflow as a whole: what the group makes of its tasks, and the launch task that owns the run."""
+"""The launch task: makes the workflow's job, starts a run of it once, waits for its start, and owns it."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 from datetime import timedelta
 
 import pytest
-from airflow.providers.databricks.operators.databricks import (
-    DatabricksNotebookOperator as StockNotebookOperator,
-)
-from airflow.providers.databricks.operators.databricks_workflow import (
-    DatabricksWorkflowTaskGroup as StockWorkflowTaskGroup,
-)
-from airflow.providers.databricks.operators.databricks_workflow import (
-    WorkflowRunMetadata as StockWorkflowRunMetadata,
-)
-from airflow.sdk import DAG, TaskGroup
-from airflow.sdk.bases.operator import BaseOperator
+from airflow.sdk import DAG
 
-from astronomer.deferral import JobCancelled, JobFailed, JobTimedOut, Transient
+from astronomer.deferral import Hub, JobCancelled, JobFailed, JobTimedOut, Transient
 from astronomer.deferral._compat import AirflowException
 from astronomer.providers.databricks.errors import RequestRejected
 from astronomer.providers.databricks.operators.databricks import (
     DatabricksNotebookOperator,
     DatabricksTaskOperator,
 )
-from astronomer.providers.databricks.operators.databricks_workflow import (
-    DatabricksWorkflowTaskGroup,
-    WorkflowRunMetadata,
-)
+from astronomer.providers.databricks.operators.databricks_workflow import DatabricksWorkflowTaskGroup
 from tests.unit.databricks.airflow_side import Task, TaskInstance
 from tests.unit.databricks.workflows import (
     CREATE,
@@ -39,13 +27,10 @@ from tests.unit.databricks.workflows import (
     PERMISSIONS,
     RESET,
     WorkflowWorkspace,
-    dag,
     killed,
 )
-from tests.unit.databricks.workspace import RUN_NOW, Lost
-
-OURS, STOCK = DatabricksNotebookOperator, StockNotebookOperator
-CLUSTER = {"existing_cluster_id": "c1"}
+from tests.unit.databricks.workspace import CANCEL, GET, LIST, RUN_NOW, Lost
+from tests.unit.deferral.fakes import events_of, revived
 
 
 class Launch(Task):
@@ -205,6 +190,32 @@ class TestRun:
         launch.live()
         assert len(launch.workspace.runs) == 1
 
+    def test_is_only_started_for_a_workflow(self, launch):
+        operator = launch.make()
+        operator.task_group = None
+        with pytest.raises(AirflowException, match="must be a DatabricksWorkflowTaskGroup"):
+            operator.request({})
+
+    def test_is_asked_for_by_the_list_while_it_is_queued(self):
+        """Each by itself only once it has begun."""
+        workspace = WorkflowWorkspace()
+        workspace.queue_seconds = 600.0
+        with (world := Launch()).in_place():
+            triggers = [deferred(workspace, world.timeline, f"run-{number}") for number in range(10)]
+        workspace.requests.clear()
+
+        async def wait():
+            async with Hub() as hub:
+                Hub._of_loop[asyncio.get_running_loop()] = hub
+                waits = asyncio.gather(*(events_of(trigger) for trigger in triggers))
+                return await asyncio.wait_for(waits, 3600.0)
+
+        with world.timeline.in_place(), workspace.in_place():
+            events = world.timeline.run(wait)
+        assert [event["outcome"]["status"]["raw"] for (event,) in events] == ["RUNNING"] * 10
+        assert len(workspace.asked(GET)) <= 20
+        assert len(workspace.asked(LIST)) > 60
+
 
 class TestOwner:
     def test_a_kill_in_the_queue_ends_the_run(self, launch):
@@ -218,6 +229,7 @@ class TestOwner:
         launch.workspace.queue_seconds = 60.0
         launch.execute()
         launch.timeline.now += 600.0
+        launch.workspace.weather[CANCEL] = [Transient("503")]
         killed(launch)
         assert launch.workspace.active == []
 
@@ -228,19 +240,21 @@ class TestOwner:
                 launch.live()
             assert launch.workspace.active == []
 
+    @pytest.mark.parametrize("quick_wait", [0, 1.5])
     @pytest.mark.parametrize("hidden", [False, True])
-    def test_a_clear_ends_the_run_and_starts_another(self, launch, hidden):
-        launch.live()
-        if hidden:  # a clear that leaves `max_tries` as it was
-            launch.retry()
-            launch.clears += 1
-        else:
-            launch.clear()
-        launch.live()
-        first, second = launch.workspace.runs
-        assert launch.workspace.cancelled == [first]
-        assert launch.workspace.active == [second]
-        assert launch.workspace.history[-1] == (second, [])
+    def test_a_clear_ends_the_run_and_starts_another(self, hidden, quick_wait):
+        with Launch(quick_wait=quick_wait).in_place() as launch:
+            launch.live()
+            if hidden:  # a clear that leaves `max_tries` as it was
+                launch.retry()
+                launch.clears += 1
+            else:
+                launch.clear()
+            launch.live()
+            first, second = launch.workspace.runs
+            assert launch.workspace.cancelled == [first]
+            assert launch.workspace.active == [second]
+            assert launch.workspace.history[-1] == (second, [])
 
     def test_a_retry_of_a_launch_that_succeeded_unheard_starts_nothing(self, launch):
         launch.execute()
@@ -248,57 +262,6 @@ class TestOwner:
         launch.live()
         assert len(launch.workspace.runs) == 1
         assert launch.workspace.cancelled == []
-
-
-class TestGroup:
-    @pytest.mark.parametrize("operator", [OURS, STOCK])
-    def test_has_the_dependencies_of_the_stock_group(self, operator):
-        ours, stock = (
-            relations(group, operator) for group in (DatabricksWorkflowTaskGroup, StockWorkflowTaskGroup)
-        )
-        assert ours == stock
-        assert ours["wf.inner.d"] >= {"wf.launch"}
-
-    @pytest.mark.parametrize("operator", [OURS, STOCK])
-    @pytest.mark.parametrize("group", [DatabricksWorkflowTaskGroup, StockWorkflowTaskGroup])
-    def test_takes_the_tasks_of_both_packages(self, group, operator):
-        """The job of all four is the same."""
-        found = mixed(group, operator)
-        launch = found.get_task("wf.launch")
-        expected = mixed(StockWorkflowTaskGroup, STOCK).get_task("wf.launch")
-        assert launch.create_workflow_json() == expected.create_workflow_json()
-        assert isinstance(launch.task_group, StockWorkflowTaskGroup)
-
-    def test_takes_no_other_tasks(self):
-        with pytest.raises(AirflowException, match=r"wf.other does not support conversion"):
-            other()
-
-    def test_takes_no_mapped_tasks(self):
-        """Databricks would run one task for all of them."""
-        with pytest.raises(AirflowException, match=r"wf.m does not support conversion"):
-            mapped()
-
-    def test_leaves_an_error_of_the_dag_file_as_it_is(self):
-        with pytest.raises(ZeroDivisionError):
-            broken()
-
-    def test_exports_what_stock_exports(self):
-        assert WorkflowRunMetadata is StockWorkflowRunMetadata
-        assert issubclass(DatabricksWorkflowTaskGroup, StockWorkflowTaskGroup)
-
-    def test_its_launch_task_must_be_in_a_workflow(self, launch):
-        operator = launch.make()
-        operator.task_group = None
-        with pytest.raises(AirflowException, match="must be a DatabricksWorkflowTaskGroup"):
-            operator.request({})
-
-    def test_reaches_its_tasks_by_default_args(self):
-        assert dag("a", operator=OURS).get_task("wf.launch").deferrable
-        found = DAG("dag", schedule=None, default_args={"deferrable": False, "databricks_retry_args": {}})
-        with found, DatabricksWorkflowTaskGroup(group_id="wf", databricks_conn_id="c"):
-            OURS(task_id="a", **NOTEBOOK)
-        assert not found.get_task("wf.launch").deferrable
-        assert not found.get_task("wf.a").deferrable
 
 
 def rendered(operator, context):
@@ -320,43 +283,10 @@ def with_failed_task(launch, code):
     workspace.start = started
 
 
-def relations(group, operator):
-    """What each task waits for, in a Dag with tasks before and after the group, and a group within."""
-    with DAG("dag", schedule=None) as found:
-        before, after, late = (BaseOperator(task_id=name) for name in ("before", "after", "late"))
-        workflow = group(group_id="wf", databricks_conn_id="c")
-        before >> workflow >> after
-        with workflow:
-            a, b, c = (operator(task_id=name, **NOTEBOOK) for name in "abc")
-            a >> [b, c]
-            with TaskGroup("inner") as inner:
-                d = operator(task_id="d", **NOTEBOOK)
-            b >> inner
-            late >> d
-    return {task.task_id: task.upstream_task_ids for task in found.tasks}
-
-
-def mixed(group, operator):
-    with (
-        DAG("dag", schedule=None) as found,
-        group(group_id="wf", databricks_conn_id="c", notebook_params={"x": "1"}),
-    ):
-        a = operator(task_id="a", notebook_params={"y": "2"}, **NOTEBOOK)
-        a >> operator(task_id="b", trigger_rule="all_done", max_retries=2, **NOTEBOOK)
-    return found
-
-
-def other():
-    with DAG("dag", schedule=None), DatabricksWorkflowTaskGroup(group_id="wf", databricks_conn_id="c"):
-        BaseOperator(task_id="other")
-
-
-def mapped():
-    with DAG("dag", schedule=None), DatabricksWorkflowTaskGroup(group_id="wf", databricks_conn_id="c"):
-        OURS.partial(task_id="m", **NOTEBOOK).expand(notebook_params=[{}, {}])
-
-
-def broken():
-    with DAG("dag", schedule=None), DatabricksWorkflowTaskGroup(group_id="wf", databricks_conn_id="c"):
-        OURS(task_id="a", **NOTEBOOK)
-        raise ZeroDivisionError
+def deferred(workspace, timeline, run_id):
+    """The trigger of the launch task of one more Dag run."""
+    launch = Launch()
+    launch.workspace, launch.timeline, launch.ti.run_id = workspace, timeline, run_id
+    with launch.in_place():
+        launch.execute()
+    return revived(launch.trigger)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from astronomer.deferral import Hub, JobCancelled, JobError, JobFailed, JobTimedOut
+from astronomer.deferral import Hub, JobCancelled, JobError, JobFailed, JobLost, JobTimedOut, Transient
 from tests.unit.databricks.airflow_side import Task
 from tests.unit.databricks.workflows import FAILED, KEY, LINK, Member, WorkflowWorkspace, dag, killed
 from tests.unit.databricks.workspace import GET, RUN_NOW
@@ -70,6 +70,14 @@ class TestMember:
         member.run.deleted = True
         with pytest.raises(JobFailed, match=r"does not exist.*clear 'wf\.launch'"):
             member.execute()
+
+    def test_that_is_out_of_reach_may_still_run(self):
+        with Member(outage_tolerance=120).in_place() as member:
+            member.execute()
+            member.workspace.weather[GET] = [Transient("503")] * 1000
+            with pytest.raises(JobLost, match=r"503.*A retry looks for Databricks task") as lost:
+                member.resume()
+            assert "clear" not in str(lost.value)
 
     def test_without_a_launch_says_so(self, member):
         member.ti.xcom_pull = lambda task_ids: None

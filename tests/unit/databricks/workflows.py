@@ -102,6 +102,11 @@ class WorkflowWorkspace(Workspace):
         tasks[0].cancelled = min(tasks[0].cancelled, self.now)
         return {}
 
+    def _list(self, *, name: str, **_: Any) -> dict[str, Any]:
+        """Its filter takes capitals for small letters."""
+        found = [(number, job) for number, job in self.jobs.items() if job.lower() == name.lower()]
+        return {"jobs": [{"job_id": number, "settings": {"name": job}} for number, job in found]}
+
     def _create(self, **settings: Any) -> dict[str, Any]:
         if not settings.get("tasks"):
             raise RequestRejected(400, "INVALID_PARAMETER_VALUE", "A job has no task.")

@@ -97,9 +97,12 @@ def _look_at(task: asyncio.Task[Fresh]) -> None:
 
 def token(value: str) -> Credentials:
     """A token that never changes."""
+    headers = bearer(value.strip())
+    if not headers["Authorization"].isprintable():
+        raise CredentialsRejected("the token holds a line break or another character that no header may hold")
 
     async def fetch(_: bool) -> Fresh:
-        return Fresh(bearer(value.strip()))
+        return Fresh(headers)
 
     return Credentials(fetch)
 

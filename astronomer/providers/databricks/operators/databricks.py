@@ -1,4 +1,4 @@
-"""The address of the operators that run jobs, as in the stock provider and in 1.x."""
+"""The address of the operators that run jobs and statements, as in the stock provider and in 1.x."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from astronomer.providers.databricks.operators.run import (
     DatabricksRunNowOperatorAsync,
     DatabricksSubmitRunOperator,
     DatabricksSubmitRunOperatorAsync,
+)
+from astronomer.providers.databricks.operators.statements import (
+    DatabricksSQLStatementsOperator,
+    DatabricksSQLStatementsOperatorAsync,
 )
 from astronomer.providers.databricks.operators.task import (
     DatabricksNotebookOperator,
@@ -20,6 +24,8 @@ __all__ = [
     "DatabricksNotebookOperatorAsync",
     "DatabricksRunNowOperator",
     "DatabricksRunNowOperatorAsync",
+    "DatabricksSQLStatementsOperator",
+    "DatabricksSQLStatementsOperatorAsync",
     "DatabricksSubmitRunOperator",
     "DatabricksSubmitRunOperatorAsync",
     "DatabricksTaskOperator",

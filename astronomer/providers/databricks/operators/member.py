@@ -9,7 +9,7 @@ from typing import Any
 from airflow.providers.databricks.operators.databricks_workflow import WorkflowRunMetadata
 from airflow.providers.databricks.plugins.databricks_workflow import WorkflowJobRunLink
 
-from astronomer.deferral import Attempt, JobError, JobFailed, Outcome, Phase
+from astronomer.deferral import Attempt, JobError, JobFailed, JobLost, Outcome
 from astronomer.deferral.memory import Memory
 from astronomer.providers.databricks.errors import RequestRejected
 from astronomer.providers.databricks.hooks.client import DatabricksClient
@@ -80,11 +80,13 @@ class MemberOperator(RunOperator):
     def failure(self, context: Mapping[str, Any], job: DatabricksRun, outcome: Outcome) -> JobError:
         """The error; for a part of a run, also how to run it again."""
         error = super().failure(context, job, outcome)
-        return type(error)(f"{error}\n{self._advice}") if job.parent_run_id else error
+        if not job.parent_run_id or isinstance(error, JobLost):
+            return error
+        return type(error)(f"{error}\n{self._advice}")
 
     def error_message(self, job: Any, outcome: Outcome) -> str:
         """What happened; a clear starts nothing here."""
-        if job.parent_run_id and outcome.status.phase is Phase.LOST and not outcome.timed_out:
+        if job.parent_run_id and self.error_type(outcome) is JobLost:
             return f"{outcome.status.message} A retry looks for {job.name} again."
         return super().error_message(job, outcome)
 
@@ -101,8 +103,7 @@ class MemberOperator(RunOperator):
 
     @property
     def _launch_task_id(self) -> str:
-        upstream = sorted(self.upstream_task_ids)
-        return next((task for task in upstream if task.split(".")[-1] == "launch"), "launch")
+        return str(self._databricks_workflow_task_group.child_id("launch"))
 
     @property
     def _advice(self) -> str:

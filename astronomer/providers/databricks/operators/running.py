@@ -139,7 +139,7 @@ class RunOperator(WorkspaceOperator):
             run = self.in_workspace(start)
         except RequestRejected as refused:
             raise JobFailed(
-                f"Databricks refused to start a run, and none was started: {refused}. Correct the operator's "
+                f"Databricks refused to start a run, and none was started: {str(refused).rstrip('.')}. Correct the operator's "
                 f"arguments. (POST /api/{self.path})"
             ) from refused
         self.run_id = int(run["run_id"])

@@ -267,16 +267,19 @@ class TestEnds:
 
 
 class TestWeather:
-    @pytest.mark.parametrize("path", ["statements/?$", "statements/[^/]+$"])
+    @pytest.mark.parametrize("where", ["statements/?$", "statements/[^/]+$"])
     @pytest.mark.parametrize("kind", [503, "reset", "lose_answer"])
-    def test_costs_patience(self, lab, sensor, started, path, kind):
+    def test_costs_patience(self, lab, sensor, started, where, kind):
         task = sensor()
         task.deferred()
         fault = (
-            lab.faults.status(503, path, times=2) if kind == 503 else getattr(lab.faults, kind)(path, times=2)
+            lab.faults.status(503, where, times=2)
+            if kind == 503
+            else getattr(lab.faults, kind)(where, times=2)
         )
         task.wait()
-        assert fault.hits == 2
+        found = kind == "lose_answer" and where.endswith("?$")  # by the history, instead of a repetition
+        assert fault.hits == (1 if found else 2)
         assert task.resume() == (False, None)
         assert len(started(YES)) == 1
 
@@ -326,7 +329,7 @@ def partition(lab, path):
     return lambda **arguments: Task(DatabricksPartitionSensor, **{**defaults, **arguments})
 
 
-SALE = "insert into sales values (1, date'2024-02-29', 'it''s')"
+SALE = r"insert into sales values (1, date'2024-02-29', 'it\'s')"
 
 
 class TestPartitions:
@@ -410,9 +413,7 @@ class TestPartitions:
             ).run()
             texts.append(" ".join(started("SELECT 1 FROM")[-1].text.split()))
         stock_text, text = texts
-        assert text.replace("IN", "in") == stock_text.replace("('it's', 'b')", "('it\\'s', 'b')").replace(
-            "(\"it's\", 'b')", "('it\\'s', 'b')"
-        )
+        assert stock_text.replace(" in (\"it's\", 'b')", r" IN ('it\'s', 'b')") == text
 
 
 def test_template_fields_are_the_stock_ones():
