@@ -28,6 +28,7 @@ PRODUCED = (
     *(".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"),
 )
 ENGINE = "astronomer/deferral/*"
+FAMILIES = ("snowflake", "databricks")
 
 
 def demo() -> NoReturn:
@@ -88,9 +89,11 @@ def docs() -> int:
 
 
 def bench() -> NoReturn:
-    """Measure ours and the stock operators side by side (ARGS="--waits 1000 --json")."""
-    arguments = shlex.split(os.environ.get("ARGS") or "--waits 200 --json")
-    _become(_python("demo"), "-m", "benchmarks.snowflake", *arguments)
+    """Measure ours and the stock operators side by side (FAMILY=databricks for that one, ARGS="--waits 200 --json")."""
+    family = os.environ.get("FAMILY") or "snowflake"
+    if family not in FAMILIES:
+        raise SetupError(f"There is no benchmark of {family!r}. FAMILY is one of: {', '.join(FAMILIES)}.")
+    _become(_python("demo"), "-m", f"benchmarks.{family}", *shlex.split(os.environ.get("ARGS") or "--json"))
 
 
 def lock() -> int:

@@ -12,18 +12,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from airflow.providers.databricks.operators.databricks import DatabricksRunNowOperator as StockRunNowOperator
-from airflow.providers.databricks.operators.databricks import (
-    DatabricksSubmitRunOperator as StockSubmitRunOperator,
-)
+from airflow.providers.databricks.operators import databricks as stock
 
 from astronomer.deferral import JobOperator, Phase
 from astronomer.lab.databricks import DatabricksLab
 from astronomer.lab.request_log import Entry
 from astronomer.providers.databricks import states
 from astronomer.providers.databricks.operators.databricks import (
+    DatabricksNotebookOperator,
     DatabricksRunNowOperator,
     DatabricksSubmitRunOperator,
+    DatabricksTaskOperator,
 )
 from tests.contract.network import LabWorld, started
 from tests.contract.world import Family, World
@@ -113,7 +112,11 @@ class DatabricksSubmitFamily(Family):
 
     name = "databricks-submit"
     world_type: type[DatabricksWorld] = DatabricksWorld
-    pairs = ((DatabricksSubmitRunOperator, StockSubmitRunOperator),)
+    pairs = (
+        (DatabricksSubmitRunOperator, stock.DatabricksSubmitRunOperator),
+        (DatabricksNotebookOperator, stock.DatabricksNotebookOperator),
+        (DatabricksTaskOperator, stock.DatabricksTaskOperator),
+    )
 
     @contextmanager
     def world(self) -> Iterator[World]:
@@ -160,4 +163,4 @@ class DatabricksRunNowFamily(DatabricksSubmitFamily):
 
     name = "databricks-run-now"
     world_type = DatabricksRunNowWorld
-    pairs = ((DatabricksRunNowOperator, StockRunNowOperator),)
+    pairs = ((DatabricksRunNowOperator, stock.DatabricksRunNowOperator),)

@@ -36,6 +36,19 @@ Jobs and runs
       do. Unknown fields are kept and shown, not refused.
     - Idempotency tokens hold for the whole workspace and for ever. Cancelling is TERMINATING for ``cancel_seconds``.
 
+SQL
+    - Statements run on DuckDB, translated by sqlglot: the usual SELECT, DML, MERGE, DDL, SHOW, DESCRIBE, USE and SET work;
+      functions that only Spark has do not. OPTIMIZE, VACUUM, GRANT and the like are accepted without effect, as are table
+      properties and locations; partitions are remembered and not stored apart. ``INSERT ... PARTITION`` is not known.
+    - ``lab_wait(seconds)`` in a statement makes it wait on the workspace's clock before it does anything.
+    - A cancelled statement has no error in its status. Whether its result has gone is told as CLOSED, and the chunks are
+      then answered 404; the texts of these answers, of a foreign principal's 403 and of refused arguments are guesses.
+    - In JSON and CSV, binary values are hexadecimal and scalars inside arrays, maps and structs are strings: both guesses.
+    - Stopping to poll does not end a statement and fetching does not close it, as the API's reference says;
+      ``lab.sql.neglect_seconds`` and ``lab.sql.consume_inline`` make them, as older texts say.
+    - The connector's Thrift protocol carries its rows inline and knows sessions, statements and nothing about metadata;
+      a cluster is any name. Settings are kept for the session and have no effect.
+
 Access and limits
     - Quotas are token buckets of one second of the workspace's clock; Retry-After is in whole seconds. The real shape is
       not documented. Limits of tasks running at once and of jobs per hour are not enforced.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -11,12 +12,13 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import ErrorLevel, SqlglotError
 
-from astronomer.lab.databricks.sql_errors import DIVIDE_BY_ZERO, SqlError, syntax, unbound
+from astronomer.lab.databricks.sql_errors import DIVIDE_BY_ZERO, SqlError, syntax
+from astronomer.lab.databricks.sql_parameters import Parameter, bound
 
 if TYPE_CHECKING:
     from sqlglot import Expr
 
-__all__ = ["CATALOG_PREFIX", "Parameter", "Plan", "Surroundings", "bare", "kind_of", "plan"]
+__all__ = ["CATALOG_PREFIX", "Plan", "Surroundings", "bare", "kind_of", "plan"]
 
 CATALOG_PREFIX = "cat_"
 """A catalog is a DuckDB database of this prefix: DuckDB keeps some names, such as ``main``, for itself."""
@@ -56,20 +58,6 @@ WAIT = "lab_wait"
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """The value of a parameter marker.
-
-    :param name: of ``:name``; empty for the next ``?``.
-    :param value: its text, or None for NULL.
-    :param type: the SQL type it is cast to.
-    """
-
-    name: str
-    value: str | None
-    type: str = "STRING"
-
-
-@dataclass(frozen=True)
 class Surroundings:
     """Where a statement runs: what the functions that ask for it return."""
 
@@ -86,6 +74,7 @@ class Plan:
     :param steps: DuckDB statements to run in order, in one transaction; the last one's answer counts.
     :param answer: whether the last step returns rows, a number of changed rows, or nothing.
     :param wait: seconds of the workspace to wait first.
+    :param idle: whether it does nothing but wait, so that no thread and no DuckDB is needed.
     :param table: the table that is created or dropped, and ``partitions``: the columns it is partitioned by.
     """
 
@@ -93,6 +82,7 @@ class Plan:
     steps: tuple[str, ...]
     answer: Literal["rows", "changed", "nothing"]
     wait: float = 0.0
+    idle: bool = False
     table: tuple[str, ...] = ()
     partitions: tuple[str, ...] = ()
 
@@ -110,15 +100,17 @@ def kind_of(text: str) -> str:
     return word if word in _KINDS else "OTHER"
 
 
-def plan(text: str, parameters: Sequence[Parameter], where: Surroundings) -> Plan:
+@functools.lru_cache(maxsize=256)
+def plan(text: str, parameters: tuple[Parameter, ...], where: Surroundings) -> Plan:
     """Return how to do what a statement says.
 
     :raises SqlError: it is not SQL, not one statement, or a parameter has no value.
     """
     call = _CALL.fullmatch(bare(text))
     tree = _parsed(f"SELECT {call[1]}" if call else bare(text))
-    tree = _bound(tree, parameters)
+    tree = bound(tree, parameters)
     wait = _take_waits(tree)
+    idle = wait > 0 and _only_waits(tree)
     _name_columns(tree)
     tree = tree.transform(_rewritten(where))
     kind = "OTHER" if call else kind_of(text)
@@ -132,7 +124,7 @@ def plan(text: str, parameters: Sequence[Parameter], where: Surroundings) -> Pla
     if isinstance(tree, _CHANGES):
         return Plan(kind, (_duck(tree),), "changed", wait)
     if isinstance(tree, (exp.Query, exp.Values)):
-        return Plan(kind, (_duck(tree),), "rows", wait)
+        return Plan(kind, (_duck(tree),), "rows", wait, idle)
     if isinstance(tree, (exp.Create, exp.Drop)):
         return _of_object(tree, kind, wait)
     return Plan(kind, (_duck(tree),), "nothing", wait)
@@ -152,49 +144,6 @@ def _parsed(text: str) -> Expr:
     return tree
 
 
-def _bound(tree: Expr, parameters: Sequence[Parameter]) -> Expr:
-    """Return the statement with each parameter marker replaced by its value."""
-    named = {one.name: one for one in parameters if one.name}
-    ordered = iter([one for one in parameters if not one.name])
-
-    def bind(node: Expr) -> Expr:
-        if not isinstance(node, exp.Placeholder):
-            return node
-        name = str(node.args.get("this") or "")
-        found = named.get(name) if name else next(ordered, None)
-        if found is None:
-            raise unbound(name or "_0")
-        return _literal(found)
-
-    return tree.transform(bind).transform(_named_by_identifier)
-
-
-def _literal(parameter: Parameter) -> Expr:
-    if parameter.value is None or parameter.type.upper() == "VOID":
-        return exp.Null()
-    if parameter.type.upper() == "STRING":
-        return exp.Literal.string(parameter.value)
-    try:
-        kind = exp.DataType.build(parameter.type, dialect="databricks")
-    except SqlglotError:
-        reason = f'Data type "{parameter.type}" is not supported.'
-        raise SqlError("UNSUPPORTED_DATATYPE", reason, "0A000") from None
-    return exp.Cast(this=exp.Literal.string(parameter.value), to=kind)
-
-
-def _named_by_identifier(node: Expr) -> Expr:
-    """``IDENTIFIER('a.b')`` is the table of that name."""
-    if (
-        isinstance(node, exp.Table)
-        and isinstance(node.this, exp.Anonymous)
-        and node.this.name.upper() == "IDENTIFIER"
-    ):
-        name = node.this.expressions[0]
-        if isinstance(name, exp.Literal):
-            return exp.to_table(name.name, dialect="databricks", alias=node.alias or None)
-    return node
-
-
 def _take_waits(tree: Expr) -> float:
     """Return how long the calls of ``lab_wait`` ask to wait, and leave their seconds in their place."""
     seconds = 0.0
@@ -210,6 +159,16 @@ def _take_waits(tree: Expr) -> float:
         number = exp.Literal.number(literal.name)
         call.replace(exp.alias_(number, WAIT) if in_projection else number)
     return seconds
+
+
+def _only_waits(tree: Expr) -> bool:
+    """Return whether a statement is ``SELECT lab_wait(n)`` and nothing else."""
+    given = [name for name, value in tree.args.items() if value and name != "kind"]
+    return (
+        isinstance(tree, exp.Select)
+        and given == ["expressions"]
+        and [one.alias for one in tree.expressions] == [WAIT]
+    )
 
 
 def _name_columns(tree: Expr) -> None:
@@ -295,7 +254,7 @@ def _of_object(tree: exp.Create | exp.Drop, kind: str, wait: float) -> Plan:
     tree.set("properties", _kept(tree))
     is_table = tree.args.get("kind", "").upper() == "TABLE" and isinstance(target, exp.Table)
     name = tuple(part.name for part in target.parts) if is_table else ()
-    return Plan(kind, (_duck(tree),), "nothing", wait, name, columns)
+    return Plan(kind, (_duck(tree),), "nothing", wait, table=name, partitions=columns)
 
 
 def _kept(tree: Expr) -> exp.Properties | None:

@@ -11,11 +11,12 @@ from typing import Any
 from astronomer.lab.databricks.clock import Clock
 from astronomer.lab.databricks.columns import Result
 from astronomer.lab.databricks.duck import Database
-from astronomer.lab.databricks.spark import Parameter, Plan, Surroundings, plan
+from astronomer.lab.databricks.spark import Plan, Surroundings, plan
 from astronomer.lab.databricks.sql_commands import command
 from astronomer.lab.databricks.sql_errors import SqlError, translate
+from astronomer.lab.databricks.sql_parameters import Parameter
 from astronomer.lab.databricks.sql_sessions import SqlSession
-from astronomer.lab.databricks.sql_statement import Statement, limited, too_large
+from astronomer.lab.databricks.sql_statement import Statement, limited, too_large, waited
 from astronomer.lab.databricks.warehouses import Warehouses
 
 __all__ = ["SqlEngine"]
@@ -138,12 +139,15 @@ class SqlEngine:
     def _plan(self, statement: Statement) -> Plan:
         session = statement.session
         where = Surroundings(session.catalog, session.schema, session.principal)
-        return plan(statement.text, statement.parameters, where)
+        return plan(statement.text, tuple(statement.parameters), where)
 
     def _waited(self, statement: Statement, doing: Any) -> None:
         with self._lock:
             statement.timer = None
-        self._compute(statement, doing)
+        if doing.idle:
+            self._end(statement, "SUCCEEDED", result=waited(doing.wait))
+        else:
+            self._compute(statement, doing)
 
     def _compute(self, statement: Statement, doing: Any) -> None:
         if not self._closed:

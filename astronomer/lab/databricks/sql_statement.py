@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from astronomer.lab.databricks.clock import Timer
 from astronomer.lab.databricks.columns import Result
-from astronomer.lab.databricks.spark import Parameter, kind_of
+from astronomer.lab.databricks.spark import kind_of
 from astronomer.lab.databricks.sql_errors import SqlError
+from astronomer.lab.databricks.sql_parameters import Parameter
 from astronomer.lab.databricks.sql_sessions import SqlSession
 
-__all__ = ["Statement", "limited", "too_large"]
+__all__ = ["Statement", "limited", "too_large", "waited"]
 
 
 @dataclass(eq=False)
@@ -84,6 +88,13 @@ def limited(statement: Statement, result: Result) -> Result:
         keep = min(keep, max(int(count * size / result.table.nbytes), 1))
     statement.truncated = keep < count
     return Result(result.table.slice(0, keep), result.columns, result.affected) if keep < count else result
+
+
+@functools.lru_cache(maxsize=64)
+def waited(seconds: float) -> Result:
+    """Return the result of a statement that only waited."""
+    kind = pa.int32() if seconds.is_integer() else pa.float64()
+    return Result.rows([("lab_wait", kind)], [[seconds]])
 
 
 def too_large(limit: int) -> SqlError:

@@ -14,8 +14,8 @@ from starlette.routing import Route
 
 from astronomer.lab.databricks.errors import ApiError, Arguments, arguments, invalid
 from astronomer.lab.databricks.results import Results
-from astronomer.lab.databricks.spark import Parameter
 from astronomer.lab.databricks.sql import SqlEngine
+from astronomer.lab.databricks.sql_parameters import Parameter
 from astronomer.lab.databricks.sql_sessions import SqlSession
 from astronomer.lab.databricks.sql_statement import Statement
 

@@ -15,8 +15,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from astronomer.lab.databricks.errors import ApiError
-from astronomer.lab.databricks.spark import Parameter
 from astronomer.lab.databricks.sql import SqlEngine
+from astronomer.lab.databricks.sql_parameters import Parameter
 from astronomer.lab.databricks.sql_sessions import DEFAULT_CATALOG, DEFAULT_SCHEMA, SqlSession, tags_of
 from astronomer.lab.databricks.statements import await_end
 from astronomer.lab.databricks.thrift_messages import Messages, Operation

@@ -153,6 +153,7 @@ class TestLists:
     def test_pages_of_all(self, populated):
         _, api, ids, _ = populated
         assert [len(page) for page in self.pages(api)] == [20, 20, 20]
+        assert [len(page) for page in self.pages(api, active_only="true", limit=19)] == [19, 1]
         assert [len(page) for page in self.pages(api, limit=0)] == [25, 25, 10]
         assert self.all(api, limit=25) == ids[::-1]
         second = api.get(

@@ -233,6 +233,8 @@ class TestConcurrency:
         assert result(api.run(third)) == ("TERMINATED", "CANCELED", "TERMINATED")
         lab.advance(61)
         assert result(api.run(second))[1] == "SUCCESS"
+        assert result(api.run(self.run_now(api, job)))[0] == "RUNNING"
+        api.post("2.2/jobs/runs/cancel-all", job_id=job)
 
     def test_without_a_queue_a_run_is_skipped(self, api):
         job = api.post("2.1/jobs/create", tasks=[wait(seconds=60)])["job_id"]
@@ -328,6 +330,18 @@ class TestRepair:
             self.repair(api, run_id)
         with pytest.raises(Refused, match="Unknown tasks"):
             self.repair(api, run_id, rerun_tasks=["z"])
+
+    def test_a_repaired_run_has_its_whole_timeout_again(self, lab, api):
+        job = api.create(wait(fail="x"), timeout_seconds=100)
+        run_id = api.post("2.2/jobs/run-now", job_id=job)["run_id"]
+        api.ended(run_id)
+        api.post("2.2/jobs/update", job_id=job, new_settings={"tasks": [wait(seconds=80)]})
+        lab.advance(50)
+        self.repair(api, run_id, rerun_all_failed_tasks=True)
+        lab.advance(70)
+        assert result(api.run(run_id))[0] == "RUNNING"
+        lab.advance(11)
+        assert result(api.run(run_id))[1] == "SUCCESS"
 
     def test_a_repaired_run_is_active_again(self, lab, api):
         run_id = self.failed(lab, api)

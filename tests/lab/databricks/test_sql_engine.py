@@ -7,9 +7,10 @@ import pytest
 
 from astronomer.lab.databricks.clock import Clock
 from astronomer.lab.databricks.errors import ApiError
-from astronomer.lab.databricks.spark import Parameter, kind_of
+from astronomer.lab.databricks.spark import kind_of
 from astronomer.lab.databricks.sql import SqlEngine
 from astronomer.lab.databricks.sql_errors import SqlError
+from astronomer.lab.databricks.sql_parameters import Parameter
 from astronomer.lab.databricks.sql_sessions import SqlSession, tags_of
 
 LONG = "SELECT count(*) FROM range(1000000000000)"

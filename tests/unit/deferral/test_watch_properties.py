@@ -129,7 +129,7 @@ def test_patience_is_as_long_as_it_was_said_to_be(seed, weather, tolerance, inte
         elif began is not None:
             silences.append(poll.ended - began)
             began = None
-    if lost and "no answer" in done.outcome.status.message:
+    if lost and "No answer" in done.outcome.status.message:
         assert done.took - began == pytest.approx(tolerance, abs=EPS)
     elif lost:
         assert "cannot log in" in done.outcome.status.message

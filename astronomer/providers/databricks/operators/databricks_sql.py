@@ -165,7 +165,9 @@ class DatabricksSqlOperator(StatementOperator, StockSqlOperator):  # type: ignor
             ) from gone
         except Transient as trouble:
             raise JobError(
-                f"{job.name} succeeded, but its result cannot be read: {trouble}. See {job.url}"
+                f"{job.name} succeeded, but its result cannot be read: {trouble}. A retry does not run it again. Where "
+                "workers may not reach the workspace's cloud storage, set client_parameters={'use_cloud_fetch': "
+                f"False}}. See {job.url}"
             ) from trouble
 
     def _as_xcom(self, result: Any, job: DatabricksStatement) -> Any:

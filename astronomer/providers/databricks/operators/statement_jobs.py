@@ -125,10 +125,11 @@ class StatementOperator(JobOperator):
 
     def settle(self, context: Mapping[str, Any], job: DatabricksStatement, outcome: Outcome) -> Any:
         """The end, or the next statement."""
-        if outcome.status.phase is not Phase.SUCCEEDED or job.index + 1 >= job.count:
+        count = len(self.requests())
+        if outcome.status.phase is not Phase.SUCCEEDED or job.index + 1 >= count:
             return super().settle(context, job, outcome)
         if job.deadline is not None and clock.now() >= job.deadline:
-            left = f"{job.count - job.index - 1} of {job.count} statements were not started"
+            left = f"{count - job.index - 1} of {count} statements were not started"
             status = JobStatus(Phase.CANCELLED, raw="not started", message=left, url=job.url)
             return super().settle(context, job, Outcome(status, timed_out=True))
         attempt = self._submit_next(context, job)
@@ -255,7 +256,8 @@ class StatementOperator(JobOperator):
             where = (
                 f"Databricks refused the request ({refused.error_code or refused.status}: {refused.message})"
             )
-            raise StatementFailed(f"{where}.{_HINTS.get(refused.status, '')}") from refused
+            hint = _NO_LINKS if "EXTERNAL_LINKS" in refused.message else _HINTS.get(refused.status, "")
+            raise StatementFailed(f"{where}.{hint}") from refused
         except CredentialsRejected as refused:
             raise JobError(
                 f"Databricks refused the login of the Airflow connection {self.databricks_conn_id!r}: {refused}"
@@ -276,6 +278,7 @@ def _after(job: DatabricksStatement) -> DatabricksStatement:
     return replace(job, statement_id="", index=job.index + 1, earlier=earlier)
 
 
+_NO_LINKS = " With client_parameters={'use_cloud_fetch': False} it runs in the worker, without such links."
 _HINTS = {
     403: " The connection's principal needs CAN USE on the warehouse.",
     404: " Look at the warehouse's id: it is the last part of `http_path`.",

@@ -98,6 +98,8 @@ class OneStatement(StatementOperator):
         return words.replace("the task's execution_timeout", f"its `timeout` of {self.timeout:g} s")
 
     def _deadline(self) -> float | None:
+        if not self.wait_for_termination:
+            return None
         limits = [float(self.timeout)]
         if self.execution_timeout is not None:
             limits.append(self.execution_timeout.total_seconds())

@@ -52,6 +52,8 @@ def read(
                 continue
             if (row_count := get_row_count(cursor)) is not None:
                 hook.log.info("Rows affected: %s", row_count)
+            if cursor.truncated:
+                hook.log.warning("Databricks has cut the result of %s off: it is too large", statement_id)
             results.append(hook._make_common_data_structure(handler(cursor)))
             hook.descriptions.append(cursor.description)
     if handler is None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Manifest", "ResultGone", "ResultReader", "StatementCursor", "reader"]
 
 _AT_ONCE = 4
+_STORAGE_TOLERANCE = 300.0
 _OLD_NAMES = {"BYTE": "tinyint", "SHORT": "smallint", "LONG": "bigint", "USER_DEFINED_TYPE": "user_defined"}
 _COUNTS_ROWS = "num_affected_rows"
 # Types that have no NULL otherwise, so that a column's type does not depend on its rows.
@@ -136,7 +137,9 @@ class ResultReader:
 
     async def _download(self, link: Mapping[str, Any], manifest: Manifest) -> pa.Table:
         url, headers = str(link["external_link"]), link.get("http_headers") or {}
-        content = await insist(lambda: self._client.fetch(url, headers), tolerance=self._tolerance)
+        # A storage that is never in reach is behind a firewall, and not in bad weather.
+        tolerance = min(self._tolerance, _STORAGE_TOLERANCE)
+        content = await insist(lambda: self._client.fetch(url, headers), tolerance=tolerance)
         return _typed(pa.ipc.open_stream(content).read_all(), manifest.description)
 
     async def _get(self, path: str) -> dict[str, Any]:
@@ -175,6 +178,7 @@ class StatementCursor:
 
     :ivar query_id: the statement's id.
     :ivar description: of the columns.
+    :ivar truncated: whether Databricks has cut the result off, at 100 GiB.
     """
 
     arraysize = 100_000
@@ -184,6 +188,7 @@ class StatementCursor:
     ) -> None:
         self.query_id = query_id
         self.description = manifest.description
+        self.truncated = manifest.truncated
         self.rownumber = 0
         self._fetch = fetch
         self._chunks = manifest.chunks

@@ -168,10 +168,16 @@ def ours(kind: type[Any], path: str, **case: Any) -> Task:
 def test_results(lab, stock, path, dag, name):
     case = CASES[name]
     expected = outcome(lab, Task(StockSqlOperator, databricks_conn_id=stock, dag=dag, **case))
-    assert outcome(lab, ours(DatabricksSqlOperator, path, dag=dag, deferrable=False, **case)) == expected
     deferred = ours(DatabricksSqlOperatorAsync, path, dag=dag, **case)
     assert outcome(lab, deferred) == expected
     assert bool(deferred.events) is (name not in IN_THE_WORKER)
+
+
+@pytest.mark.parametrize("name", ["types", "all of several", "changes"])
+def test_results_in_the_worker(lab, stock, path, name):
+    case = CASES[name]
+    expected = outcome(lab, Task(StockSqlOperator, databricks_conn_id=stock, **case))
+    assert outcome(lab, ours(DatabricksSqlOperator, path, deferrable=False, **case)) == expected
 
 
 class TestNested:
