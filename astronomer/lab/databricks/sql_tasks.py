@@ -10,8 +10,8 @@ from astronomer.lab.databricks import states
 from astronomer.lab.databricks.clock import Clock
 from astronomer.lab.databricks.errors import ApiError
 from astronomer.lab.databricks.runs import Output
-from astronomer.lab.databricks.sql_parameters import Parameter
 from astronomer.lab.databricks.sql import SqlEngine
+from astronomer.lab.databricks.sql_parameters import Parameter
 from astronomer.lab.databricks.sql_statement import Statement
 from astronomer.lab.databricks.states import State
 

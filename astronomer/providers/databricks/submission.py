@@ -40,8 +40,8 @@ class Submission:
     :param path: the endpoint, under ``/api/``.
     :param body: what it gets, without a token.
     :param token: the first token to use.
-    :param inherited: tokens of submits whose answer nobody heard before the task was cleared. A run of such a one
-        is ended; where there was none, the token starts the new run.
+    :param inherited: the first token of a submit whose answer nobody heard before the task was cleared; used in
+        place of ``token``, so that a run which it has started is met and ended.
     :param since: when an earlier try of the same attempt may first have submitted, in epoch seconds of Airflow's
         clock; ``None`` if none may have. A run from before that is of an earlier life of the task: its Dag run was
         deleted and made again or, under a user's token, the task was cleared.
@@ -53,7 +53,7 @@ class Submission:
     path: str
     body: Mapping[str, Any]
     token: str
-    inherited: tuple[str, ...] = ()
+    inherited: str = ""
     since: float | None = None
     shared: bool = False
     tolerance: float = 3600.0
@@ -79,17 +79,17 @@ class Submission:
             run_id = int(answer["run_id"])
             seen(run_id)
             run = await self._look(run_id)
-            if self._begun_since(run, began, newest) or self._is_wanted(run, token):
+            if self._begun_since(run, began, newest) or self._is_wanted(run):
                 return run
             if not status_of(run).done:
                 await end(run_id)
         raise RequestRejected(400, "TOKENS_SPENT", f"{_LINKS} runs of this task have failed unseen")
 
     def _tokens(self) -> Iterator[str]:
-        yield from self.inherited
-        yield self.token
+        first = self.inherited or self.token
+        yield first
         for link in range(1, _LINKS):
-            yield hashlib.sha256(f"{self.token}:{link}".encode()).hexdigest()
+            yield hashlib.sha256(f"{first}:{link}".encode()).hexdigest()
 
     async def _look(self, run_id: int) -> dict[str, Any]:
         try:
@@ -98,12 +98,12 @@ class Submission:
             # It was started all the same; whoever waits for it is told what is the matter.
             return {"run_id": run_id, "start_time": math.ceil(1000 * self._server_now())}
 
-    def _is_wanted(self, run: Mapping[str, Any], token: str) -> bool:
+    def _is_wanted(self, run: Mapping[str, Any]) -> bool:
         """Whether a run that was there already is the one to wait for."""
         phase = status_of(run).phase
         if self.since is not None and self._begun_within(run, clock.now() - self.since + _CLOCKS_DIFFER):
             return phase in (Phase.ACTIVE, Phase.SUCCEEDED)
-        return self.shared and token not in self.inherited and phase is Phase.ACTIVE
+        return self.shared and not self.inherited and phase is Phase.ACTIVE
 
     async def _newest_start(self) -> int:
         """When the newest run of the workspace began, in milliseconds; a new one begins later."""

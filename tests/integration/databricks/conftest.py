@@ -8,6 +8,7 @@ import pytest
 
 from astronomer.lab.databricks import DatabricksLab
 from astronomer.providers.databricks import states
+from tests.integration.databricks.runs import Workspace
 from tests.integration.driving import until_now
 from tests.unit.deferral.fakes import FakeSupervisor
 
@@ -47,6 +48,12 @@ def connect_as(lab, monkeypatch):
         return conn_id
 
     return define
+
+
+@pytest.fixture
+def workspace(lab):
+    """The lab as those see it who run jobs."""
+    return Workspace(lab)
 
 
 @pytest.fixture

@@ -251,6 +251,11 @@ class TestStates:
         assert engine.cancel(statement, "me")
         assert (await ended(statement)).state == "CANCELED"
 
+    async def test_cancelled_before_its_wait_has_begun(self, engine, monkeypatch):
+        reads = engine._plan
+        monkeypatch.setattr(engine, "_plan", lambda one: (engine.cancel(one, "me"), reads(one))[1])
+        assert engine.submit("SELECT lab_wait(60)").state == "CANCELED"
+
     async def test_shut_down_ends_everything(self, engine):
         statements = [engine.submit(LONG) for _ in range(10)]
         await asyncio.to_thread(engine.shut_down)

@@ -116,6 +116,11 @@ class TestSqlHook:
         rows = DatabricksSqlHook(way).run("SELECT id FROM range(4500)", handler=fetch_all_handler)
         assert [row.id for row in rows] == list(range(4500))
 
+    def test_rows_are_fetched_in_several_calls(self, lab, way):
+        with DatabricksSqlHook(way).get_conn() as connection, connection.cursor(arraysize=1000) as cursor:
+            cursor.execute("SELECT id FROM range(2500)")
+            assert [row.id for row in cursor.fetchall()] == list(range(2500))
+
     def test_parameters(self, lab, way):
         hook = DatabricksSqlHook(way)
         text = "SELECT amount FROM main.default.sales WHERE day = :day AND amount < :most"

@@ -212,6 +212,10 @@ class OneTask(RuleBasedStateMachine):
     def since_clear(self):
         return [run_id for run_id in self.workspace.runs if run_id not in self.before_clear]
 
+    @property
+    def held(self):
+        return self.task.trigger.job["run_id"]
+
     def succeeded(self, run_id):
         run, now = self.workspace.runs[run_id], self.workspace.now
         return not run.active(now) and run.state(now)[1] in GOOD
@@ -237,12 +241,12 @@ class OneTask(RuleBasedStateMachine):
         self.task.timeline.now += 20.0
         self.process(lambda operator, context: operator.execute(context), fate, weather)
 
-    @precondition(lambda self: self.active)
+    @precondition(lambda self: self.workspace.active)
     @rule(code=CODES, data=st.data())
     def a_run_ends(self, code, data):
-        self.workspace.end(data.draw(st.sampled_from(self.active)), code)
+        self.workspace.end(data.draw(st.sampled_from(self.workspace.active)), code)
 
-    @precondition(lambda self: self.state == "deferred" and not self.active)
+    @precondition(lambda self: self.state == "deferred" and self.held not in self.workspace.active)
     @rule(step=st.none() | st.integers(1, 6), after=st.booleans())
     def the_trigger_fires(self, step, after):
         trigger = revived(self.task.trigger)
@@ -331,9 +335,8 @@ class OneTask(RuleBasedStateMachine):
     @invariant()
     def what_runs_is_watched(self):
         if self.state == "deferred":
-            held = self.task.trigger.job["run_id"]
-            assert set(self.active) <= {held} | self.shared()
-            assert held in {list(self.workspace.runs)[-1]} | self.shared()
+            assert set(self.active) <= {self.held}
+            assert self.held in {list(self.workspace.runs)[-1]} | self.shared()
         elif self.settled:
             assert self.active == []
 

@@ -255,7 +255,7 @@ class TestInherited:
     def test_their_run_is_ended_before_the_new_one_starts(self, desk):
         async def main():
             first = await desk.before("old")
-            second = await desk.submit("new", inherited=("old",))
+            second = await desk.submit("new", inherited="old")
             assert (desk.ended, desk.workspace.active) == ([first], [second])
 
         run(main)
@@ -265,13 +265,13 @@ class TestInherited:
     def test_one_that_has_ended_is_left(self, desk, code):
         async def main():
             first = await desk.before("old", code=code)
-            assert await desk.submit("new", inherited=("old",)) != first
+            assert await desk.submit("new", inherited="old") != first
 
         run(main)
         assert desk.ended == []
 
     def test_where_there_is_none_their_token_starts_the_new_one(self, desk):
-        run_id = run(lambda: desk.submit("new", inherited=("old",)))
+        run_id = run(lambda: desk.submit("new", inherited="old"))
         assert desk.tokens == ["old"]
         assert list(desk.workspace.runs) == [run_id]
 
@@ -279,16 +279,25 @@ class TestInherited:
         async def main():
             since = clock.now()
             await asyncio.sleep(1.0)
-            first = await desk.submit("new", inherited=("old",))
+            first = await desk.submit("new", inherited="old")
             await asyncio.sleep(100.0)
-            assert await desk.submit("new", inherited=("old",), since=since) == first
+            assert await desk.submit("new", inherited="old", since=since) == first
+
+        run(main)
+
+    def test_also_where_their_run_was_not_the_first_under_the_token(self, desk):
+        async def main():
+            await desk.before("old", code="RUN_EXECUTION_ERROR")
+            second = await desk.before(link("old", 1))
+            third = await desk.submit("new", inherited="old")
+            assert (desk.ended, desk.workspace.active) == ([second], [third])
 
         run(main)
 
     def test_one_that_was_started_just_now_is_ended_all_the_same(self, desk):
         async def main():
             first = await desk.before("old", age=0.5)
-            assert await desk.submit("new", inherited=("old",)) != first
+            assert await desk.submit("new", inherited="old") != first
             assert desk.ended == [first]
 
         run(main)

@@ -128,7 +128,7 @@ class RunOperator(WorkspaceOperator):
                 self.path,
                 body | self.server_limit(attempt.deadline),
                 token=self._token(attempt, given),
-                inherited=tuple(attempt.notes.get("inherited") or ()),
+                inherited=attempt.notes["inherited"],
                 since=self._since,
                 shared=given is not None,
                 tolerance=self.outage_tolerance,
@@ -227,15 +227,14 @@ class RunOperator(WorkspaceOperator):
         started = getattr(context.get("dag_run"), "start_date", None)
         return 0.0 if started is None else float(started.timestamp())
 
-    def _inherited(self, context: Mapping[str, Any], attempt: Attempt) -> list[str]:
-        """The tokens of submits before a clear of which nobody knows whether they started anything."""
+    def _inherited(self, context: Mapping[str, Any], attempt: Attempt) -> str:
+        """The first token of a submit before a clear of which nobody knows whether it started anything."""
         if attempt.notes:
-            return list(attempt.notes.get("inherited") or ())
+            return str(attempt.notes["inherited"])
         last = self._memory(context).last()
         if last is None or last.generation == attempt.generation or last.job is not None or last.ended:
-            return []
-        given = self._body.get("idempotency_token")
-        return [*(last.notes.get("inherited") or ()), self._token(last, given)]
+            return ""
+        return str(last.notes.get("inherited") or self._token(last, self._body.get("idempotency_token")))
 
     @staticmethod
     def _token(attempt: Attempt, given: Any) -> str:

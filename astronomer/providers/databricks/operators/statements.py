@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
@@ -12,15 +11,15 @@ from airflow.providers.databricks.operators.databricks import (
 )
 
 from astronomer.deferral import Attempt, JobError, JobStatus, Outcome, clock
-from astronomer.deferral.settings import tolerance_of
 from astronomer.providers.databricks.jobs.statement import DatabricksStatement
+from astronomer.providers.databricks.operators.base import WorkspaceOperator
 from astronomer.providers.databricks.operators.statement_jobs import StatementFailed, StatementOperator
 from astronomer.providers.databricks.sql import texts
 
 __all__ = ["DatabricksSQLStatementsOperator", "DatabricksSQLStatementsOperatorAsync", "StatementFailed"]
 
 
-class OneStatement(StatementOperator):
+class OneStatement(WorkspaceOperator, StatementOperator):
     """What the statements operator and the statements sensor have in common: the arguments of the stock mixin."""
 
     statement: str
@@ -31,23 +30,12 @@ class OneStatement(StatementOperator):
     def __init__(
         self,
         *,
-        polling_period_seconds: int = 30,
-        poll_interval: float | timedelta | None = None,
-        outage_tolerance: float | timedelta | None = None,
-        databricks_retry_args: dict[Any, Any] | None = None,
+        polling_period_seconds: float = 30,
         deferrable: bool = True,
         cancel_on_kill: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            polling_period_seconds=polling_period_seconds,
-            poll_interval=polling_period_seconds if poll_interval is None else poll_interval,
-            outage_tolerance=tolerance_of(databricks_retry_args)
-            if outage_tolerance is None
-            else outage_tolerance,
-            databricks_retry_args=databricks_retry_args,
-            **kwargs,
-        )
+        super().__init__(polling_period_seconds=polling_period_seconds, **kwargs)
         # The stock classes set these from defaults of their own.
         self.deferrable = deferrable
         self.cancel_on_kill = cancel_on_kill

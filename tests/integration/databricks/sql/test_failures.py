@@ -180,7 +180,7 @@ class TestWeather:
         task.deferred()
         lab.rotate_token()
         task.wait()
-        with pytest.raises(JobLost, match="(?i)cannot log in"):
+        with pytest.raises(JobLost, match=r"(?i)cannot log in"):
             task.resume()
         assert len(lab.requests.select(POLLS, status=403)) <= 6
 
