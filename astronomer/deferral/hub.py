@@ -105,14 +105,16 @@ class _Line:
     def __init__(
         self, connect: Callable[[], Poller[Any]], pacing: Pacing, ended: Callable[[], object]
     ) -> None:
-        self.poller = connect()
-        self.subscriptions: list[Subscription] = []
         self._connect = connect
+        self.poller = self._connected()
+        self.subscriptions: list[Subscription] = []
+        self._asked: dict[RemoteJob, list[Subscription]] = {}
         self._pacing = pacing
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        self._due = self._blocked_until = self._asked_at = self._rest_until = float("-inf")
+        self._due = self._blocked_until = float("-inf")
+        self._asked_at = self._all_asked_at = self._rest_until = float("-inf")
         self._trouble_since: float | None = None
         self._failures = self._rejections = self._calls = 0
         self._cancels = asyncio.Semaphore(_CANCELS_AT_ONCE)
@@ -191,11 +193,12 @@ class _Line:
             self._due = self._rest_until
             return
         self._asked_at = self._loop.time()
+        self._asked = {}
         for subscription in asked:
             subscription.handed_at = self._asked_at
-        jobs = list(dict.fromkeys(subscription.job for subscription in asked))
+            self._asked.setdefault(subscription.job, []).append(subscription)
         try:
-            self._answer(asked, await asyncio.wait_for(self.poller.poll(jobs), _POLL_TIMEOUT))
+            self._answer(await asyncio.wait_for(self.poller.poll(list(self._asked)), _POLL_TIMEOUT))
         except CredentialsRejected as rejected:
             await self._reconnect(rejected)
         except Transient as trouble:
@@ -217,7 +220,14 @@ class _Line:
         ordered = sorted(chosen, key=lambda one: (one.handed_at, one.answered_at))
         return ordered[: self.poller.max_jobs]
 
-    def _answer(self, asked: list[Subscription], answers: Mapping[Any, JobStatus]) -> None:
+    def _hear(self, answers: Mapping[Any, JobStatus]) -> None:
+        """What a poll knows before it is over."""
+        now = self._loop.time()
+        for job, status in answers.items():
+            for subscription in self._asked.get(job, ()):
+                subscription.answered(status, now)
+
+    def _answer(self, answers: Mapping[Any, JobStatus]) -> None:
         now = self._loop.time()
         self._failures = self._rejections = 0
         self._trouble_since = None
@@ -225,9 +235,10 @@ class _Line:
             status = answers.get(subscription.job)
             if status is not None:
                 subscription.answered(status, now)
-            elif subscription in asked:
+            elif subscription in self._asked.get(subscription.job, ()):
                 subscription.in_trouble(_UNANSWERED, now)
         if self._asked_at >= self._rest_until:
+            self._all_asked_at = self._asked_at
             self._rest_until = self._asked_at + self.poller.least_interval
         self._due = self._asked_at + self._pause()
 
@@ -237,7 +248,9 @@ class _Line:
             return self._pacing.spacing
         pauses = [self._pacing.next_poll(one.interval) for one in self.subscriptions if one.urgent]
         interval = min((one.interval for one in self.subscriptions), default=0.0)
-        pauses.append(max(self._pacing.next_poll(interval), self._rest_until - self._asked_at))
+        # A poll about newcomers does not put off the next one about all.
+        due = max(self._all_asked_at + self._pacing.next_poll(interval), self._rest_until)
+        pauses.append(max(self._pacing.spacing, due - self._asked_at))
         return min(pauses)
 
     def _setback(self, trouble: Transient) -> None:
@@ -262,8 +275,13 @@ class _Line:
         if self._rejections >= _REJECTIONS:
             for subscription in self.subscriptions:
                 subscription.reject(rejected)
-        old, self.poller = self.poller, self._connect()
+        old, self.poller = self.poller, self._connected()
         await self._close(old)
+
+    def _connected(self) -> Poller[Any]:
+        poller = self._connect()
+        poller.listener = self._hear
+        return poller
 
     @staticmethod
     async def _close(poller: Poller[Any]) -> None:

@@ -169,6 +169,9 @@ class Poller(ABC, Generic[J]):
     least_interval: float = 0.0
     """Seconds that at least lie between two polls about all jobs; a poller sets it to what its last poll has cost."""
 
+    listener: Callable[[Mapping[J, JobStatus]], object] | None = None
+    """Hears what :meth:`tell` tells; the engine sets it."""
+
     @abstractmethod
     async def poll(self, jobs: Sequence[J]) -> Mapping[J, JobStatus]:
         """What is known now. Jobs left out stay as they were and come first in the next call."""
@@ -176,6 +179,14 @@ class Poller(ABC, Generic[J]):
     @abstractmethod
     async def cancel(self, job: J) -> None:
         """Ask for the end of one job; harmless when it has ended."""
+
+    def tell(self, answers: Mapping[J, JobStatus]) -> None:
+        """Pass on what is known in the middle of a long poll, so that no wait has to wait for the rest of it.
+
+        The poll returns it all the same.
+        """
+        if self.listener is not None:
+            self.listener(answers)
 
     async def ask_each(
         self,
@@ -206,7 +217,9 @@ class Poller(ABC, Generic[J]):
             group = order[first : first + at_once]
             found = await asyncio.gather(*(ask(job) for job in group), return_exceptions=True)
             pairs = list(zip(group, found, strict=True))
-            answers |= {job: status for job, status in pairs if isinstance(status, JobStatus)}
+            fresh = {job: status for job, status in pairs if isinstance(status, JobStatus)}
+            self.tell(fresh)
+            answers |= fresh
             failed = [one for one in found if isinstance(one, BaseException)]
             trouble = failed[0] if failed else trouble
             asked_to_leave = [one for one in failed if isinstance(one, Transient) and one.final]

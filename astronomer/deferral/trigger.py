@@ -16,6 +16,7 @@ from astronomer.deferral.watch import cancel_and_confirm, watch
 __all__ = ["JobTrigger"]
 
 _KILL_BUDGET = 25.0  # Airflow gives on_kill 30 s by default
+_KILL_GOES_ON = 600.0  # hundreds of kills at once take a vendor that limits cancels longer than that
 _kills: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
 
 
@@ -85,13 +86,17 @@ class JobTrigger(BaseTrigger):
         """End the job because a user ended the task; leave it alone when the trigger only moved.
 
         Airflow 3.3 cancels a trigger again at each sync, about once a second, until it has ended. So the work is a
-        task of its own, and goes on when this is cut short.
+        task of its own, and goes on when this is cut short or has used up its time.
         """
         if self.cancel_on_kill:
             killing = asyncio.ensure_future(self._end_job())
             _kills.add(killing)
             killing.add_done_callback(_kills.discard)
-            await asyncio.shield(killing)
+            await asyncio.wait({killing}, timeout=_KILL_BUDGET)
+            if not killing.done():
+                self.log.warning(
+                    "%s has not ended yet; its end is still being asked for", self.remote_job.name
+                )
 
     async def _end_job(self) -> None:
         job = self.remote_job
@@ -103,5 +108,5 @@ class JobTrigger(BaseTrigger):
                 "still deferred" if deferred else "in an unknown state",
             )
             return
-        status = await cancel_and_confirm(job, timeout=_KILL_BUDGET)
+        status = await cancel_and_confirm(job, timeout=_KILL_GOES_ON)
         self.log.info("Task ended by a user: %s is %s %s", job.name, status.phase.value, status.message or "")

@@ -102,7 +102,7 @@ async def _time_out(job: RemoteJob, hub: Hub, confirm: float) -> Outcome:
 
 
 def _lost(message: str) -> Outcome:
-    return Outcome(JobStatus(Phase.LOST, message=f"{message}. It may still be running."))
+    return Outcome(JobStatus(Phase.LOST, message=f"{message.rstrip('.')}. It may still be running."))
 
 
 def _patience_left(seen: Subscription, tolerance: float) -> float | None:

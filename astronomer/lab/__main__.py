@@ -11,51 +11,22 @@ import tempfile
 import threading
 import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from astronomer.lab.databricks import DatabricksLab
 from astronomer.lab.request_log import Entry
 from astronomer.lab.server import PortInUseError
 from astronomer.lab.snowflake import SnowflakeLab
+from astronomer.lab.stand_in import StandIn
 
 __all__ = ["STAND_INS", "main"]
 
 
-class StandIn(Protocol):
-    """What every stand-in offers to this command."""
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-
-    def start(self) -> object:
-        """Return once it answers."""
-
-    def stop(self) -> None:
-        """Close it."""
-
-    def connection_env(self) -> dict[str, str]:
-        """Return the variable with its Airflow connection."""
-
-    def client_env(self) -> dict[str, str]:
-        """Return the variables that make clients trust it."""
-
-
-class Start(Protocol):
-    """How a stand-in is made."""
-
-    def __call__(self, *, port: int, directory: Path, on_answer: Callable[[Entry], None] | None) -> StandIn:
-        """Return it, not yet started."""
-
-
-STAND_INS: dict[str, Start] = {
-    "snowflake": SnowflakeLab,
-    "databricks": DatabricksLab,
-}
-"""The stand-ins by name. The first takes the port asked for, the next the one above it, and so on."""
+STAND_INS: tuple[type[StandIn], ...] = (SnowflakeLab, DatabricksLab)
+"""The first takes the port asked for, the next the one above it, and so on."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,16 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             running.enter_context(tempfile.TemporaryDirectory(prefix="astronomer-lab-"))
         )
         said: dict[str, str] = {}
-        for position, (name, start) in enumerate(STAND_INS.items()):
+        for position, make in enumerate(STAND_INS):
             port = options.port + position if options.port else 0
-            stand_in = start(port=port, directory=directory, on_answer=None if options.quiet else _show)
+            stand_in = make(port=port, directory=directory, on_answer=None if options.quiet else _show)
+            running.callback(stand_in.stop)
             try:
                 stand_in.start()
             except PortInUseError as error:
                 _say(f"astronomer.lab: {error.strerror}; choose another with --port", file=sys.stderr)
                 return 1
-            running.callback(stand_in.stop)
-            _introduce(name, stand_in, said)
+            _introduce(stand_in, said)
         _say("# Ctrl-C stops it.")
         stop.wait()
     return 0
@@ -102,15 +73,17 @@ def _on_signals(stop: threading.Event) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup asks for
+        signal.signal(signal.SIGHUP, handle)
 
 
 def _say(text: str, *, file: TextIO | None = None) -> None:
     print(text, file=file, flush=True)
 
 
-def _introduce(name: str, stand_in: StandIn, said: dict[str, str]) -> None:
+def _introduce(stand_in: StandIn, said: dict[str, str]) -> None:
     """Print what to paste, but not again what another stand-in of the same authority has said."""
-    _say(f"# A local {name.capitalize()} at {stand_in.url}. Paste this where Airflow runs:")
+    _say(f"# A local {stand_in.service.capitalize()} at {stand_in.url}. Paste this where Airflow runs:")
     for variable, value in {**stand_in.connection_env(), **stand_in.client_env()}.items():
         if said.get(variable) != value:
             _say(f"export {variable}={shlex.quote(value)}")

@@ -9,6 +9,7 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -32,6 +33,7 @@ class Front:
     """An ASGI application round ``app``.
 
     :param expired: the vendor's answer to an expired credential on that path: HTTP status and JSON body.
+    :param now: the time that the answers say, epoch seconds.
     """
 
     def __init__(
@@ -40,14 +42,17 @@ class Front:
         log: RequestLog,
         faults: Faults,
         expired: Callable[[str], tuple[int, Any]],
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._app = app
         self._log = log
         self._faults = faults
         self._expired = expired
+        self._now = now
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
+        send = _dated(self._now, send)
         if scope["type"] != "http" or scope["path"].startswith(CONTROL):
             await self._app(scope, receive, send)
             return
@@ -101,6 +106,16 @@ class Front:
         else:
             headers = {} if effect.retry_after is None else {"retry-after": f"{effect.retry_after:g}"}
             await _reply(send, effect.status, {"message": "scripted fault"}, headers)
+
+
+def _dated(now: Callable[[], float], send: Send) -> Send:
+    async def dated(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            date = formatdate(now(), usegmt=True).encode()
+            message = {**message, "headers": [(b"date", date), *message.get("headers", [])]}
+        await send(message)
+
+    return dated
 
 
 def _noting(entry: Entry, send: Send) -> Send:

@@ -7,7 +7,9 @@ import contextlib
 import socket
 import threading
 import weakref
-from typing import Any
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
@@ -21,6 +23,8 @@ LOOPBACK = "127.0.0.1"
 STARTUP_SECONDS = 30.0
 ANSWERING_SECONDS = 0.2
 SHUTDOWN_SECONDS = 10.0
+WORK_SECONDS = 60.0
+T = TypeVar("T")
 _TURNS = 100  # of the event loop; a connection that is shut down takes a few
 
 
@@ -74,14 +78,10 @@ class ThreadedServer:
     """Serves ``app`` from ``start()`` to ``stop()``.
 
     :param port: the port to listen on, or 0 for any free one.
-    :param date_header: whether to say the time; an application with a clock of its own does so itself.
     """
 
-    def __init__(
-        self, app: Application, certificates: Certificates, *, port: int = 0, date_header: bool = True
-    ) -> None:
+    def __init__(self, app: Application, certificates: Certificates, *, port: int = 0) -> None:
         self.port = port
-        self._date_header = date_header
         self.loop: asyncio.AbstractEventLoop | None = None
         self._app = app
         self._certificates = certificates
@@ -104,6 +104,27 @@ class ThreadedServer:
         self._thread.start()
         if not server.ready.wait(STARTUP_SECONDS) or self._error:
             raise RuntimeError(f"the stand-in on port {self.port} did not start") from self._error
+
+    def do(self, work: Callable[[], T]) -> T:
+        """Return what ``work`` returns in the loop's thread, or in this one while nothing is served."""
+        loop = self.loop
+        if loop is None or threading.current_thread() is self._thread:
+            return work()
+        done: Future[T] = Future()
+
+        def there() -> None:
+            try:
+                done.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - raised in the thread that asked
+                done.set_exception(error)
+
+        loop.call_soon_threadsafe(there)
+        return done.result(WORK_SECONDS)
+
+    def finish(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do the last ``work`` in the loop, if it is served; ``stop()`` comes next."""
+        if (loop := self.loop) is not None:
+            asyncio.run_coroutine_threadsafe(work(), loop).result(WORK_SECONDS)
 
     def stop(self) -> None:
         """Return once the port is closed; further calls do nothing."""
@@ -145,7 +166,7 @@ class ThreadedServer:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            date_header=self._date_header,
+            date_header=False,
             backlog=2048,
             timeout_keep_alive=120,
             timeout_graceful_shutdown=3,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.contract.databricks import DatabricksRunNowFamily, DatabricksSubmitFamily
+from tests.contract.databricks_sql import DatabricksSqlFamily, DatabricksStatementFamily
 from tests.contract.scripted import ScriptedFamily
 from tests.contract.snowflake import SnowflakeFamily, SnowflakeSqlApiFamily
 from tests.contract.world import Family
@@ -15,4 +16,6 @@ FAMILIES: tuple[Family, ...] = (
     SnowflakeSqlApiFamily(),
     DatabricksSubmitFamily(),
     DatabricksRunNowFamily(),
+    DatabricksSqlFamily(),
+    DatabricksStatementFamily(),
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -13,15 +12,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount
 
 from astronomer.lab.databricks import repair
-from astronomer.lab.databricks.clock import Clock
 from astronomer.lab.databricks.errors import ApiError, arguments
 from astronomer.lab.databricks.workspace import Call, Endpoint, Workspace
-from astronomer.lab.front import Application as ASGIApplication
 
 if TYPE_CHECKING:
     from astronomer.lab.databricks.lab import DatabricksLab
 
-__all__ = ["Application", "dated"]
+__all__ = ["Application"]
 
 _API = re.compile(r"/api/(\d\.\d)/(.*)")
 
@@ -88,21 +85,6 @@ class Application:
             else JSONResponse(answer)
         )
         await response(scope, receive, send)
-
-
-def dated(app: ASGIApplication, clock: Clock) -> ASGIApplication:
-    """Return the application with the Date header that the workspace's clock shows."""
-
-    async def answer(scope: Any, receive: Any, send: Any) -> None:
-        async def sending(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                date = formatdate(clock.now(), usegmt=True).encode()
-                message = {**message, "headers": [(b"date", date), *message.get("headers", [])]}
-            await send(message)
-
-        await app(scope, receive, sending)
-
-    return answer
 
 
 async def _shown(_request: Request, error: Exception) -> Response:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from astronomer.lab import dns, tls
-from astronomer.lab.databricks import control, credentials, extras, sql_face
-from astronomer.lab.databricks.app import Application, dated
+from astronomer.lab import control
+from astronomer.lab.databricks import credentials, extras, sql_face
+from astronomer.lab.databricks.app import Application
 from astronomer.lab.databricks.clock import Clock
 from astronomer.lab.databricks.conductor import Pace
+from astronomer.lab.databricks.control import COMMANDS
 from astronomer.lab.databricks.credentials import Credentials
 from astronomer.lab.databricks.quotas import Quotas
 from astronomer.lab.databricks.runs import Run
@@ -22,15 +20,9 @@ from astronomer.lab.databricks.seeding import seed
 from astronomer.lab.databricks.sql import SqlEngine
 from astronomer.lab.databricks.work import Worker
 from astronomer.lab.databricks.workspace import Workspace
-from astronomer.lab.faults import Faults
-from astronomer.lab.front import Front
-from astronomer.lab.request_log import Entry, RequestLog
-from astronomer.lab.server import ThreadedServer
+from astronomer.lab.request_log import Entry
 
 __all__ = ["DatabricksLab"]
-
-T = TypeVar("T")
-LOGIN = r"^/oidc/v1/token$"
 
 
 class DatabricksLab(sql_face.SqlFace):
@@ -44,8 +36,9 @@ class DatabricksLab(sql_face.SqlFace):
     :param startup_seconds: how long each task is PENDING; ``cancel_seconds``: how long a cancelled run is TERMINATING.
     """
 
-    host = "localhost"
+    service = "databricks"
     cloud_host = "lab.cloud.databricks.com"
+    login_path = r"^/oidc/v1/token$"
 
     def __init__(
         self,
@@ -59,71 +52,34 @@ class DatabricksLab(sql_face.SqlFace):
         startup_seconds: float = 0.0,
         cancel_seconds: float = 0.2,
     ) -> None:
-        self._temporary = None if directory else tempfile.TemporaryDirectory(prefix="astronomer-lab-")
-        self.directory = Path(directory or self._temporary.name)  # type: ignore[union-attr]
+        super().__init__(port=port, directory=directory, on_answer=on_answer)
         self.workspace_directory = self.directory / "workspace"
-        self.workspace_directory.mkdir(parents=True, exist_ok=True)
-        self._certificates = tls.issue(self.directory, "databricks", self.cloud_host)
+        self.workspace_directory.mkdir(exist_ok=True)
         self.clock = Clock(speed)
         self.credentials = Credentials(self.clock, token_seconds)
         self.quotas = Quotas(self.clock, float(quotas))
-        self.faults = Faults()
-        self.requests = RequestLog(LOGIN, on_answer)
         self.sql = SqlEngine(self.clock, lambda: self.url)
         worker = Worker(self.clock, self.workspace_directory, self.sql)
-        self.workspace = Workspace(
-            self.clock, lambda: self.url, Pace(startup_seconds, cancel_seconds), worker
-        )
-        front = Front(self._application(), self.requests, self.faults, _expired)
-        self._server = ThreadedServer(
-            dated(front, self.clock), self._certificates, port=port, date_header=False
-        )
+        pace = Pace(startup_seconds, cancel_seconds)
+        self.workspace = Workspace(self.clock, lambda: self.url, pace, worker)
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
-    def start(self) -> DatabricksLab:
-        """Return once the lab answers.
+    def _begin(self) -> None:
+        self.clock.attach(asyncio.get_running_loop())
 
-        :raises PortInUseError: the port is taken.
-        """
-        self._server.start()
-        loop = self._server.loop
-        assert loop is not None  # noqa: S101 - it answers
-        self._do(lambda: self.clock.attach(loop))
-        return self
-
-    def stop(self) -> None:
-        """End every run and its processes and close the port; the lab cannot be started again."""
-        if self._server.loop is not None:
-            with contextlib.suppress(RuntimeError):
-                self._do(self._shut_down)
-        self._server.stop()
-        self.sql.shut_down()
-        if self._temporary is not None:
-            self._temporary.cleanup()
-
-    def _shut_down(self) -> None:
+    async def _end(self) -> None:
         self.workspace.conductor.stop()
-        self.workspace.worker.close()
         self.clock.detach()
+        self.workspace.worker.close()
 
-    def __enter__(self) -> DatabricksLab:
-        return self.start()
+    def _close(self) -> None:
+        self.sql.shut_down()
 
-    def __exit__(self, *exc: object) -> None:
-        self.stop()
+    def _now(self) -> float:
+        return self.clock.now()
 
     # -- how to connect ------------------------------------------------------------------------------------------------
-
-    @property
-    def port(self) -> int:
-        """The port it listens on."""
-        return self._server.port
-
-    @property
-    def url(self) -> str:
-        """``https://localhost:<port>``."""
-        return f"https://{self.host}:{self.port}"
 
     @property
     def token(self) -> str:
@@ -139,20 +95,6 @@ class DatabricksLab(sql_face.SqlFace):
     def client_secret(self) -> str:
         """The service principal's secret that is valid now."""
         return self.credentials.client_secret
-
-    @property
-    def ca_file(self) -> Path:
-        """The lab's own certificate authority, PEM."""
-        return self._certificates.ca
-
-    @property
-    def ca_bundle(self) -> Path:
-        """The public authorities and the lab's own, PEM."""
-        return self._certificates.bundle
-
-    def client_env(self) -> dict[str, str]:
-        """Return the variables that make ``requests``, ``aiohttp`` and the SDK trust the lab, and what they trusted."""
-        return self._certificates.client_env()
 
     def airflow_connection(self, *, auth: str = "pat", cloud: bool = False, **extra: Any) -> dict[str, Any]:
         """Return an Airflow connection as a dictionary.
@@ -177,17 +119,25 @@ class DatabricksLab(sql_face.SqlFace):
         extra = {"http_path": self.sql.warehouses.default.path, **more, **extra}
         return {"conn_type": "databricks", **ways[auth], "extra": extra}
 
-    def connection_env(
-        self, conn_id: str = "databricks_default", auth: str = "pat", **extra: Any
-    ) -> dict[str, str]:
-        """Return the variable that defines an Airflow connection."""
-        return {f"AIRFLOW_CONN_{conn_id.upper()}": json.dumps(self.airflow_connection(auth=auth, **extra))}
-
-    def redirected(self) -> contextlib.AbstractContextManager[None]:
-        """In this process, send requests for ``https://lab.cloud.databricks.com`` here."""
-        return dns.redirected({self.cloud_host: self.port})
-
     # -- what happened -------------------------------------------------------------------------------------------------
+
+    def health(self) -> dict[str, Any]:
+        """Return that the lab is up, how many runs are ``active``, and its time ``now``."""
+        return {**super().health(), "active": self.active, "now": self.clock.now()}
+
+    def requests_summary(self) -> dict[str, Any]:
+        """Return the counts of the request log, of ``throttled`` requests, of ``tokens``, and of ``active`` runs."""
+        counts = {
+            "throttled": self.quotas.throttled,
+            "tokens": self.credentials.issued,
+            "active": self.active,
+        }
+        return {**super().requests_summary(), **counts}
+
+    def clear_requests(self) -> None:
+        """Forget the request log and the counts of throttled requests and tokens."""
+        super().clear_requests()
+        self.quotas.throttled = self.credentials.issued = 0
 
     @property
     def runs(self) -> dict[int, Run]:
@@ -235,25 +185,13 @@ class DatabricksLab(sql_face.SqlFace):
             routes=[*extras.routes(), *sql_face.routes(self.sql)],
             open_routes=[
                 *credentials.routes(self.credentials),
-                *control.routes(),
+                *control.routes(self, COMMANDS),
                 *sql_face.open_routes(self.sql, self.credentials),
             ],
         )
 
-    def _do(self, work: Callable[[], T]) -> T:
-        """Run ``work`` where the workspace's state lives: in the server's loop once started, here before that."""
-        loop = self._server.loop
-        if loop is None:
-            return work()
-
-        async def there() -> T:
-            return work()
-
-        return asyncio.run_coroutine_threadsafe(there(), loop).result(60)
-
-
-def _expired(path: str) -> tuple[int, Any]:
-    if path.startswith("/oidc/"):
-        return 401, {"error": "invalid_client", "error_description": "Client authentication failed"}
-    error = credentials.invalid_token()
-    return error.status, error.body()
+    def _expired(self, path: str) -> tuple[int, Any]:
+        if path.startswith("/oidc/"):
+            return 401, {"error": "invalid_client", "error_description": "Client authentication failed"}
+        error = credentials.invalid_token()
+        return error.status, error.body()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
@@ -14,6 +12,7 @@ from starlette.routing import Route
 from astronomer.lab.databricks import history, results, statements, thrift, warehouses
 from astronomer.lab.databricks.sql import SqlEngine
 from astronomer.lab.databricks.sql_statement import Statement
+from astronomer.lab.stand_in import StandIn
 
 if TYPE_CHECKING:
     from astronomer.lab.databricks.credentials import Credentials
@@ -21,20 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["SqlFace", "open_routes", "routes"]
 
 
-class SqlFace(ABC):
+class SqlFace(StandIn):
     """What tests do with the statements of a lab."""
 
     sql: SqlEngine
-
-    @property
-    @abstractmethod
-    def port(self) -> int:
-        """The port it listens on."""
-
-    @property
-    @abstractmethod
-    def ca_file(self) -> Path:
-        """The lab's own certificate authority, PEM."""
 
     @property
     def statements(self) -> dict[str, Statement]:

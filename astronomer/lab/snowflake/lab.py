@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
 import logging
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.applications import Starlette
 
-from astronomer.lab import dns, tls
-from astronomer.lab.faults import Faults
-from astronomer.lab.front import Front
-from astronomer.lab.request_log import Entry, RequestLog
-from astronomer.lab.server import ThreadedServer
-from astronomer.lab.snowflake import control, monitoring, session_api, sql_api
+from astronomer.lab import control
+from astronomer.lab.request_log import Entry
+from astronomer.lab.snowflake import monitoring, session_api, sql_api
 from astronomer.lab.snowflake.account import DEFAULT_CONTEXT, Account, Settings
+from astronomer.lab.snowflake.control import COMMANDS
 from astronomer.lab.snowflake.credentials import KeyPair, Login
 from astronomer.lab.snowflake.errors import SnowflakeError
 from astronomer.lab.snowflake.queries import Query
 from astronomer.lab.snowflake.transactions import Transaction
+from astronomer.lab.stand_in import StandIn
 
 __all__ = ["SnowflakeLab"]
 
-T = TypeVar("T")
-LOGIN = r"^/session/v1/login-request$"
-CLOUD = "snowflakecomputing.com"
 
-
-class SnowflakeLab:
+class SnowflakeLab(StandIn):
     """A local Snowflake account.
 
     :param port: the port to listen on; 0 for any free one, known once started.
@@ -48,7 +39,9 @@ class SnowflakeLab:
     password = "lab-Passw0rd"  # noqa: S105 - a stand-in's secret is public
     passphrase = "lab-passphrase"  # noqa: S105
     account = "lab"
-    host = "localhost"
+    service = "snowflake"
+    cloud_host = f"{account}.snowflakecomputing.com"
+    login_path = r"^/session/v1/login-request$"
 
     def __init__(
         self,
@@ -63,71 +56,26 @@ class SnowflakeLab:
         partition_rows: int = 10_000,
         on_answer: Callable[[Entry], None] | None = None,
     ) -> None:
-        self._temporary = None if directory else tempfile.TemporaryDirectory(prefix="astronomer-lab-")
-        self.directory = Path(directory or self._temporary.name)  # type: ignore[union-attr]
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._certificates = tls.issue(self.directory, "snowflake", self._cloud_host)
+        super().__init__(port=port, directory=directory, on_answer=on_answer)
         self._keys = KeyPair.create(self.directory, self.passphrase)
         settings = Settings(speed, detach_after, session_seconds, master_seconds, list_limit, partition_rows)
         self.account_state = Account(self.account, settings)
         self.account_state.credentials.add_user(self.user, self.password)
         self.account_state.credentials.add_key(self.user, self._keys.public)
         self.programmatic_access_token = self.account_state.credentials.new_access_token(self.user)
-        self.faults = Faults()
-        self.requests = RequestLog(LOGIN, on_answer)
-        front = Front(self._application(), self.requests, self.faults, _expired)
-        self._server = ThreadedServer(front, self._certificates, port=port)
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
-    def start(self) -> SnowflakeLab:
-        """Return once the lab answers.
-
-        :raises PortInUseError: the port is taken.
-        """
+    def _begin(self) -> None:
         logging.getLogger("sqlglot").setLevel(logging.ERROR)
-        self._server.start()
-        return self
 
-    def stop(self) -> None:
-        """End every query and session and close the port; the lab cannot be started again."""
-        if self._server.loop is not None:
-            with contextlib.suppress(Exception):
-                asyncio.run_coroutine_threadsafe(
-                    self.account_state.runner.shut_down(), self._server.loop
-                ).result(10)
-        self._server.stop()
+    async def _end(self) -> None:
+        await self.account_state.runner.shut_down()
+
+    def _close(self) -> None:
         self.account_state.database.close()
-        if self._temporary is not None:
-            self._temporary.cleanup()
-
-    def __enter__(self) -> SnowflakeLab:
-        return self.start()
-
-    def __exit__(self, *exc: object) -> None:
-        self.stop()
 
     # -- how to connect ------------------------------------------------------------------------------------------------
-
-    @property
-    def port(self) -> int:
-        """The port it listens on."""
-        return self._server.port
-
-    @property
-    def url(self) -> str:
-        """``https://localhost:<port>``."""
-        return f"https://{self.host}:{self.port}"
-
-    @property
-    def ca_file(self) -> Path:
-        """The lab's own certificate authority, PEM."""
-        return self._certificates.ca
-
-    @property
-    def ca_bundle(self) -> Path:
-        """The public authorities and the lab's own, PEM."""
-        return self._certificates.bundle
 
     @property
     def private_key_file(self) -> Path:
@@ -138,14 +86,6 @@ class SnowflakeLab:
     def encrypted_private_key_file(self) -> Path:
         """The same key, encrypted with ``passphrase``."""
         return self._keys.encrypted
-
-    @property
-    def _cloud_host(self) -> str:
-        return f"{self.account}.{CLOUD}"
-
-    def client_env(self) -> dict[str, str]:
-        """Return the variables that make the connector, ``requests`` and ``aiohttp`` trust the lab, and what they trusted."""
-        return self._certificates.client_env()
 
     def connect_args(self, **over: Any) -> dict[str, Any]:
         """Return the arguments for ``snowflake.connector.connect``."""
@@ -192,21 +132,15 @@ class SnowflakeLab:
             "pat": (self.user, self.programmatic_access_token, pat),
         }
 
-    def connection_env(
-        self, conn_id: str = "snowflake_default", auth: str = "password", **extra: Any
-    ) -> dict[str, str]:
-        """Return the variable that defines an Airflow connection."""
-        return {f"AIRFLOW_CONN_{conn_id.upper()}": json.dumps(self.airflow_connection(auth=auth, **extra))}
-
     def oauth_token(self, seconds: float = 600.0) -> str:
         """Return a new OAuth access token of ``user``."""
         return self._do(lambda: self.account_state.credentials.new_oauth_token(self.user, seconds))
 
-    def redirected(self) -> contextlib.AbstractContextManager[None]:
-        """In this process, send requests for ``https://lab.snowflakecomputing.com`` here, for the stock SQL API hook."""
-        return dns.redirected({self._cloud_host: self.port})
-
     # -- what happened -------------------------------------------------------------------------------------------------
+
+    def health(self) -> dict[str, Any]:
+        """Return that the lab is up, and who may log in."""
+        return {**super().health(), "account": self.account, "user": self.user}
 
     @property
     def queries(self) -> Mapping[str, Query]:
@@ -289,24 +223,12 @@ class SnowflakeLab:
     # ------------------------------------------------------------------------------------------------------------------
 
     def _application(self) -> Starlette:
-        parts = (session_api, monitoring, sql_api, control)
-        app = Starlette(routes=[route for part in parts for route in part.routes()])
-        app.state.account, app.state.lab, app.state.sql_api_requests = self.account_state, self, {}
+        own = [route for part in (session_api, monitoring, sql_api) for route in part.routes()]
+        app = Starlette(routes=[*own, *control.routes(self, COMMANDS)])
+        app.state.account, app.state.sql_api_requests = self.account_state, {}
         return app
 
-    def _do(self, work: Callable[[], T]) -> T:
-        """Run ``work`` where the account's state lives: in the server's loop once started, here before that."""
-        loop = self._server.loop
-        if loop is None:
-            return work()
-
-        async def there() -> T:
-            return work()
-
-        return asyncio.run_coroutine_threadsafe(there(), loop).result(10)
-
-
-def _expired(path: str) -> tuple[int, Any]:
-    if path.startswith(sql_api.PATH):
-        return sql_api.unauthorized(SnowflakeError("390144", "08001", "JWT token is invalid."))
-    return session_api.expired_reply()
+    def _expired(self, path: str) -> tuple[int, Any]:
+        if path.startswith(sql_api.PATH):
+            return sql_api.unauthorized(SnowflakeError("390144", "08001", "JWT token is invalid."))
+        return session_api.expired_reply()

@@ -5,10 +5,11 @@ Source: docs.databricks.com/api/workspace/jobs/repairrun.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from astronomer.deferral import Transient
 from astronomer.deferral.patience import insist
 from astronomer.providers.databricks.hooks.client import DatabricksClient
 
@@ -39,6 +40,7 @@ class Repair:
     """Reruns the failed tasks of one run.
 
     :param repairs_before: how many repairs the run had when this one was decided; when it has more, it was made.
+    :param on_trouble: told of bad weather, each time.
     """
 
     client: DatabricksClient
@@ -46,13 +48,14 @@ class Repair:
     repairs_before: int
     job_parameters: Mapping[str, Any] | None = None
     tolerance: float = 3600.0
+    on_trouble: Callable[[Transient], object] | None = None
 
     async def run(self) -> int:
         """The repair's id; safe to repeat after a crash or a lost answer.
 
         :raises RequestRejected: Databricks does not repair this run.
         """
-        return await insist(self._step, tolerance=self.tolerance)
+        return await insist(self._step, tolerance=self.tolerance, on_trouble=self.on_trouble)
 
     async def _step(self) -> int:
         run = await self.client.get("2.2/jobs/runs/get", run_id=self.run_id, include_history=True)
@@ -65,4 +68,6 @@ class Repair:
         if self.job_parameters:
             body["job_parameters"] = dict(self.job_parameters)
         answer = await self.client.post("2.2/jobs/runs/repair", body)
+        if "repair_id" not in answer:
+            raise Transient("the answer to POST /api/2.2/jobs/runs/repair names no repair")
         return int(answer["repair_id"])

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from astronomer.deferral import Phase, clock
+from astronomer.deferral import Phase, Transient, clock
 from astronomer.deferral.patience import insist
 from astronomer.providers.databricks.errors import RequestRejected
 from astronomer.providers.databricks.hooks.client import DatabricksClient
@@ -47,6 +47,7 @@ class Submission:
         deleted and made again or, under a user's token, the task was cleared.
     :param shared: whether the user chose the token, so that others may use it, too. Their run is followed.
     :param tolerance: seconds for which bad weather is borne.
+    :param on_trouble: told of it each time.
     """
 
     client: DatabricksClient
@@ -57,6 +58,7 @@ class Submission:
     since: float | None = None
     shared: bool = False
     tolerance: float = 3600.0
+    on_trouble: Callable[[Transient], object] | None = None
 
     async def run(
         self, seen: Callable[[int], object], end: Callable[[int], Awaitable[object]]
@@ -121,10 +123,13 @@ class Submission:
         return self.client.server_time or clock.now()
 
     async def _post(self, token: str) -> dict[str, Any]:
-        return await self.client.post(self.path, {**self.body, "idempotency_token": token})
+        answer = await self.client.post(self.path, {**self.body, "idempotency_token": token})
+        if "run_id" not in answer:
+            raise Transient(f"the answer to POST /api/{self.path} names no run")
+        return answer
 
     async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
-        return await insist(call, tolerance=self.tolerance)
+        return await insist(call, tolerance=self.tolerance, on_trouble=self.on_trouble)
 
 
 def _of_a_deleted_run(refused: RequestRejected) -> bool:

@@ -83,8 +83,9 @@ class Workspace:
         return f"/Workspace/{name}"
 
     def submits(self, seconds: float = 0.3, fail: str = "", **arguments: Any) -> Task:
-        """A task that submits a notebook."""
-        return Task(DatabricksSubmitRunOperator, notebook_task=notebook(seconds, fail), **arguments)
+        """A task that submits a notebook, unless other work is given."""
+        work = {} if "tasks" in arguments else {"notebook_task": notebook(seconds, fail)}
+        return Task(DatabricksSubmitRunOperator, **work, **arguments)
 
     def runs_job(self, job_id: int, **arguments: Any) -> Task:
         """A task that runs a job."""

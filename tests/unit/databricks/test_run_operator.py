@@ -37,6 +37,7 @@ from tests.unit.databricks.workspace import (
     RUN_NOW,
     SUBMIT,
     UPDATE,
+    Client,
     Lost,
     Piece,
 )
@@ -351,6 +352,13 @@ class TestFailure:
         task.execute()
         assert len(task.workspace.runs) == 1
 
+    def test_a_run_in_a_workspace_that_the_connection_no_longer_names(self, task_of, monkeypatch):
+        task = task_of()
+        task.execute()
+        monkeypatch.setattr(Client, "address", "https://other")
+        with pytest.raises(JobLost, match=r"points to https://other, but .* started in https://workspace"):
+            task.resume()
+
 
 class TestRefusals:
     @BOTH
@@ -383,6 +391,17 @@ class TestRefusals:
         with pytest.raises(JobError, match="could not be reached: 503"):
             task.execute()
         assert 500.0 <= task.timeline.now - began <= 700.0
+
+    def test_an_outage_is_told_once(self, task_of):
+        from structlog.testing import capture_logs
+
+        task = task_of()
+        task.workspace.weather[RUN_NOW] = [Transient("503"), Lost(), Transient("503")]
+        with capture_logs() as logs:
+            task.execute()
+        assert [one["event"] for one in logs if one["log_level"] == "warning"] == [
+            "Databricks cannot be asked just now, waiting on: 503"
+        ]
 
     def test_ten_minutes_of_outage_in_every_step(self, task_of):
         task = task_of()

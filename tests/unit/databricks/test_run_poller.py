@@ -602,6 +602,41 @@ class TestItsClient:
             run(main)
 
 
+class TestAnotherWorkspace:
+    """The connection was edited while the run goes on: its id means nothing in the other workspace."""
+
+    def test_nobody_is_asked_about_it_there(self, workspace):
+        async def main():
+            job = job_for(workspace.start(), address="https://elsewhere")
+            poller = RunPoller(job, workspace.client())
+            for ask in (poller.poll([job]), poller.cancel(job)):
+                with pytest.raises(
+                    CredentialsRejected, match=r"https://workspace, but .* in https://elsewhere"
+                ):
+                    await ask
+            assert workspace.requests == []
+
+        run(main)
+
+    def test_the_wait_ends_and_does_not_call_the_run_failed(self, workspace):
+        async def main():
+            job = job_for(workspace.start(), address="https://elsewhere")
+            outcome = await watch(job, hub=Hub(lambda job: RunPoller(job, workspace.client())))
+            assert outcome.status.phase is Phase.LOST
+            assert "https://elsewhere" in outcome.status.message
+
+        run(main)
+
+    def test_one_whose_workspace_is_not_known_is_asked_about(self, workspace):
+        async def main():
+            for address in ("", "https://workspace"):
+                job = job_for(workspace.start(), address=address)
+                poller = RunPoller(job, workspace.client())
+                assert (await poller.poll([job]))[job].phase is Phase.ACTIVE
+
+        run(main)
+
+
 class TestOnTheHub:
     """The poller and the engine together."""
 

@@ -20,12 +20,9 @@ from astronomer.deferral import Transient, clock
 from astronomer.providers.databricks.errors import RequestRejected
 from astronomer.providers.databricks.hooks.client import DatabricksClient
 
-__all__ = ["CANCEL", "GET", "LIST", "OUTPUT", "REPAIR", "RUN_NOW", "SUBMIT", "UPDATE", "Lost", "Piece", "Run"]
-
 GET, LIST, OUTPUT = "2.2/jobs/runs/get", "2.2/jobs/runs/list", "2.2/jobs/runs/get-output"
 RUN_NOW, SUBMIT, REPAIR = "2.2/jobs/run-now", "2.2/jobs/runs/submit", "2.2/jobs/runs/repair"
 CANCEL, CANCEL_ALL, UPDATE = "2.2/jobs/runs/cancel", "2.2/jobs/runs/cancel-all", "2.2/jobs/update"
-STARTS = (RUN_NOW, SUBMIT)
 
 # What the older `state` makes of a code of the newer `status`, where it is not INTERNAL_ERROR and FAILED.
 _OLD = {

@@ -76,6 +76,7 @@ class Remote:
     jobs: dict[str, Job]
     weather: list[tuple[str, float | None]]
     max_jobs: int | None = None
+    least_interval: float = 0.0
     polls: list[Poll] = field(default_factory=list)
     cancels: list[float] = field(default_factory=list)
     events: list[float] = field(default_factory=list)
@@ -96,6 +97,19 @@ class Remote:
         """Note a moment that may bring the next poll forward."""
         self.events.append(asyncio.get_running_loop().time())
 
+    def deserted(self, since: float, until: float) -> float:
+        """The longest time between two moments in which nobody waited."""
+        longest, left = 0.0, since
+        for job in sorted(self.jobs.values(), key=lambda job: job.joined):
+            if job.left > since and job.joined < until:
+                longest, left = max(longest, job.joined - left), max(left, job.left)
+        return max(longest, until - left)
+
+    def rests(self, poll: Poll) -> bool:
+        """Whether a poll may have been about newcomers alone, in the rest after one about all."""
+        earlier = (one for one in self.polls if one.started < poll.started)
+        return any(poll.started < one.started + self.least_interval + EPS for one in earlier)
+
     def unasked(self, poll: Poll, after: Poll) -> bool:
         """Whether somebody was there between two polls of whom no poll had asked yet."""
         for name, job in self.jobs.items():
@@ -109,6 +123,7 @@ class _RoughPoller(Poller[Any]):
     def __init__(self, remote: Remote) -> None:
         self.remote = remote
         self.max_jobs = remote.max_jobs
+        self.least_interval = remote.least_interval
         self.is_open = False
 
     async def poll(self, jobs: Sequence[PollerJob]) -> Mapping[PollerJob, JobStatus]:
@@ -184,12 +199,28 @@ def assert_paced(remote: Remote, pacing: Pacing, interval: float, *, watched_unt
                 failures = refusals = 0  # maybe all had left, and what was known is gone
         else:
             failures = refusals = 0
-            late = max(poll.ended, poll.started + max(pacing.spacing, interval * (1 + pacing.jitter)))
+            pause = max(pacing.spacing, interval * (1 + pacing.jitter), remote.least_interval)
+            late = max(poll.ended, poll.started + pause)
             assert after.started <= late + EPS or after.started > watched_until
             hurried = any(poll.started - 1.5 <= moment <= after.started + EPS for moment in remote.events)
             least = min(interval, 1.0) if after.started >= remote.cancelling_from - EPS else interval
-            if not hurried and not remote.unasked(poll, after):
+            if not hurried and not remote.unasked(poll, after) and not remote.rests(poll):
                 assert after.started - poll.started >= least * (1 - pacing.jitter) - EPS, (poll, after)
+
+
+def assert_rested(remote: Remote, pacing: Pacing) -> None:
+    """Between a poll about all and the end of the rest that follows it, nobody is asked about again but in a hurry."""
+    rests_until, asked, ended = -math.inf, set[str](), math.inf
+    for poll in remote.polls:
+        if remote.deserted(ended, poll.started) >= pacing.linger - 1.0:
+            rests_until = -math.inf  # all had left, and what was known is gone
+        ended = poll.ended
+        if poll.started >= rests_until - EPS:
+            if not poll.failed:
+                rests_until = poll.started + remote.least_interval
+        elif poll.started < remote.cancelling_from:
+            assert not asked & set(poll.jobs), (poll, rests_until)
+        asked |= set(poll.jobs)
 
 
 def longest_pause(remote: Remote, pacing: Pacing) -> float:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from astronomer.deferral import CredentialsRejected, Hub, Pacing, Phase, Transient
+from astronomer.deferral import CredentialsRejected, Hub, Pacing, Phase, Transient, cancel_and_confirm
 from astronomer.deferral.hub import Subscription
 from astronomer.deferral.testing import FakeClock, ScriptedJob
 from tests.unit.deferral.fakes import DONE, RUNNING, FunctionPoller, let
@@ -25,9 +25,10 @@ def now():
 class Connection:
     """Opens pollers whose answers are a list: a mapping, an exception, or a function of the jobs."""
 
-    def __init__(self, *answers, max_jobs=None):
+    def __init__(self, *answers, max_jobs=None, least_interval=0.0):
         self.answers = list(answers)
         self.max_jobs = max_jobs
+        self.least_interval = least_interval
         self.pollers = []
         self.asked = []
         self.at = []
@@ -35,6 +36,7 @@ class Connection:
     def __call__(self, job):
         self.pollers.append(FunctionPoller(self._poll, self._cancel))
         self.pollers[-1].max_jobs = self.max_jobs
+        self.pollers[-1].least_interval = self.least_interval
         return self.pollers[-1]
 
     async def _poll(self, jobs):
@@ -462,6 +464,188 @@ class TestUse:
             return await Hub(pacing=Pacing(linger=0.0)).use(job, slow)
 
         assert run(main) == 0
+
+
+class TestRest:
+    """An expensive poll is not repeated before its time; who is new or in a hurry is asked for meanwhile."""
+
+    @staticmethod
+    def polls(connection):
+        return list(zip(connection.at, connection.asked, strict=True))
+
+    def test_a_poll_about_all_waits_for_its_time(self):
+        connection = Connection(least_interval=30.0)
+        run(lambda: waits(Hub(connection, STEADY), "a", "b", seconds=70))
+        assert self.polls(connection) == [(at, ["a", "b"]) for at in (0.0, 30.0, 60.0)]
+
+    def test_one_that_is_cheaper_than_the_interval_changes_nothing(self):
+        connection = Connection(least_interval=3.0)
+        run(lambda: waits(Hub(connection, STEADY), "a", seconds=11))
+        assert connection.at == [0.0, 5.0, 10.0]
+
+    def test_newcomers_are_asked_for_at_once_and_alone(self):
+        connection = Connection(least_interval=30.0)
+
+        async def main():
+            hub = Hub(connection, STEADY)
+            async with hub.subscribe(ScriptedJob("a")):
+                await let(10.0)
+                async with hub.subscribe(ScriptedJob("b")) as seen:
+                    await let(0.5)
+                    assert seen.status == RUNNING
+                    async with hub.subscribe(ScriptedJob("c")), hub.subscribe(ScriptedJob("d")):
+                        await let(25.0)
+
+        run(main)
+        assert self.polls(connection) == [
+            (0.0, ["a"]),
+            (10.0, ["b"]),
+            (11.0, ["c", "d"]),
+            (30.0, ["a", "b", "c", "d"]),
+        ]
+
+    def test_they_do_not_put_the_others_off(self):
+        connection = Connection(least_interval=30.0)
+
+        async def main():
+            hub = Hub(connection, STEADY)
+            async with hub.subscribe(ScriptedJob("a")):
+                for name in "bcdefghijklmnop":
+                    await let(4.0)
+                    await waits(hub, name, seconds=2.0)
+
+        run(main)
+        assert [at for at, asked in self.polls(connection) if "a" in asked] == [0.0, 30.0, 60.0]
+
+    def test_an_urgent_wait_is_asked_for_at_its_own_pace_and_alone(self):
+        connection = Connection(least_interval=30.0)
+
+        async def main():
+            hub = Hub(connection, STEADY)
+            async with hub.subscribe(ScriptedJob("a")), hub.subscribe(ScriptedJob("b")):
+                await let(10.0)
+                async with hub.subscribe(ScriptedJob("b"), 2.0, urgent=True):
+                    await let(5.0)
+                await let(20.0)
+
+        run(main)
+        assert self.polls(connection) == [
+            (0.0, ["a", "b"]),
+            (10.0, ["b"]),
+            (12.0, ["b"]),
+            (14.0, ["b"]),
+            (30.0, ["a", "b"]),
+        ]
+
+    def test_who_is_not_in_a_hurry_hears_what_was_asked_for_another(self):
+        connection = Connection(RUNNING, DONE, least_interval=30.0)
+
+        async def main():
+            hub = Hub(connection, STEADY)
+            async with hub.subscribe(ScriptedJob("a")) as seen:
+                await let(10.0)
+                await waits(hub, "a", seconds=1.0)
+                assert seen.status == DONE
+
+        run(main)
+
+    def test_a_hurry_without_anybody_in_it_asks_for_nobody(self):
+        connection = Connection(least_interval=30.0)
+
+        async def main():
+            hub = Hub(connection, STEADY)
+            async with hub.subscribe(ScriptedJob("a")):
+                for _ in range(5):
+                    await let(5.0)
+                    await hub.cancel(ScriptedJob("a"))
+                await let(10.0)
+
+        run(main)
+        assert connection.at == [0.0, 30.0]
+
+    def test_a_cancel_is_confirmed_promptly(self, service):
+        service.start("a", runs_for=1e6)
+        for name in "bcd":
+            service.start(name, runs_for=1e6)
+
+        def connect(job):
+            poller = job.poller()
+            poller.least_interval = 300.0
+            return poller
+
+        async def main():
+            hub = Hub(connect, STEADY)
+            others = [asyncio.ensure_future(waits(hub, name, seconds=400)) for name in "abcd"]
+            await let(50.0)
+            began = now()
+            status = await cancel_and_confirm(ScriptedJob("a"), hub=hub)
+            assert status.phase is Phase.CANCELLED
+            assert now() - began <= 2.0
+            await asyncio.gather(*others)
+
+        run(main)
+        assert [service.asked.count(name) for name in "bcd"] == [2, 2, 2]
+
+    def test_with_a_limit_everybody_has_a_turn_all_the_same(self):
+        connection = Connection(max_jobs=2, least_interval=10.0)
+
+        async def main():
+            hub = Hub(connection, STEADY)
+            urgent = hub.subscribe(ScriptedJob("u"), 1.0, urgent=True)
+            async with urgent:
+                await waits(hub, "a", "b", "c", "d", seconds=120)
+
+        run(main)
+        for name in "abcd":
+            turns = [at for at, asked in self.polls(connection) if name in asked]
+            assert len(turns) >= 4
+            assert all(any(at <= turn <= at + 41.0 for turn in turns) for at in range(80))
+
+    def test_what_the_last_poll_about_all_has_cost_counts(self):
+        """A poll about newcomers is cheap; it does not end the rest of the others."""
+
+        async def poll(jobs):
+            poller.least_interval = 20.0 * len(jobs)
+            connection.at.append(now())
+            return dict.fromkeys(jobs, RUNNING)
+
+        connection, poller = Connection(), FunctionPoller(poll)
+
+        async def main():
+            hub = Hub(lambda job: poller, STEADY)
+            async with hub.subscribe(ScriptedJob("a")), hub.subscribe(ScriptedJob("b")):
+                await let(5.0)
+                await waits(hub, "c", seconds=10)
+                await let(70.0)
+
+        run(main)
+        assert connection.at == [0.0, 5.0, 40.0, 80.0]
+
+    def test_weather_in_a_rest_is_borne_and_the_rest_is_kept(self):
+        connection = Connection(RUNNING, Transient("503"), least_interval=30.0)
+
+        async def main():
+            hub = Hub(connection, STEADY)
+            async with hub.subscribe(ScriptedJob("a")):
+                await let(10.0)
+                async with hub.subscribe(ScriptedJob("b")) as seen:
+                    await let(25.0)
+                    assert seen.status == RUNNING
+
+        run(main)
+        assert self.polls(connection) == [(0.0, ["a"]), (10.0, ["b"]), (30.0, ["a", "b"])]
+
+    def test_after_a_rest_in_which_all_have_left_the_next_is_asked_for_at_once(self):
+        connection = Connection(least_interval=50.0)
+
+        async def main():
+            hub = Hub(connection, STEADY)
+            await waits(hub, "a", seconds=1)
+            await let(10.0)
+            await waits(hub, "a", seconds=1)
+
+        run(main)
+        assert connection.at == [0.0, 11.0]
 
 
 class TestLease:

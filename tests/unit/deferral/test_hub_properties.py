@@ -18,6 +18,7 @@ from tests.unit.deferral.rough import (
     Job,
     Remote,
     assert_paced,
+    assert_rested,
     last_trouble,
     longest_pause,
     pacing_of,
@@ -27,6 +28,7 @@ from tests.unit.deferral.rough import (
 )
 
 SEEDS = st.integers(0, 2**32)
+RESTS = st.sampled_from([0.0, 0.0, 12.0, 90.0])
 LIMITS = st.none() | st.integers(1, 4)
 LINGER = 60.0
 
@@ -100,20 +102,21 @@ def live(plans, remote, *, seed=0, interval=5.0):
     assert remote.open == 0
     assert remote.most_open <= 1
     assert_paced(remote, pacing, interval)
+    assert_rested(remote, pacing)
     return closed_after
 
 
-def world(plans, weather, max_jobs=None):
+def world(plans, weather, max_jobs=None, least_interval=0.0):
     jobs = {str(number): Job(plan.job_ends) for number, plan in enumerate(plans)}
-    return Remote(jobs, list(weather), max_jobs)
+    return Remote(jobs, list(weather), max_jobs, least_interval)
 
 
-@given(SEEDS, plans, weather, LIMITS, st.sampled_from([0.0, 5.0, 30.0]))
+@given(SEEDS, plans, weather, LIMITS, st.sampled_from([0.0, 5.0, 30.0]), RESTS)
 @settings(max_examples=500, deadline=None)
 def test_every_wait_ends_with_its_own_outcome_and_a_cancelled_one_disturbs_nobody(
-    seed, plans, weather, max_jobs, interval
+    seed, plans, weather, max_jobs, interval, rest
 ):
-    remote = world(plans, weather, max_jobs)
+    remote = world(plans, weather, max_jobs, rest)
     live(plans, remote, seed=seed, interval=interval)
     rounds = 1 if max_jobs is None else math.ceil(len(plans) / max_jobs) + 1
     bad = last_trouble(remote) + longest_pause(remote, pacing_of(0))
@@ -122,7 +125,7 @@ def test_every_wait_ends_with_its_own_outcome_and_a_cancelled_one_disturbs_nobod
             assert plan.ended == pytest.approx(plan.joins + plan.cancelled_after, abs=EPS)
         else:
             assert plan.outcome.status.phase is Phase.SUCCEEDED
-            late = max(plan.job_ends, bad) + rounds * max(1.1 * interval, 1.0) + 2.0
+            late = max(plan.job_ends, bad) + rounds * max(1.1 * interval, 1.0, rest) + 2.0
             assert plan.job_ends - EPS <= plan.ended <= late
     assert remote.cancels == []
 
@@ -156,13 +159,13 @@ def test_a_limit_starves_nobody(seed, plans, weather, max_jobs):
                 assert unasked < rounds
 
 
-@given(SEEDS, plans, rough_weather, st.lists(seconds, min_size=8, max_size=8))
+@given(SEEDS, plans, rough_weather, st.lists(seconds, min_size=8, max_size=8), RESTS)
 @settings(max_examples=500, deadline=None)
-def test_deadlines_and_refusals_among_many(seed, plans, weather, deadlines):
+def test_deadlines_and_refusals_among_many(seed, plans, weather, deadlines, rest):
     """Every wait has a deadline here; each is over by then, or was cancelled, or its login was refused."""
     for plan, deadline in zip(plans, deadlines, strict=False):
         plan.deadline = deadline
-    remote = world(plans, weather, None)
+    remote = world(plans, weather, None, rest)
     remote.cancelling_from = min(plan.joins + plan.deadline for plan in plans)
     live(plans, remote, seed=seed)
     for plan in plans:

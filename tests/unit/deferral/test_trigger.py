@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import pytest
 from structlog.testing import capture_logs
 
-from astronomer.deferral import JobTrigger, Outcome, Phase, RemoteJob, clock
+from astronomer.deferral import JobTrigger, Outcome, Phase, RemoteJob, Transient, clock
 from astronomer.deferral.testing import FakeClock, ScriptedJob, ScriptedTrigger
 from tests.unit.deferral.fakes import (
     START,
@@ -145,6 +145,36 @@ class TestOnKill:
             return clock.now() - START
 
         assert run(main) < 30
+
+    def test_and_goes_on_after_it(self, service, monkeypatch):
+        """As when so many are killed at once that the vendor's limit of cancels makes them wait."""
+        trigger = trigger_for(service, runs_for=1e6)
+        trigger.task_instance = FakeTaskInstance()
+        cancel = service.cancel
+
+        def late(job_id):
+            if clock.now() - START < 60:
+                raise Transient("too many cancels")
+            cancel(job_id)
+
+        monkeypatch.setattr(service, "cancel", late)
+
+        async def main():
+            with FakeSupervisor(Count(0)).in_place():
+                await trigger.on_kill()
+                took = clock.now() - START
+                await let(60)
+            return took, (await trigger.remote_job.status()).phase
+
+        with capture_logs() as lines:
+            took, phase = run(main)
+        assert took < 30
+        assert phase is Phase.CANCELLED
+        told = [line["event"] for line in lines if line["log_level"] in ("warning", "info")]
+        assert told == [
+            "scripted job a has not ended yet; its end is still being asked for",
+            "Task ended by a user: scripted job a is cancelled ",
+        ]
 
     def test_it_goes_on_when_airflow_repeats_the_cancel(self, service):
         class Slow(FakeSupervisor):

@@ -132,7 +132,7 @@ def test_patience_is_as_long_as_it_was_said_to_be(seed, weather, tolerance, inte
     if lost and "No answer" in done.outcome.status.message:
         assert done.took - began == pytest.approx(tolerance, abs=EPS)
     elif lost:
-        assert "cannot log in" in done.outcome.status.message
+        assert "Cannot log in" in done.outcome.status.message
         assert [poll.kind for poll in remote.polls if poll.failed].count("refused") >= 3
     else:
         assert done.outcome.status.phase is Phase.SUCCEEDED

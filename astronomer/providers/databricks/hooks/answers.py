@@ -113,7 +113,8 @@ class Answer:
     def error(self) -> Exception:
         """What to raise for an answer that is not a success."""
         code, message = self._complaint
-        text = f"{self.asked}: HTTP {self.status} {code} {message}".rstrip()
+        word = "" if code == str(self.status) else code
+        text = " ".join(part for part in (f"{self.asked}: HTTP {self.status}", word, message) if part)
         if self.refuses_token:
             return CredentialsRejected(text)
         if self._passes(code, message):

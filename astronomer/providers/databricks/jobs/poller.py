@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from astronomer.deferral import JobStatus, Phase, Poller, Transient, clock
+from astronomer.deferral import CredentialsRejected, JobStatus, Phase, Poller, Transient, clock
 from astronomer.deferral._compat import setting
 from astronomer.providers.databricks.errors import RequestRejected
 from astronomer.providers.databricks.jobs.run import DatabricksRun
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from astronomer.providers.databricks.hooks.client import DatabricksClient
 
 __all__ = ["RunPoller"]
+
+T = TypeVar("T")
 
 _PAGE = 25  # the most that runs/list gives
 _AT_ONCE = 8
@@ -43,7 +45,7 @@ class RunPoller(Poller[DatabricksRun]):
     """
 
     def __init__(self, job: DatabricksRun, client: DatabricksClient | None = None) -> None:
-        self._conn_id = job.conn_id
+        self._job = job
         self._borrowed = client
         self._client = client
         self._opening = asyncio.Lock()
@@ -72,12 +74,11 @@ class RunPoller(Poller[DatabricksRun]):
 
     async def cancel(self, job: DatabricksRun) -> None:
         """Ask for the end of the run, or of the one task of it; what has ended takes no notice."""
-        client = await self._open()
         try:
             parent = job.parent_run_id
             run_id = job.run_id if parent is None else await self._id_of_task(parent, job.task_key)
             if run_id is not None:
-                await client.post("2.2/jobs/runs/cancel", {"run_id": run_id})
+                await self._ask(lambda client: client.post("2.2/jobs/runs/cancel", {"run_id": run_id}))
         except RequestRejected as error:
             if not any(word in str(error) for word in _HAS_ENDED):
                 raise
@@ -99,18 +100,24 @@ class RunPoller(Poller[DatabricksRun]):
         """Those of ``jobs`` that are active, unless it takes more pages than there are jobs."""
         wanted = {job.run_id: job for job in jobs}
         found: dict[DatabricksRun, JobStatus] = {}
+        oldest = min(job.started_at for job in jobs)
+        job_ids = {job.job_id for job in jobs}
+        only = {"job_id": job_ids.pop()} if len(job_ids) == 1 else {}
         pages, token = 0, None
         loop = asyncio.get_running_loop()
         over = loop.time() + _SWEEP_SECONDS
         try:
             while wanted and loop.time() < over:
-                page, token = await self._page(jobs, token)
+                page, token = await self._page(only, token)
                 pages += 1
+                active: dict[DatabricksRun, JobStatus] = {}
                 for run in page:
                     job = wanted.get(int(run["run_id"]))
                     if job is not None and not (status := _part(run, job)).done:
-                        found[wanted.pop(job.run_id)] = status
-                if token is None or not wanted or _older(page, wanted.values()):
+                        active[wanted.pop(job.run_id)] = status
+                self.tell(active)
+                found |= active
+                if token is None or not wanted or _older(page, oldest):
                     break
                 if pages >= len(jobs):
                     pages *= 2  # it is not tried again until that many polls have passed
@@ -122,11 +129,9 @@ class RunPoller(Poller[DatabricksRun]):
         return found
 
     async def _page(
-        self, jobs: Sequence[DatabricksRun], token: str | None
+        self, only: Mapping[str, Any], token: str | None
     ) -> tuple[list[dict[str, Any]], str | None]:
         """Active runs, newest first; of one job where all that is waited for belongs to it."""
-        job_ids = {job.job_id for job in jobs}
-        only = {"job_id": job_ids.pop()} if len(job_ids) == 1 else {}
         answer = await self._get(
             "2.2/jobs/runs/list", active_only=True, limit=_PAGE, page_token=token, **only
         )
@@ -143,6 +148,7 @@ class RunPoller(Poller[DatabricksRun]):
 
         async def ask(first: DatabricksRun) -> JobStatus:
             found = await self._look(by_first[first])
+            self.tell(found)
             others.update(found)
             return found[first]
 
@@ -176,9 +182,16 @@ class RunPoller(Poller[DatabricksRun]):
         return run
 
     async def _get(self, path: str, **params: Any) -> dict[str, Any]:
-        client = await self._open()
         self._requests += 1
-        return await client.get(path, **params)
+        return await self._ask(lambda client: client.get(path, **params))
+
+    async def _ask(self, call: Callable[[DatabricksClient], Awaitable[T]]) -> T:
+        client = await self._open()
+        try:
+            return await call(client)
+        except CredentialsRejected as refused:
+            message = f"the Airflow connection {self._job.conn_id!r} was refused: {refused}"
+            raise CredentialsRejected(message) from None
 
     def _server_now(self) -> float:
         """The workspace's clock, by which runs say when they started."""
@@ -192,14 +205,14 @@ class RunPoller(Poller[DatabricksRun]):
                 module = await asyncio.to_thread(
                     import_module, "astronomer.providers.databricks.hooks.client"
                 )
-                self._client = await module.DatabricksClient.shared(self._conn_id)
+                self._client = await module.DatabricksClient.shared(self._job.conn_id)
+            self._job.check(self._client.address)
             return self._client
 
 
-def _older(page: Sequence[Mapping[str, Any]], rest: Iterable[DatabricksRun]) -> bool:
-    """Whether everything that follows the page is older than what is still looked for."""
+def _older(page: Sequence[Mapping[str, Any]], oldest: float) -> bool:
+    """Whether everything that follows the page is older than the oldest that is looked for."""
     starts = [float(run["start_time"]) / 1000 for run in page if run.get("start_time")]
-    oldest = min(job.started_at for job in rest)
     return bool(starts and oldest) and min(starts) < oldest - _STARTS_DIFFER
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from astronomer.deferral import RemoteJob
+from astronomer.deferral import CredentialsRejected, RemoteJob
 
 if TYPE_CHECKING:
     from astronomer.providers.databricks.jobs.poller import RunPoller
@@ -20,6 +20,7 @@ class DatabricksRun(RemoteJob):
     :param run_id: the run to wait for; for a task of a run, the id that the task has now.
     :param conn_id: the Airflow connection to ask over.
     :param url: the run's page.
+    :param address: of the workspace that it runs in, where that is known.
     :param job_id: the job it is a run of.
     :param started_at: epoch seconds at which Databricks accepted it; 0 where that is not known.
     :param repair_id: the repair to wait for, when the run was repaired.
@@ -33,6 +34,7 @@ class DatabricksRun(RemoteJob):
     run_id: int
     conn_id: str
     url: str = ""
+    address: str = ""
     job_id: int | None = None
     started_at: float = 0.0
     repair_id: int | None = None
@@ -42,7 +44,7 @@ class DatabricksRun(RemoteJob):
     retry_on_timeout: bool = False
     until_started: bool = False
 
-    connection_fields: ClassVar[tuple[str, ...]] = ("conn_id",)
+    connection_fields: ClassVar[tuple[str, ...]] = ("conn_id", "address")
 
     @property
     def name(self) -> str:
@@ -55,6 +57,17 @@ class DatabricksRun(RemoteJob):
     def whole(self) -> DatabricksRun:
         """The run, of which only the start is waited for."""
         return replace(self, until_started=False)
+
+    def check(self, address: str) -> None:
+        """Notice a connection that was edited to point elsewhere while the run goes on.
+
+        :raises CredentialsRejected: it was.
+        """
+        if self.address and address != self.address:
+            raise CredentialsRejected(
+                f"the Airflow connection {self.conn_id!r} now points to {address}, but {self.name} was started in "
+                f"{self.address}"
+            )
 
     def poller(self) -> RunPoller:
         """A poller over the client that all waits on the connection share."""

@@ -77,6 +77,10 @@ class WorkspaceOperator(JobOperator):
 
     async def insist(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Repeat a harmless call through bad weather, and say so once."""
+        return await insist(call, tolerance=self.outage_tolerance, on_trouble=self.telling_once())
+
+    def telling_once(self) -> Callable[[Transient], None]:
+        """What to tell of trouble; only the first is worth a line."""
         told: list[Transient] = []
 
         def tell(trouble: Transient) -> None:
@@ -84,7 +88,7 @@ class WorkspaceOperator(JobOperator):
                 self.log.warning("Databricks cannot be asked just now, waiting on: %s", trouble)
             told.append(trouble)
 
-        return await insist(call, tolerance=self.outage_tolerance, on_trouble=tell)
+        return tell
 
     @staticmethod
     def _first_try(context: Mapping[str, Any]) -> bool:

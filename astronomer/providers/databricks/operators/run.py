@@ -105,7 +105,9 @@ class DatabricksRunNowOperator(RunOperator, StockRunNowOperator):  # type: ignor
             parameters = self._build_run_now_payload(cast("Any", context)).get("job_parameters")
             before = int(attempt.notes["repairs"])
             repair_id = self.in_workspace(
-                lambda client: Repair(client, job.run_id, before, parameters, self.outage_tolerance).run()
+                lambda client: Repair(
+                    client, job.run_id, before, parameters, self.outage_tolerance, self.telling_once()
+                ).run()
             )
         except RequestRejected as refused:
             self.log.warning("Databricks does not repair %s: %s", job.name, refused)

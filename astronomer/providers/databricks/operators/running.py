@@ -122,7 +122,7 @@ class RunOperator(WorkspaceOperator):
         body = {name: value for name, value in self._body.items() if name != "idempotency_token"}
         given = self._body.get("idempotency_token")
 
-        async def start(client: DatabricksClient) -> dict[str, Any]:
+        async def start(client: DatabricksClient) -> tuple[dict[str, Any], str]:
             submission = Submission(
                 client,
                 self.path,
@@ -132,11 +132,12 @@ class RunOperator(WorkspaceOperator):
                 since=self._since,
                 shared=given is not None,
                 tolerance=self.outage_tolerance,
+                on_trouble=self.telling_once(),
             )
-            return await submission.run(self._seen, self._end_run)
+            return await submission.run(self._seen, self._end_run), client.address
 
         try:
-            run = self.in_workspace(start)
+            run, address = self.in_workspace(start)
         except RequestRejected as refused:
             raise JobFailed(
                 f"Databricks refused to start a run, and none was started: {str(refused).rstrip('.')}. Correct the operator's "
@@ -146,6 +147,7 @@ class RunOperator(WorkspaceOperator):
         job = replace(
             self._run_of(self.run_id),
             url=str(run.get("run_page_url") or ""),
+            address=address,
             job_id=run.get("job_id"),
             started_at=float(run.get("start_time") or 0) / 1000,
         )

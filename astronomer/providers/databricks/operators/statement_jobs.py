@@ -152,7 +152,7 @@ class StatementOperator(JobOperator):
         attempt = last or replace(memory.first(job.deadline), submit_key=job.submit_key)
         wanted = _after(job)
         begun = attempt.notes.get(_NEXT) == wanted.index  # by a try that has not come to tell its id
-        found = self._found(context, wanted, attempt) if begun or not memory.lasting else None
+        found = self._found(wanted, attempt) if begun else None
         if found is None:
             notes = attempt.notes | {_NEXT: wanted.index, "next_since": clock.now()}
             attempt = memory.save(attempt, notes=notes)
@@ -174,17 +174,13 @@ class StatementOperator(JobOperator):
         if attempt.job is not None and not attempt.ended:
             job = DatabricksStatement.from_dict(attempt.job)
             if attempt.notes.get(_NEXT) == job.index + 1:
-                found = self._found(context, _after(job), attempt)
+                found = self._found(_after(job), attempt)
                 attempt = attempt if found is None else replace(attempt, job=found.to_dict())
         super()._end_superseded(context, attempt)
 
-    def _found(
-        self, context: Mapping[str, Any], wanted: DatabricksStatement, attempt: Attempt
-    ) -> DatabricksStatement | None:
-        """A statement that an earlier try has started."""
-        if context["ti"].try_number == 1 and not attempt.notes:
-            return None
-        since = float(attempt.notes.get("next_since") or self._long_ago(context))
+    def _found(self, wanted: DatabricksStatement, attempt: Attempt) -> DatabricksStatement | None:
+        """A statement that an earlier try has started, if it came so far."""
+        since = float(attempt.notes["next_since"])
         key = submit.statement_key(wanted.submit_key, wanted.index)
         _, found = self._look_for(key, wanted.warehouse_id, since)
         if not found:

@@ -77,10 +77,6 @@ class DatabricksSQLStatementsSensor(OneStatement, StockStatementsSensor):  # typ
             deadline=attempt.deadline,
         )
 
-    def find(self, context: Mapping[str, Any], attempt: Attempt) -> DatabricksStatement | None:
-        """Nothing to look for where the id was given."""
-        return None if self.statement_id else super().find(context, attempt)
-
     def failure(self, context: Mapping[str, Any], job: DatabricksStatement, outcome: Outcome) -> JobError:
         """The error; the sensor's own timeout is told apart."""
         error = super().failure(context, job, outcome)

@@ -7,8 +7,18 @@ from typing import ClassVar
 
 from astronomer.deferral import JobTrigger, RemoteJob
 from astronomer.providers.databricks.jobs.run import DatabricksRun
+from astronomer.providers.databricks.triggers.sql import (
+    DatabricksPartitionSensorTrigger,
+    DatabricksSqlSensorTrigger,
+    DatabricksStatementTrigger,
+)
 
-__all__ = ["DatabricksRunTrigger"]
+__all__ = [
+    "DatabricksPartitionSensorTrigger",
+    "DatabricksRunTrigger",
+    "DatabricksSqlSensorTrigger",
+    "DatabricksStatementTrigger",
+]
 
 
 @dataclass(eq=False, repr=False)

@@ -67,6 +67,27 @@ class TestBadSql:
         assert len(started("as first")) == 2
         assert started("as third") == []
 
+    def test_that_is_refused_ends_the_attempt_too(self, lab, query, started):
+        task = query("select 1 as first; select 2 as second")
+
+        class Refused(DatabricksSqlOperator):
+            def _start(self, context, wanted):
+                if wanted.index == 1:
+                    lab.faults.status(400, STATEMENTS + "/?$", method="POST", times=1)
+                return super()._start(context, wanted)
+
+        task._class = Refused
+        with pytest.raises(StatementFailed, match="refused the request"):
+            task.run()
+        task._class = DatabricksSqlOperator
+        task.next_try()
+        task.run()
+        assert [one.text for one in started("select")] == [
+            "select 1 as first",
+            "select 1 as first",
+            "select 2 as second",
+        ]
+
 
 class TestBadInput:
     @pytest.mark.parametrize("sql", ["", "-- nothing", ["select 1", ""], []])

@@ -1,0 +1,90 @@
+"""``/_lab``: a stand-in steered over HTTP, for tests and benchmarks whose Airflow runs in other processes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from astronomer.lab.front import CONTROL
+
+if TYPE_CHECKING:
+    from astronomer.lab.stand_in import StandIn
+
+__all__ = ["Command", "routes"]
+
+Command = Callable[[Any, dict[str, Any]], Any]
+"""Does something with a stand-in and what was sent, the query of a GET or the body, and returns what is answered.
+
+What it cannot do it says with ValueError, TypeError or LookupError.
+"""
+
+
+def health(lab: StandIn, _asked: dict[str, Any]) -> dict[str, Any]:
+    """Tell that the lab is up."""
+    return lab.health()
+
+
+def requests(lab: StandIn, asked: dict[str, Any]) -> Any:
+    """Tell the request log, or with ``summary`` its counts."""
+    return lab.requests_summary() if "summary" in asked else lab.requests.as_json()
+
+
+def clear_requests(lab: StandIn, _asked: dict[str, Any]) -> dict[str, Any]:
+    """Forget the request log."""
+    lab.clear_requests()
+    return {"cleared": True}
+
+
+def faults(lab: StandIn, _asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """Tell the faults in force with their hits."""
+    return [
+        {"path": one.path, "method": one.method, "times": one.times, "hits": one.hits, "effects": [str(e) for e in one.effects]}
+        for one in lab.faults.active
+    ]  # fmt: skip
+
+
+def add_fault(lab: StandIn, asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """Put a fault in force, see ``Faults.script``."""
+    lab.faults.script(asked)
+    return faults(lab, {})
+
+
+def clear_faults(lab: StandIn, _asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """End every fault."""
+    lab.faults.clear()
+    return []
+
+
+EVERY: dict[str, Command] = {
+    "GET health": health,
+    "GET requests": requests,
+    "DELETE requests": clear_requests,
+    "GET faults": faults,
+    "POST faults": add_fault,
+    "DELETE faults": clear_faults,
+}
+"""What every stand-in can be told."""
+
+
+def routes(lab: StandIn, own: Mapping[str, Command]) -> list[Route]:
+    """Return the endpoints of a stand-in: those of every one, and its own, by method and path."""
+    return [_route(lab, name, command) for name, command in {**EVERY, **own}.items()]
+
+
+def _route(lab: StandIn, name: str, command: Command) -> Route:
+    method, path = name.split()
+
+    async def answer(request: Request) -> Response:
+        try:
+            sent = request.query_params if method == "GET" else json.loads(await request.body() or b"{}")
+            return JSONResponse(command(lab, dict(sent)))
+        except (ValueError, TypeError, LookupError) as error:
+            reason = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+            return JSONResponse({"error": reason}, status_code=400)
+
+    return Route(f"{CONTROL}/{path}", answer, methods=[method])
