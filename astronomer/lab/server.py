@@ -158,6 +158,7 @@ class ThreadedServer:
         return uvicorn.Config(
             self._app,
             http=_Protocol,
+            interface="asgi3",
             ws="none",
             lifespan="off",
             loop="asyncio",

@@ -15,6 +15,14 @@ from typing import Any
 
 from astronomer.deferral import Attempt, JobStatus, JobTrigger, Outcome, Phase, TaskIdentity
 from astronomer.deferral.testing import ScriptedJob, ScriptedTrigger
+from astronomer.providers.databricks.jobs.run import DatabricksRun
+from astronomer.providers.databricks.jobs.statement import DatabricksStatement
+from astronomer.providers.databricks.triggers.databricks import (
+    DatabricksPartitionSensorTrigger,
+    DatabricksRunTrigger,
+    DatabricksSqlSensorTrigger,
+    DatabricksStatementTrigger,
+)
 from astronomer.providers.snowflake.jobs.query import SnowflakeQuery
 from astronomer.providers.snowflake.jobs.statements import SnowflakeStatements
 from astronomer.providers.snowflake.triggers.poke import SnowflakeSensorTrigger
@@ -36,6 +44,44 @@ _PLACE: dict[str, Any] = {
     "account": "org-account",
     "submitted_at": 1_800_000_000.0,
 }
+_RUN = DatabricksRun(
+    415,
+    "databricks_default",
+    "https://dbc.cloud.databricks.com/?o=1#job/42/run/415",
+    "https://dbc.cloud.databricks.com",
+    job_id=42,
+    started_at=1_800_000_000.0,
+    repair_id=7,
+    parent_run_id=414,
+    task_key="load",
+    task_retries=2,
+    retry_on_timeout=True,
+    until_started=False,
+)
+_STATEMENT = DatabricksStatement(
+    "01f0d1a8-2e01-4567-b821-317902744617",
+    "databricks_default",
+    "0123456789abcdef",
+    "https://dbc.cloud.databricks.com",
+    1_800_000_000.0,
+    "k" * 64,
+    1_800_003_600.0,
+    index=1,
+    count=2,
+    earlier=("01f0d1a8-2e01-4567-b821-317902744616",),
+)
+_POKES: dict[str, Any] = {
+    "next_poke": 1_800_000_060.0,
+    "pokes": 3,
+    "poke_interval": 60.0,
+    "exponential_backoff": True,
+    "max_wait": 600.0,
+    "judge": False,
+}
+_REQUESTS: dict[str, Any] = {
+    "requests": [{"statement": "SELECT 1", "format": "ARROW_STREAM"}],
+    "warehouse_name": "orders",
+}
 _QUERY_ID = "01b2c3d4-0000-1111-0002-333300004444"
 
 
@@ -51,15 +97,21 @@ def triggers() -> list[JobTrigger]:
         SnowflakeSensorTrigger(
             job=query.to_dict(),
             **_WAIT,
+            **_POKES,
             sql="SELECT COUNT(*) FROM T WHERE X = %(x)s",
             parameters={"x": 1},
-            next_poke=1_800_000_060.0,
-            pokes=3,
-            poke_interval=60.0,
-            exponential_backoff=True,
-            max_wait=600.0,
-            judge=False,
             fail_on_empty=True,
+        ),
+        DatabricksRunTrigger(job=_RUN.to_dict(), **_WAIT),
+        DatabricksStatementTrigger(job=_STATEMENT.to_dict(), **_WAIT),
+        DatabricksSqlSensorTrigger(job=_STATEMENT.to_dict(), **_WAIT, **_POKES, **_REQUESTS),
+        DatabricksPartitionSensorTrigger(
+            job=_STATEMENT.to_dict(),
+            **_WAIT,
+            **_POKES,
+            **_REQUESTS,
+            detail={"statement": "DESCRIBE DETAIL orders"},
+            columns=["day"],
         ),
     ]
 

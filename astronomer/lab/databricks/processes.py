@@ -1,4 +1,7 @@
-"""Python tasks as processes, each with those it starts in a group of its own, so that nothing outlives it."""
+"""Python tasks as processes, each with those it starts in a group of its own.
+
+Nothing outlives its task, and no task the lab: however the lab's process ends, the pipe ends that each task watches.
+"""
 
 from __future__ import annotations
 
@@ -51,10 +54,12 @@ class Processes:
 
     def __init__(self) -> None:
         self._running: set[_Process] = set()
+        self._life: tuple[int, int] | None = None
 
     def start(self, order: Order, ended: Ended) -> Callable[[], None]:
         """Start a process and return what ends it."""
-        process = _Process(order, ended, self._running.discard)
+        self._life = self._life or os.pipe()
+        process = _Process(order, ended, self._running.discard, self._life[0])
         self._running.add(process)
         return process.stop
 
@@ -66,10 +71,13 @@ class Processes:
         for process in running:
             process.bury()
         self._running.clear()
+        for end in self._life or ():
+            os.close(end)
+        self._life = None
 
 
 class _Process:
-    def __init__(self, order: Order, ended: Ended, gone: Callable[[_Process], None]) -> None:
+    def __init__(self, order: Order, ended: Ended, gone: Callable[[_Process], None], life: int) -> None:
         self._order = order
         self._ended: Ended | None = ended
         self._gone = gone
@@ -78,17 +86,24 @@ class _Process:
         order_file, self._answer = self._directory / "order.json", self._directory / "answer.json"
         order_file.write_text(json.dumps(asdict(order)), encoding="utf-8")
         self._log = self._directory / "output.log"
-        command = [sys.executable, "-u", task_runner.__file__, str(order_file), str(self._answer)]
+        self._reaped = False
+        command = [sys.executable, "-u", task_runner.__file__, str(order_file), str(self._answer), str(life)]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - the lab's user decides what its tasks run
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[life],
+                start_new_session=True,
             )
         threading.Thread(target=self._watch, name="astronomer.lab.task", daemon=True).start()
 
     def stop(self) -> None:
         """End it and whatever it started, and say nothing."""
         self._ended = None
-        self._kill()
+        if not self._reaped:
+            self._kill()
 
     def bury(self) -> None:
         """Return when it is gone."""
@@ -101,11 +116,12 @@ class _Process:
 
     def _watch(self) -> None:
         self._process.wait()
+        self._kill()  # what it has left running, at once: its id may soon be another's
+        self._reaped = True
         with contextlib.suppress(RuntimeError):  # the loop is closed: the lab stops
             self._loop.call_soon_threadsafe(self._exited)
 
     def _exited(self) -> None:
-        self._kill()
         self._gone(self)
         ended, self._ended = self._ended, None
         try:

@@ -312,4 +312,6 @@ class SqlEngine:
         for statement in list(self.statements.values()):
             self.cancel(statement, "shutdown")
         self._pool.shutdown(wait=True, cancel_futures=True)
+        for session in list(self.sessions.values()):
+            self.close_session(session)
         self.database.close()

@@ -495,6 +495,8 @@ class TestTries:
             task.retry()
         task.live()
         assert len(task.workspace.runs) == 4
+        if lasting:
+            assert len(task.workspace.asked(kind.path)) == 4
 
     @pytest.mark.parametrize("lasting", [True, False])
     def test_a_try_whose_worker_dies_after_the_defer_is_taken_up(self, task_of, lasting):
@@ -517,6 +519,20 @@ class TestTries:
         task.clear()
         task.live()
         assert len(task.workspace.runs) == 2
+
+    @pytest.mark.parametrize("token", [None, "mine"])
+    def test_a_run_that_nobody_heard_of_is_ended_after_a_clear_or_two(self, task_of, token):
+        task = task_of(idempotency_token=token)
+        for trouble in ({RUN_NOW: Lost(CredentialsRejected("gone"))}, {LIST: CredentialsRejected("gone")}):
+            task.workspace.weather.update({path: [one] for path, one in trouble.items()})
+            with pytest.raises(JobError):
+                task.execute()
+            task.clear()
+        (unheard,) = task.workspace.active
+        task.execute()
+        assert [active for _, active in task.workspace.history] == [[], []]
+        assert len(task.workspace.active) == 1
+        assert unheard not in task.workspace.active
 
     @pytest.mark.parametrize("token", [None, "mine"])
     def test_a_clear_ends_the_run_of_before_and_sees_it_end(self, task_of, token):
@@ -741,6 +757,7 @@ class TestKill:
             if request.path == GET and not run_ids:
                 run_ids.append(request.content["run_id"])
                 operator.on_kill()
+                assert task.workspace.active == []
 
         task.workspace.before = kill
         with pytest.raises(JobCancelled):

@@ -153,6 +153,28 @@ class TestTheList:
 
         run(main)
 
+    def test_what_it_calls_ended_is_asked_for(self, workspace):
+        """It may be the end of an attempt that Databricks itself repeats."""
+
+        async def main():
+            entries = await started(workspace, 10)
+            listed = workspace._runs_list
+
+            def with_an_end(**content):
+                answer = listed(**content)
+                answer["runs"][0]["status"] = {
+                    "state": "TERMINATED",
+                    "termination_details": {"code": "RUN_EXECUTION_ERROR"},
+                }
+                return answer
+
+            workspace._runs_list = with_an_end
+            answers = await poller_of(workspace).poll([job_for(entry) for entry in entries])
+            assert {status.phase for status in answers.values()} == {Phase.ACTIVE}
+            assert count(workspace) == (1, 1)
+
+        run(main)
+
     def test_runs_that_come_and_go_in_mid_sweep_are_no_matter(self, workspace):
         """Tokens are offsets in the worst case: who ends shifts others to a page that was read already."""
 

@@ -261,6 +261,14 @@ class TestInherited:
         run(main)
         assert desk.workspace.history[-1][1] == []
 
+    def test_also_under_a_users_token(self, desk):
+        async def main():
+            first = await desk.before("mine")
+            second = await desk.submit("mine", inherited="mine", shared=True)
+            assert (desk.ended, desk.workspace.active) == ([first], [second])
+
+        run(main)
+
     @pytest.mark.parametrize("code", ["SUCCESS", "RUN_EXECUTION_ERROR"])
     def test_one_that_has_ended_is_left(self, desk, code):
         async def main():

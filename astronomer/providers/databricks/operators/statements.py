@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 from airflow.providers.databricks.operators.databricks import (
@@ -100,8 +100,9 @@ class DatabricksSQLStatementsOperator(OneStatement, StockStatementsOperator):  #
     Takes what the stock operator takes, and pushes the ``statement_id``. Rows are not fetched; use
     :class:`~astronomer.providers.databricks.operators.databricks_sql.DatabricksSqlOperator` for these.
 
-    :param statement: the SQL.
-    :param warehouse_id: the warehouse.
+    :param statement: the SQL, or the name of a ``.sql`` file (templated, as are the four that follow; the stock
+        operator's are not).
+    :param warehouse_id: the warehouse; then ``catalog``, ``schema`` and ``parameters``.
     :param timeout: seconds after which the statement is cancelled; ``execution_timeout`` counts too, if it is less.
     :param polling_period_seconds: seconds between two looks at the statement; ``poll_interval`` is the same.
     :param databricks_retry_args: tenacity arguments. Their ``stop`` and ``wait`` say how long an outage is
@@ -111,6 +112,20 @@ class DatabricksSQLStatementsOperator(OneStatement, StockStatementsOperator):  #
     :raises StatementFailed: with Databricks' code, words, statement id and link.
     :raises JobTimedOut: ``timeout`` or ``execution_timeout`` passed, and the statement was cancelled.
     """
+
+    template_fields = (
+        *StockStatementsOperator.template_fields,
+        "statement",
+        "warehouse_id",
+        "catalog",
+        "schema",
+        "parameters",
+    )
+    template_ext = (*StockStatementsOperator.template_ext, ".sql")
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **StockStatementsOperator.template_fields_renderers,
+        "statement": "sql",
+    }
 
     def __init__(self, statement: str, warehouse_id: str, **kwargs: Any) -> None:
         if not warehouse_id:
