@@ -103,18 +103,7 @@ def run(
     control = vendor.control(place)
     control.clear_faults()
     with ExitStack() as running:
-        triggerers = {
-            side: Triggerer(
-                vendor.sides[side],
-                directory,
-                f"{name}-{side}",
-                env,
-                redirect={place.redirect: place.port},
-                count=vendor.count,
-                warm=warm,
-            )
-            for side in sides
-        }
+        triggerers = _triggerers(name, vendor, sides, place, directory, env, warm=warm)
         for triggerer in triggerers.values():
             running.callback(triggerer.close)
         submitting = _Submitting(name, plan, vendor.submit, sides, directory, env)
@@ -140,14 +129,39 @@ def run(
         side: Seen(
             plan=plan,
             start=start,
-            started_at=triggerers[side].started_at or stopped_at,
+            started_at=triggerer.started_at or stopped_at,
             stopped_at=stopped_at,
             remotes=[remotes[wait["remote_id"]] for wait in submitted["waits"][side]],
             requests=[one for one in requests if vendor.sent_by(side, one)],
             report=reports[side],
-            log_lines=triggerers[side].log_lines,
-            questions=triggerers[side].questions,
+            log_lines=triggerer.log_lines,
+            questions=triggerer.questions,
             failures=failures[side],
+        )
+        for side, triggerer in triggerers.items()
+    }
+
+
+def _triggerers(
+    name: str,
+    vendor: Vendor,
+    sides: Sequence[str],
+    place: Place,
+    directory: Path,
+    env: Mapping[str, str],
+    *,
+    warm: bool,
+) -> dict[str, Triggerer]:
+    """One for each side, starting."""
+    return {
+        side: Triggerer(
+            vendor.sides[side],
+            directory,
+            f"{name}-{side}",
+            env,
+            redirect={place.redirect: place.port},
+            count=vendor.count,
+            warm=warm,
         )
         for side in sides
     }

@@ -20,6 +20,8 @@ from astronomer.deferral.job import JobStatus, Outcome, Phase, Poller, RemoteJob
 from astronomer.deferral.memory import Attempt
 from astronomer.deferral.operator import JobOperator
 from astronomer.deferral.pacing import Pacing
+from astronomer.deferral.poke import PokeTrigger
+from astronomer.deferral.sensor import PokeSensor
 from astronomer.deferral.threads import ClientThreads
 from astronomer.deferral.trigger import JobTrigger
 from astronomer.deferral.watch import cancel_and_confirm, watch
@@ -40,6 +42,8 @@ __all__ = [
     "Outcome",
     "Pacing",
     "Phase",
+    "PokeSensor",
+    "PokeTrigger",
     "Poller",
     "RemoteJob",
     "TaskIdentity",

@@ -7,7 +7,6 @@ import logging
 import shlex
 import signal
 import sys
-import tempfile
 import threading
 import time
 import types
@@ -16,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TextIO
 
+from astronomer.lab import files
 from astronomer.lab.databricks import DatabricksLab
 from astronomer.lab.request_log import Entry
 from astronomer.lab.server import PortInUseError
@@ -36,9 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     stop = threading.Event()
     _on_signals(stop)
     with ExitStack() as running:
-        directory = options.directory or Path(
-            running.enter_context(tempfile.TemporaryDirectory(prefix="astronomer-lab-"))
-        )
+        directory = options.directory or files.temporary()
+        if not options.directory:
+            running.callback(files.remove_with(running, directory))
         said: dict[str, str] = {}
         for position, make in enumerate(STAND_INS):
             port = options.port + position if options.port else 0

@@ -66,10 +66,10 @@ class LabClient:
         """End every fault."""
         self._call("DELETE", "faults")
 
-    def _get(self, path: str, **query: str) -> Any:
+    def _get(self, path: str, /, **query: str) -> Any:
         return self._call("GET", f"{path}?{urllib.parse.urlencode(query)}")
 
-    def _post(self, path: str, **body: Any) -> Any:
+    def _post(self, path: str, /, **body: Any) -> Any:
         return self._call("POST", path, json.dumps(body).encode())
 
     def _call(self, method: str, path: str, data: bytes | None = None) -> Any:

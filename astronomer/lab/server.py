@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -24,8 +25,12 @@ STARTUP_SECONDS = 30.0
 ANSWERING_SECONDS = 0.2
 SHUTDOWN_SECONDS = 10.0
 WORK_SECONDS = 60.0
-T = TypeVar("T")
 _TURNS = 100  # of the event loop; a connection that is shut down takes a few
+
+T = TypeVar("T")
+Ending = Callable[[], Awaitable[None]]
+
+log = logging.getLogger(__name__)
 
 
 class PortInUseError(OSError):
@@ -63,31 +68,57 @@ class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
 
 class _Server(uvicorn.Server):
-    """A server that says when it answers."""
+    """A server that says when it answers, and whose end no client holds up."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, listener: _Listener, ending: Ending) -> None:
         super().__init__(config)
         self.ready = threading.Event()
+        self._listener = listener
+        self._ending = ending
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.ready.set()
+    async def on_tick(self, counter: int) -> bool:
+        self.ready.set()  # not sooner: told to exit before the first tick, it would leave out its shutdown
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await self._ending()
+        except Exception:
+            log.exception("the stand-in could not end everything that ran in it")
+        closing = asyncio.ensure_future(super().shutdown(sockets))
+        await asyncio.wait([closing], timeout=ANSWERING_SECONDS)
+        # A client that keeps its connection open would otherwise hold up the end.
+        self.end_connections()
+        await closing
+
+    def end_connections(self) -> bool:
+        """Break off what is open; whether there was anything. It has ended a few turns of the loop later."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        return self._listener.shut_down()
+
+
+async def _nothing() -> None:
+    return None
 
 
 class ThreadedServer:
     """Serves ``app`` from ``start()`` to ``stop()``.
 
     :param port: the port to listen on, or 0 for any free one.
+    :param ending: what is done in the loop before the port is closed.
     """
 
-    def __init__(self, app: Application, certificates: Certificates, *, port: int = 0) -> None:
+    def __init__(
+        self, app: Application, certificates: Certificates, *, port: int = 0, ending: Ending = _nothing
+    ) -> None:
         self.port = port
+        self._ending = ending
         self.loop: asyncio.AbstractEventLoop | None = None
         self._app = app
         self._certificates = certificates
         self._thread: threading.Thread | None = None
         self._server: _Server | None = None
-        self._listener: _Listener | None = None
         self._error: BaseException | None = None
 
     def start(self) -> None:
@@ -95,9 +126,9 @@ class ThreadedServer:
 
         :raises PortInUseError: another process listens on the port.
         """
-        self._listener = listener = self._bind()
+        listener = self._bind()
         self.port = listener.getsockname()[1]
-        self._server = server = _Server(self._config())
+        self._server = server = _Server(self._config(), listener, self._ending)
         self._thread = threading.Thread(
             target=self._run, args=(server, listener), name="astronomer.lab", daemon=True
         )
@@ -121,26 +152,16 @@ class ThreadedServer:
         loop.call_soon_threadsafe(there)
         return done.result(WORK_SECONDS)
 
-    def finish(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do the last ``work`` in the loop, if it is served; ``stop()`` comes next."""
-        if (loop := self.loop) is not None:
-            asyncio.run_coroutine_threadsafe(work(), loop).result(WORK_SECONDS)
-
     def stop(self) -> None:
         """Return once the port is closed; further calls do nothing."""
         if self._server is None or self._thread is None:
             return
         self._server.should_exit = True
-        self._thread.join(ANSWERING_SECONDS)
-        if (loop := self.loop) is not None:
-            # A client that keeps its connection open would otherwise hold up the end.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._end_connections)
         self._thread.join(SHUTDOWN_SECONDS)
         if self._thread.is_alive():
             self._server.force_exit = True
             self._thread.join(SHUTDOWN_SECONDS)
-        self._server = self._thread = self._listener = None
+        self._server = self._thread = None
 
     def _bind(self) -> _Listener:
         # With the protocol left out, asyncio does not switch Nagle's algorithm off, and each answer takes 40 ms more.
@@ -189,14 +210,6 @@ class ThreadedServer:
         await server.serve(sockets=[listener])
         # What is open when the loop ends would be left behind for the garbage collector to complain of.
         for _ in range(_TURNS):
-            if not self._end_connections():
+            if not server.end_connections():
                 break
             await asyncio.sleep(0)
-
-    def _end_connections(self) -> bool:
-        """Break off what is open; whether there was anything. It has ended a few turns of the loop later."""
-        if self._server is None or self._listener is None:
-            return False
-        for connection in list(self._server.server_state.connections):
-            connection.transport.abort()
-        return self._listener.shut_down()

@@ -6,9 +6,7 @@ import atexit
 import contextlib
 import functools
 import json
-import logging
 import os
-import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,15 +15,13 @@ from typing import Any, ClassVar, TypeVar
 
 from typing_extensions import Self
 
-from astronomer.lab import dns, tls
+from astronomer.lab import dns, files, tls
 from astronomer.lab.faults import Faults
 from astronomer.lab.front import Application, Front
 from astronomer.lab.request_log import Entry, RequestLog
 from astronomer.lab.server import ThreadedServer
 
 __all__ = ["StandIn"]
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -58,13 +54,13 @@ class StandIn(ABC):
         directory: Path | None = None,
         on_answer: Callable[[Entry], None] | None = None,
     ) -> None:
-        self._temporary = None if directory else tempfile.TemporaryDirectory(prefix="astronomer-lab-")
-        self.directory = Path(directory or self._temporary.name)  # type: ignore[union-attr]
+        self.directory = Path(directory) if directory else files.temporary()
         self.directory.mkdir(parents=True, exist_ok=True)
+        self._remove = None if directory else files.remove_with(self, self.directory)
         self._certificates = tls.issue(self.directory, self.service, self.cloud_host)
         self.faults = Faults()
         self.requests = RequestLog(self.login_path, on_answer)
-        self._server = ThreadedServer(self._answer, self._certificates, port=port)
+        self._server = ThreadedServer(self._answer, self._certificates, port=port, ending=self._end)
         self._process = os.getpid()
 
     # -- what a vendor writes ------------------------------------------------------------------------------------------
@@ -111,14 +107,10 @@ class StandIn(ABC):
 
     def stop(self) -> None:
         """End everything that runs in it and close the port; the lab cannot be started again."""
-        try:
-            self._server.finish(self._end)
-        except Exception:
-            log.exception("the local %s could not end everything that ran in it", self.service)
         self._server.stop()
         self._close()
-        if self._temporary is not None:
-            self._temporary.cleanup()
+        if self._remove is not None:
+            self._remove()
         atexit.unregister(self._stop_at_exit)
 
     def _stop_at_exit(self) -> None:
@@ -157,13 +149,16 @@ class StandIn(ABC):
         """Return the variables that make the vendor's clients, ``requests`` and ``aiohttp`` trust the lab, and what they trusted."""
         return self._certificates.client_env()
 
-    def connection_env(self, conn_id: str | None = None, **how: Any) -> dict[str, str]:
+    def connection_env(
+        self, conn_id: str | None = None, auth: str | None = None, **extra: Any
+    ) -> dict[str, str]:
         """Return the variable that defines an Airflow connection.
 
         :param conn_id: default the stock hook's own, ``<service>_default``.
-        :param how: what ``airflow_connection`` takes.
+        :param auth: as ``airflow_connection`` takes it, and so ``extra``.
         """
         name = conn_id or f"{self.service}_default"
+        how = extra if auth is None else {"auth": auth, **extra}
         return {f"AIRFLOW_CONN_{name.upper()}": json.dumps(self.airflow_connection(**how))}
 
     def redirected(self) -> contextlib.AbstractContextManager[None]:

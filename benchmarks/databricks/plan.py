@@ -57,9 +57,7 @@ def many(waits: int, others: int, interval: float) -> Plan:
 
 
 def _plan(waits: int, others: int, interval: float, polled: float, *, arriving: float) -> Plan:
-    """Runs of ten minutes that began evenly: of a thousand, one ends every 0.6 s. What ends after two intervals is
-    not waited for.
-    """
+    """Runs of ten minutes that began evenly, so that of a thousand one ends every 0.6 s."""
     first = arriving + (1 + _QUIET) * interval
     return Plan(
         waits,

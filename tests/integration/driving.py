@@ -25,6 +25,9 @@ BRISK = Pacing(spacing=0.05, gather=0.02, backoff=0.05, max_backoff=0.5, rejecti
 """The triggerer's pace, twenty times as fast."""
 
 
+forgetting: list[Callable[[], object]] = []
+"""What a process keeps in memory, emptied: each step runs in a process of its own."""
+
 _runs = itertools.count(1)
 
 
@@ -139,6 +142,7 @@ class Task:
         self.ti.max_tries += 1
 
     def _step(self, step: Callable[[Any], Any]) -> tuple[bool, Any]:
+        _forget()
         self.op = self._class(**self._arguments, **({"dag": self._dag()} if self._dag else {}))
         self.op.resolve_template_files()
         self.op.render_template_fields(self.context)
@@ -159,9 +163,15 @@ async def collected(trigger: Any) -> list[dict[str, Any]]:
     return [json.loads(json.dumps(event.payload, allow_nan=False)) async for event in trigger.run()]
 
 
+def _forget() -> None:
+    for forget in forgetting:
+        forget()
+
+
 @asynccontextmanager
 async def triggerer(pacing: Pacing = BRISK):
     """The running loop is that of a triggerer, with a hub for all its triggers."""
+    _forget()
     async with Hub(pacing=pacing) as hub:
         Hub._of_loop[asyncio.get_running_loop()] = hub
         yield hub

@@ -46,10 +46,15 @@ def trust(lab_directory):
 
 
 @pytest.fixture(scope="module")
-def make_lab(lab_directory, trust):
+def kind_of_lab():
+    return SnowflakeLab
+
+
+@pytest.fixture(scope="module")
+def make_lab(lab_directory, trust, kind_of_lab):
     """Start labs that end with the module."""
     with contextlib.ExitStack() as running:
-        yield lambda **settings: running.enter_context(SnowflakeLab(directory=lab_directory, **settings))
+        yield lambda **settings: running.enter_context(kind_of_lab(directory=lab_directory, **settings))
 
 
 @pytest.fixture(scope="module")

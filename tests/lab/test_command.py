@@ -11,6 +11,8 @@ import urllib.request
 
 import pytest
 
+from tests.lab.conftest import until
+
 
 def start(*arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
@@ -66,6 +68,50 @@ def test_it_prints_what_to_paste_and_stops_on_a_signal(tmp_path, sent):
     assert running.returncode == 0
     assert (output, errors.count("\n")) == ("", 2)
     assert "POST /telemetry/send 200" in errors
+
+
+TASK = """
+import os, pathlib, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+pathlib.Path(sys.argv[1]).write_text(f"{os.getpid()} {child.pid} ")
+time.sleep(300)
+"""
+
+
+def runs(pid: str) -> bool:
+    """Whether a process runs; a dead one that nobody has asked for does not."""
+    asked = subprocess.run(["ps", "-o", "stat=", "-p", pid], check=False, capture_output=True, text=True)
+    return asked.stdout.strip()[:1] not in {"", "Z"}
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_no_task_outlives_it(tmp_path, monkeypatch, sent):
+    directory, temporary, told = tmp_path / "lab", tmp_path / "temporary", tmp_path / "pids"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    running = start("--directory", str(directory), "--quiet")
+    try:
+        variables = introduction(running)
+        workspace = json.loads(variables["AIRFLOW_CONN_DATABRICKS_DEFAULT"])
+        (directory / "workspace" / "task.py").write_text(TASK)
+        task = {"task_key": "a", "spark_python_task": {"python_file": "/task.py", "parameters": [str(told)]}}
+        submit = urllib.request.Request(
+            f"https://localhost:{workspace['port']}/api/2.2/jobs/runs/submit",
+            json.dumps({"tasks": [task]}).encode(),
+            {"authorization": f"Bearer {workspace['password']}"},
+        )
+        context = ssl.create_default_context(cafile=variables["SSL_CERT_FILE"])
+        urllib.request.urlopen(submit, context=context, timeout=5).close()
+        until(lambda: told.exists() and told.read_text().endswith(" "))
+        pids = told.read_text().split()
+        assert all(runs(pid) for pid in pids)
+    finally:
+        running.send_signal(sent)
+        _, errors = running.communicate(timeout=15)
+    until(lambda: not any(runs(pid) for pid in pids))
+    if sent != signal.SIGKILL:
+        assert (running.returncode, errors) == (0, "")
+        assert list(temporary.iterdir()) == []
 
 
 def test_help_names_the_command():

@@ -38,7 +38,7 @@ def test_faults(client, lab, cursor):
     assert client.faults()[0]["effects"] == ["status 429", "status 503", "reset"]
     client.clear_faults()
     assert client.faults() == []
-    with pytest.raises(urllib.error.HTTPError, match="400"):
+    with pytest.raises(urllib.error.HTTPError, match=r"400: .*unknown kind of fault 'fire'"):
         client.add_fault("fire")
 
 
@@ -90,6 +90,11 @@ def test_a_new_password(make_lab):
     lab = make_lab()
     LabClient(lab.url, lab.ca_file).rotate_password("new")
     assert lab.connect_args()["password"] == "new"
+
+
+def test_no_proxy_is_on_the_way(lab, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    assert LabClient(lab.url, lab.ca_file).health()["status"] == "ok"
 
 
 def test_only_https_and_only_a_trusted_lab(lab):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import certifi
 import pytest
@@ -77,6 +78,57 @@ def test_stopping_ends_everything_and_leaves_nothing(monkeypatch):
     connection._rest.close()
     connection._rest = None
     until(lambda: {t.name for t in set(threading.enumerate()) - before if "astronomer" in t.name} == set())
+
+
+LEFT = """
+import os, sys, time
+{start}
+print(lab.directory, flush=True)
+if not os.fork():
+    os.close(2)  # DuckDB complains of what the threads held that a fork does not have
+    sys.exit()
+os.wait()
+assert lab.directory.is_dir()
+{wait}
+sys.exit(3)
+"""
+COMPUTING = {
+    "snowflake": (
+        """
+from astronomer.lab.snowflake import SnowflakeLab
+import snowflake.connector
+lab = SnowflakeLab().start()
+os.environ.update(lab.client_env())
+cursor = snowflake.connector.connect(**lab.connect_args()).cursor()
+cursor.execute_async("select count(*) from range(1000000) a, range(1000000) b")
+""",
+        "while lab.account_state.database.pool._unfinished == 0: time.sleep(0.01)",
+    ),
+    "databricks": (
+        """
+from astronomer.lab.databricks import DatabricksLab
+lab = DatabricksLab().start()
+statement = lab.sql.submit("SELECT count(*) FROM range(1000000000000)")
+""",
+        "while statement.cursor is None: time.sleep(0.01)",
+    ),
+}
+
+
+@pytest.mark.parametrize("service", COMPUTING)
+def test_a_program_that_forgets_to_stop_it_ends_all_the_same(service):
+    """At once, though a statement computes; quietly, with its files; and no fork ends it."""
+    beginning, wait = COMPUTING[service]
+    program = LEFT.format(start=beginning, wait=wait)
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", program],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (3, "")
+    assert not Path(done.stdout.strip()).exists()
 
 
 def test_a_thousand_running_queries(lab, connect):

@@ -39,9 +39,9 @@ def certificates(tmp_path):
 
 
 @contextmanager
-def served(application, certificates):
+def served(application, certificates, **settings):
     with nothing_left():
-        server = ThreadedServer(application, certificates)
+        server = ThreadedServer(application, certificates, **settings)
         server.start()
         try:
             yield server
@@ -62,7 +62,7 @@ def stopped(server):
 
 def test_a_client_that_never_begins_the_handshake(application, certificates):
     with served(application, certificates) as server, connected(server) as client:
-        until(lambda: len(server._listener._accepted) == 1)
+        until(lambda: len(server._server._listener._accepted) == 1)
         assert stopped(server) < 2
         assert client.recv(1) == b""
 
@@ -80,3 +80,34 @@ def test_a_client_that_never_says_goodbye(application, certificates, closes):
         client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert application.asked.wait(10)
         assert stopped(server) < 2
+
+
+def test_an_end_right_after_the_beginning(application, certificates):
+    ended = threading.Event()
+
+    async def ending():
+        ended.set()
+
+    with served(application, certificates, ending=ending):
+        pass
+    assert ended.is_set()
+
+
+def test_work_is_done_where_the_application_runs(application, certificates):
+    with served(application, certificates) as server:
+        assert server.do(threading.current_thread) is server._thread
+        assert server.do(lambda: server.do(lambda: "there already")) == "there already"
+        with pytest.raises(ZeroDivisionError):
+            server.do(lambda: 1 / 0)
+    assert server.do(threading.current_thread) is threading.current_thread()
+
+
+def test_the_ending_comes_before_the_port_is_closed_and_may_fail(application, certificates, caplog):
+    async def ending():
+        with connected(server):
+            raise OSError("cannot end")
+
+    with served(application, certificates, ending=ending) as server:
+        assert stopped(server) < 2
+    assert "could not end everything that ran in it" in caplog.text
+    assert "cannot end" in caplog.text

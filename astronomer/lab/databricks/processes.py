@@ -13,13 +13,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
+from astronomer.lab import files
 from astronomer.lab.databricks import states, task_runner
 from astronomer.lab.databricks.runs import Output
 from astronomer.lab.databricks.states import State
@@ -82,7 +81,7 @@ class _Process:
         self._ended: Ended | None = ended
         self._gone = gone
         self._loop = asyncio.get_running_loop()
-        self._directory = Path(tempfile.mkdtemp(prefix="astronomer-lab-task-"))
+        self._directory = files.temporary("task-")
         order_file, self._answer = self._directory / "order.json", self._directory / "answer.json"
         order_file.write_text(json.dumps(asdict(order)), encoding="utf-8")
         self._log = self._directory / "output.log"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from astronomer.lab.databricks.clock import Clock
@@ -16,15 +15,15 @@ from astronomer.lab.databricks.sql_commands import command
 from astronomer.lab.databricks.sql_errors import SqlError, translate
 from astronomer.lab.databricks.sql_parameters import Parameter
 from astronomer.lab.databricks.sql_sessions import SqlSession
-from astronomer.lab.databricks.sql_statement import Statement, limited, too_large, waited
+from astronomer.lab.databricks.sql_statement import Statement, interrupt, limited, too_large, waited
 from astronomer.lab.databricks.warehouses import Warehouses
+from astronomer.lab.threads import DaemonThreads
 
 __all__ = ["SqlEngine"]
 
 log = logging.getLogger(__name__)
 
 HOUR = 3600.0
-INTERRUPT_EVERY = 0.05
 
 
 class SqlEngine:
@@ -60,7 +59,7 @@ class SqlEngine:
         self.consume_inline = False
         self.history_latency = 0.0
         self._lock = threading.RLock()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="astronomer.lab.sql")
+        self._pool = DaemonThreads(threads, "astronomer.lab.sql")
         self._closed = False
 
     # -- running -------------------------------------------------------------------------------------------------------
@@ -203,6 +202,8 @@ class SqlEngine:
             statement.rows = result.table.num_rows if result else 0
             statement.ended_at = self.clock.now()
             statement.state = state
+            if statement.again is not None:
+                statement.again.cancel()
             callbacks, statement.callbacks = statement.callbacks, []
         if started and statement.on_warehouse:
             self.warehouses.leave(statement.compute)
@@ -244,19 +245,8 @@ class SqlEngine:
             timer.cancel()
             self._end(statement, "CANCELED")
         else:
-            self._interrupt(statement)
+            interrupt(statement, self._lock)
         return True
-
-    def _interrupt(self, statement: Statement) -> None:
-        """Interrupt until it has ended: an interrupt between two steps of a statement has no effect."""
-        with self._lock:
-            cursor = statement.cursor
-            if statement.ended or cursor is None:
-                return
-            cursor.interrupt()
-        again = threading.Timer(INTERRUPT_EVERY, self._interrupt, [statement])
-        again.daemon = True
-        again.start()
 
     def close_statement(self, statement: Statement) -> None:
         """Forget a statement's result, and cancel it if it runs."""

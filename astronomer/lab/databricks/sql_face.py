@@ -67,8 +67,10 @@ class SqlFace(StandIn):
         """Collect this process's garbage only at the end, and in this thread.
 
         A connection of the SQL connector that nobody closed closes its session when it is collected. In the thread that
-        serves the lab, where a collection may begin as well as anywhere, it would wait for itself.
+        serves the lab, where a collection may begin as well as anywhere, it would wait for itself, up to the connector's
+        timeout of 15 minutes.
         """
+        enabled = gc.isenabled()
         gc.disable()
         gc.freeze()  # so that the collection only looks at what is new
         try:
@@ -76,7 +78,8 @@ class SqlFace(StandIn):
         finally:
             gc.collect()
             gc.unfreeze()
-            gc.enable()
+            if enabled:
+                gc.enable()
 
     def run_sql(self, *texts: str) -> list[list[str | None]]:
         """Run statements one after another, and return the last one's rows as strings.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import threading
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +20,9 @@ from astronomer.lab.databricks.sql_errors import SqlError
 from astronomer.lab.databricks.sql_parameters import Parameter
 from astronomer.lab.databricks.sql_sessions import SqlSession
 
-__all__ = ["Statement", "limited", "too_large", "waited"]
+__all__ = ["Statement", "interrupt", "limited", "too_large", "waited"]
+
+INTERRUPT_EVERY = 0.05
 
 
 @dataclass(eq=False)
@@ -31,6 +36,7 @@ class Statement:
     :param state: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELED or CLOSED.
     :param cancelled_by: who asked to cancel it: a principal, ``"user"`` in the UI, ``"timeout"`` or ``"neglect"``.
     :param polled_at: when its client last asked for it.
+    :param again: interrupts it once more.
     """
 
     text: str
@@ -57,6 +63,7 @@ class Statement:
     cursor: Any = field(default=None, repr=False)
     timer: Timer | None = field(default=None, repr=False)
     place: Callable[[], None] | None = field(default=None, repr=False)
+    again: threading.Timer | None = field(default=None, repr=False)
 
     @property
     def ended(self) -> bool:
@@ -77,6 +84,18 @@ class Statement:
     def kind(self) -> str:
         """What kind of statement it is, as the query history names it."""
         return kind_of(self.text)
+
+
+def interrupt(statement: Statement, lock: AbstractContextManager[Any]) -> None:
+    """Interrupt a statement until it has ended: an interrupt between two of its steps has no effect."""
+    with lock:
+        if statement.ended or statement.cursor is None:
+            return
+        statement.cursor.interrupt()
+        statement.again = threading.Timer(INTERRUPT_EVERY, interrupt, [statement, lock])
+        statement.again.daemon = True
+        with contextlib.suppress(RuntimeError):  # the interpreter ends, and starts no thread any more
+            statement.again.start()
 
 
 def limited(statement: Statement, result: Result) -> Result:

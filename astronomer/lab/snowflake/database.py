@@ -6,7 +6,7 @@ import contextlib
 import re
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,14 +17,20 @@ from fakesnow.dialect import parse_one
 from fakesnow.instance import FakeSnow
 from fakesnow.rowtype import describe_as_rowtype
 from fakesnow.server import gcs_stage_info
+from fakesnow.transforms import stage
 
+from astronomer.lab.files import remove_with
 from astronomer.lab.snowflake.results import Result
 from astronomer.lab.snowflake.sqltext import bare
+from astronomer.lab.threads import DaemonThreads
 
 __all__ = ["Bindings", "Database", "DuckSession"]
 
 DATABASE, SCHEMA = "LAB", "PUBLIC"
 THREADS = 8
+
+# fakesnow makes a directory for files when it is imported, and leaves it behind.
+remove_with(stage, Path(stage.LOCAL_BUCKET_PATH))
 
 _QUERY = re.compile(r"\s*\(*\s*(SELECT|WITH|VALUES|FROM|DESCRIBE|SHOW)\b", re.IGNORECASE)
 
@@ -107,7 +113,7 @@ class Database:
     """The databases, schemas and tables of one account, all in memory."""
 
     def __init__(self) -> None:
-        self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="astronomer.lab.duckdb")
+        self.pool = DaemonThreads(THREADS, "astronomer.lab.duckdb")
         self._fake = FakeSnow(create_database_on_connect=True, create_schema_on_connect=True)
         self._lock = threading.Lock()
         self._fake.connect(DATABASE, SCHEMA).close()
@@ -129,7 +135,7 @@ class Database:
 
     def close(self) -> None:
         """Close every connection."""
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        self.pool.shutdown(cancel_futures=True)
         with contextlib.suppress(Exception):
             self._fake.duck_conn.close()
 

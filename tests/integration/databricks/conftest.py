@@ -8,11 +8,14 @@ import pytest
 
 from astronomer.lab.databricks import DatabricksLab
 from astronomer.providers.databricks import states
+from astronomer.providers.databricks.hooks import credentials
 from tests.integration.databricks.runs import Workspace
-from tests.integration.driving import until_now
+from tests.integration.driving import forgetting, until_now
 from tests.unit.deferral.fakes import FakeSupervisor
 
 CONN_ID = "databricks_default"
+
+forgetting.append(credentials._kept.clear)
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +32,7 @@ def lab(running_lab, monkeypatch):
     for name, value in (lab.client_env() | lab.connection_env(CONN_ID)).items():
         monkeypatch.setenv(name, value)
     states._unknown_seen.clear()
+    credentials._kept.clear()
     lab.requests.clear()
     yield lab
     lab.faults.clear()

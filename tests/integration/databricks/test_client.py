@@ -89,6 +89,28 @@ async def test_tokens_that_end_in_mid_use(lab, connect_as):
     assert lab.requests.logins == 2
 
 
+def test_the_event_loops_of_a_process_share_a_token(lab, connect_as):
+    """A worker opens one for each step of an operator."""
+    connect_as(auth="oauth")
+
+    async def ask():
+        async with client_of() as client:
+            await client.get(LIST)
+
+    for _ in range(3):
+        asyncio.run(ask())
+    assert lab.requests.logins == 1
+    lab.expire_tokens()
+    for _ in range(3):
+        asyncio.run(ask())
+    assert lab.requests.logins == 2
+    assert lab.requests.count(API, status=403) + lab.requests.count(API, status=401) == 1
+    lab.rotate_secret()
+    connect_as(auth="oauth")
+    asyncio.run(ask())
+    assert lab.requests.logins == 3, "another secret had the token of the one before"
+
+
 async def test_a_secret_rotated_in_mid_use(lab, connect_as):
     connect_as(auth="oauth")
     async with client_of() as client:

@@ -79,7 +79,7 @@ class TestWeather:
         for task in tasks:
             task.deferred()
         lab.requests.clear()
-        storm = lab.faults.status(429, POLLS, retry_after=1, seconds=2.5)
+        storm = lab.faults.status(429, POLLS, retry_after=1, seconds=1.5)
 
         async def wait():
             async with triggerer():
@@ -91,12 +91,12 @@ class TestWeather:
     def test_of_every_kind_at_once(self, lab, workspace, connect_as):
         connect_as(auth="oauth")
         task = workspace.submits(0.5)
-        lab.faults.storm(2.0, rate=0.6, seed=7)
+        lab.faults.storm(1.5, rate=0.6, seed=7)
         assert task.run() is None
         assert len(workspace.runs) == 1
 
     def test_longer_than_the_tolerance_loses_sight_but_does_not_cancel(self, lab, workspace):
-        task = workspace.submits(2, outage_tolerance=0.5)
+        task = workspace.submits(1.5, outage_tolerance=0.5)
         task.deferred()
         lab.faults.status(503, POLLS)
         task.wait()

@@ -227,15 +227,22 @@ class TestRequests:
 class TestTraces:
     """XComs and the link."""
 
-    @pytest.mark.parametrize("deferrable", [True, False])
-    @pytest.mark.parametrize("wait", [True, False])
-    @pytest.mark.parametrize("wanted", [True, False])
+    @pytest.mark.parametrize(
+        ("deferrable", "wait", "wanted"),
+        [
+            (True, True, True),
+            (True, False, True),
+            (False, True, True),
+            (False, False, True),
+            (True, True, False),
+        ],
+    )
     def test_of_a_run(self, workspace, deferrable, wait, wanted):
         job_id = workspace.job()
         arguments = {"deferrable": deferrable, "wait_for_termination": wait, "do_xcom_push": wanted}
         pairs = [(RUN_NOW, {"job_id": job_id}), (SUBMIT_RUN, {"notebook_task": notebook()})]
         for operators, work in pairs:
-            for operator in operators:
+            for operator in operators[:2]:
                 before = len(workspace.runs)
                 task = task_of(operator, **work, **arguments)
                 assert task.run() is None

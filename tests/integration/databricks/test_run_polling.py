@@ -43,7 +43,8 @@ def trigger(lab, run_id, **fields):
 
 
 async def events_of(triggers):
-    return [event for (event,) in await asyncio.gather(*(collected(one) for one in triggers))]
+    waiting = asyncio.gather(*(collected(one) for one in triggers))
+    return [event for (event,) in await asyncio.wait_for(waiting, 60)]
 
 
 def ticks(lab):
@@ -67,25 +68,26 @@ async def for_a_while(lab, triggers, condition):
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
-@pytest.mark.parametrize("auth", ["pat", "oauth"])
-def test_a_request_for_25_waits_and_one_for_each_end(lab, connect_as, fast, auth):
-    """200 waits whose runs end one after the other."""
-    connect_as(auth=auth)
-    triggers = [trigger(lab, run_id) for run_id in lab.seed(200, seconds=2, spread=4)]
+def test_a_request_for_25_waits_and_one_for_each_end(lab, connect_as, fast):
+    """200 waits; the runs of some of them end one after the other."""
+    connect_as(auth="oauth")
+    ends = [trigger(lab, run_id) for run_id in lab.seed(60, seconds=1.5, spread=2)]
+    goes_on = [trigger(lab, run_id) for run_id in lab.seed(140, seconds=LONG)]
 
     async def main():
         async with triggerer():
-            return await events_of(triggers)
+            ending = asyncio.ensure_future(events_of(ends))
+            await for_a_while(lab, goes_on, ending.done)
+            return ending.result()
 
-    events = asyncio.run(main())
-    assert [phase(event) for event in events] == ["succeeded"] * 200
+    assert [phase(event) for event in asyncio.run(main())] == ["succeeded"] * 60
     seen = ticks(lab)
-    assert len(seen) >= 4
+    assert len(seen) >= 3
     assert all(pages <= math.ceil(200 / PAGE) + 1 for pages, _ in seen)
-    assert lab.requests.count(GET) <= 210, "a run was asked for that the list has shown"
+    assert lab.requests.count(GET) <= 64, "a run was asked for that the list has shown"
     assert lab.requests.count(status=429) == 0
     assert lab.requests.connections <= 8
-    assert lab.requests.logins == (auth == "oauth")
+    assert lab.requests.logins == 1
 
 
 def test_nothing_but_pages_while_nothing_ends(lab, fast):
@@ -97,6 +99,9 @@ def test_nothing_but_pages_while_nothing_ends(lab, fast):
 
     asyncio.run(main())
     assert ticks(lab)[:4] == [(8, 0)] * 4
+    begun = [entry.at for entry in lab.requests.select(LIST) if "page_token" not in entry.query]
+    pauses = [later - earlier for earlier, later in zip(begun, begun[1:], strict=False)]
+    assert min(pauses) > 0.6, "it takes more than half of the 25 requests a second"
 
 
 def test_the_runs_of_others_cost_their_pages(lab, fast):
@@ -118,11 +123,11 @@ def test_where_they_are_too_many_each_run_is_asked_for(lab, fast):
 
     async def main():
         async with triggerer():
-            await for_a_while(lab, [trigger(lab, one) for one in mine], lambda: lab.requests.count(GET) >= 60)
+            await for_a_while(lab, [trigger(lab, one) for one in mine], lambda: lab.requests.count(GET) >= 40)
 
     asyncio.run(main())
     assert lab.requests.count(LIST) <= 20
-    assert len(lab.requests.select(POLLS)) <= 100
+    assert len(lab.requests.select(POLLS)) <= 80
 
 
 def test_waits_on_one_job_list_that_job_alone(lab, workspace, fast):
@@ -157,7 +162,7 @@ def test_a_restart_is_not_throttled_and_loses_nobody(lab):
     async def second_life():
         async with triggerer(Pacing()):
             going_on = [asyncio.ensure_future(collected(one)) for one in triggers[20:]]
-            ended = await asyncio.wait_for(events_of(triggers[:20]), 20)
+            ended = await events_of(triggers[:20])
             assert not [one for one in going_on if one.done()]
             for one in going_on:
                 one.cancel()
@@ -172,7 +177,7 @@ def test_a_restart_is_not_throttled_and_loses_nobody(lab):
 
 def test_several_triggerers_stay_within_the_quotas(lab):
     """Two of them, each with a loop of its own, after a restart of both."""
-    halves = [[trigger(lab, one) for one in lab.seed(150, seconds=2.0)] for _ in range(2)]
+    halves = [[trigger(lab, one) for one in lab.seed(40, seconds=1.0)] for _ in range(2)]
     told = []
 
     def live(triggers):
@@ -187,6 +192,6 @@ def test_several_triggerers_stay_within_the_quotas(lab):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(90)
-    assert [phase(event) for events in told for event in events] == ["succeeded"] * 300
+        thread.join()
+    assert [phase(event) for events in told for event in events] == ["succeeded"] * 80
     assert lab.requests.count(status=429) == 0

@@ -102,7 +102,7 @@ class TestFailures:
         task = workspace.submits(tasks=tasks_of(*given))
         with pytest.raises(JobFailed, match="115 more of its tasks failed") as caught:
             task.run()
-        assert len(str(caught.value)) < 5000
+        assert str(caught.value).count("ended TERMINATED") == 5
 
     def test_whose_output_cannot_be_read_are_failures_all_the_same(self, lab, workspace):
         lab.faults.status(400, "get-output")
@@ -309,9 +309,10 @@ class TestRepair:
         assert [one.id == 0 for one in workspace.run.repairs] == [True, False]
         assert workspace.run.state is SUCCESS
 
+    @pytest.mark.parametrize("fails_again", [True, False])
     @BOTH_WAYS
     def test_is_done_once_though_the_worker_dies_before_it_hears_the_answer(
-        self, workspace, seldom_right, deferrable, monkeypatch
+        self, workspace, seldom_right, deferrable, fails_again, monkeypatch
     ):
         send = Transport.send
 
@@ -321,13 +322,20 @@ class TestRepair:
                 raise Killed
             return answer
 
-        task = workspace.runs_job(seldom_right, deferrable=deferrable, repair_run=True)
+        job_id = seldom_right
+        if fails_again:
+            job_id = workspace.job({"task_key": "wait", "notebook_task": notebook(1, "told to")})
+        task = workspace.runs_job(job_id, deferrable=deferrable, repair_run=True)
         with monkeypatch.context() as patch:
             patch.setattr(Transport, "send", mortal)
             with pytest.raises(Killed):
                 task.run()
         task.next_try()
-        assert task.run() is None
+        if fails_again:
+            with pytest.raises(JobFailed, match="told to"):
+                task.run()
+        else:
+            assert task.run() is None
         assert [one.id == 0 for one in workspace.run.repairs] == [True, False]
 
     def test_is_one_of_several(self, workspace, seldom_right):

@@ -301,6 +301,7 @@ class TestAlone:
         assert len(set(lab.runs) - before) == 1
 
     def test_the_deadline_ends_the_run(self, lab):
+        before = set(lab.runs)
         task = Task(
             DatabricksTaskOperator,
             task_config={"spark_python_task": {"python_file": slow_script(lab)}},
@@ -309,7 +310,8 @@ class TestAlone:
         )
         with pytest.raises(JobTimedOut):
             task.run()
-        assert lab.active == 0
+        (run,) = [run for run_id, run in lab.runs.items() if run_id not in before]
+        assert run.ended
 
 
 def slow_script(lab):

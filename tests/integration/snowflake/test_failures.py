@@ -182,7 +182,7 @@ class TestCredentials:
         logins = lab.requests.logins
         task.wait()
         assert lab.requests.logins == logins + 3
-        with pytest.raises(JobLost, match="cannot log in") as caught:
+        with pytest.raises(JobLost, match="Cannot log in") as caught:
             task.resume()
         for said in (
             task.query_id,

@@ -10,10 +10,9 @@ from operator import itemgetter
 
 import pytest
 
-from astronomer.deferral import JobCancelled, JobError, JobFailed, JobLost, JobTimedOut
+from astronomer.deferral import JobCancelled, JobError, JobFailed, JobLost, JobTimedOut, poke
 from astronomer.deferral._compat import AirflowException, AirflowSensorTimeout, AirflowSkipException
 from astronomer.providers.snowflake.sensors.snowflake import SnowflakeSensor, SnowflakeSensorAsync
-from astronomer.providers.snowflake.triggers import poke
 from tests.integration.snowflake.driving import Task, collected, polls, triggerer, until
 from tests.unit.deferral.fakes import Count
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 
 import pytest
@@ -105,10 +104,8 @@ def http(trust):
 
 
 @pytest.fixture(scope="module")
-def make_lab(lab_directory, trust):
-    """Start workspaces that end with the module."""
-    with contextlib.ExitStack() as running:
-        yield lambda **settings: running.enter_context(DatabricksLab(directory=lab_directory, **settings))
+def kind_of_lab():
+    return DatabricksLab
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import urllib.error
 import pytest
 
 from astronomer.lab.databricks import LabClient
+from astronomer.lab.databricks.sql_errors import SqlError
 from tests.lab.conftest import until
 from tests.lab.databricks.conftest import Refused, wait
 
@@ -33,12 +34,8 @@ def test_faults(client, lab, api):
     client.add_fault("status", status=503, path="jobs/list", times=1)
     with pytest.raises(Refused, match="503"):
         api.get("2.2/jobs/list")
-    client.storm(60, rate=1.0, seed=1)
-    assert client.faults()[0]["effects"] == ["status 429", "status 503", "reset"]
     client.clear_faults()
     assert client.faults() == []
-    with pytest.raises(urllib.error.HTTPError, match="400"):
-        client.add_fault("fire")
 
 
 def test_seeds_and_time(client, lab):
@@ -67,14 +64,33 @@ def test_runs_end_as_a_user_wants(client, lab, api):
         client.delete_run(second)
 
 
+def test_statements(client, lab):
+    known = len(client.statements())
+    lab.run_sql("SELECT 1")
+    waits = lab.sql.submit("SELECT lab_wait(600)", tags={"team": "a", "lone": None})
+    done, waiting = client.statements()[known:]
+    assert (done["text"], done["state"], done["tags"], done["ended"]) == ("SELECT 1", "SUCCEEDED", {}, True)
+    assert done["submitted_at"] <= done["started_at"] <= done["ended_at"]
+    assert client.statements(active=True) == client.statements(state="RUNNING") == [waiting]
+    assert (waiting["id"], waiting["tags"]) == (waits.id, {"team": "a", "lone": None})
+    assert (waiting["ended"], waiting["ended_at"], waiting["error"]) == (False, None, None)
+    assert client.cancel_statement_by_user(waits.id)
+    assert not client.cancel_statement_by_user(waits.id)
+    assert (waits.state, client.statements()[-1]["cancelled_by"]) == ("CANCELED", "user")
+    with pytest.raises(urllib.error.HTTPError, match=r"400: .*there is no 'nothing'"):
+        client.cancel_statement_by_user("nothing")
+
+
+def test_a_failed_statement(client, lab):
+    with pytest.raises(SqlError):
+        lab.run_sql("SELECT * FROM nothing")
+    [failed] = client.statements(state="FAILED")
+    assert "TABLE_OR_VIEW_NOT_FOUND" in failed["error"]
+
+
 def test_credentials(make_lab):
     lab = make_lab()
     client = LabClient(lab.url, lab.ca_file)
     assert client.rotate_token() == lab.token
     assert client.rotate_secret() == lab.client_secret
     client.expire_tokens()
-
-
-def test_only_https(lab):
-    with pytest.raises(ValueError, match="https"):
-        LabClient("http://localhost", lab.ca_file)

@@ -110,6 +110,58 @@ def test_a_token_is_fetched_anew_before_it_expires(lives, again_after):
     assert on_time(main) == [0, pytest.approx(again_after, abs=1)]
 
 
+class TestTokensOfAProcess:
+    """What one event loop has fetched serves the next."""
+
+    @staticmethod
+    def ask(workspace, seconds, read=None):
+        async def main():
+            await new(workspace, read).get(RUN)
+            return len(workspace.logins)
+
+        return FakeClock(1_800_000_000.0 + seconds).run(main)
+
+    def test_serve_until_a_minute_before_their_end(self, kept):
+        workspace = Workspace(token_seconds=3600)
+        assert [self.ask(workspace, at) for at in (0, 3500, 3550, 7000, 7200)] == [1, 1, 2, 2, 3]
+        assert len(kept) == 1
+
+    def test_are_dropped_when_refused(self, kept):
+        workspace = Workspace()
+        self.ask(workspace, 0)
+        workspace.alive.clear()
+        assert self.ask(workspace, 10) == 2
+        assert [workspace.headers[at]["Authorization"] for at in (1, 2)] == [
+            "Bearer oauth-1",
+            "Bearer oauth-2",
+        ]
+        assert self.ask(workspace, 20) == 2
+        workspace.alive.clear()
+        workspace.login_script = [answer(401, {"error": "invalid_client"})]
+        with pytest.raises(CredentialsRejected):
+            self.ask(workspace, 30)
+        assert kept == {}
+
+    def test_are_each_principals_own(self, kept):
+        workspace = Workspace()
+        self.ask(workspace, 0)
+        assert self.ask(workspace, 1, principal(host="adb-2.azuredatabricks.net")) == 2
+        workspace.secret = "another-0123456789"
+        assert self.ask(workspace, 2, principal(workspace.secret)) == 3
+        assert len(kept) == 3
+        self.ask(workspace, 5000, principal(workspace.secret))
+        assert len(kept) == 1, "those that have ended stay"
+
+    def test_are_no_pats(self, kept):
+        self.ask(Workspace(), 0, pat())
+        assert kept == {}
+
+    def test_are_not_shown(self, kept):
+        self.ask(Workspace(), 0)
+        assert "oauth-1" not in repr(kept)
+        assert SECRET not in repr(kept)
+
+
 def test_a_token_that_ends_too_early_is_fetched_anew_once_for_all():
     async def main():
         workspace = Workspace()

@@ -212,14 +212,15 @@ def assert_rested(remote: Remote, pacing: Pacing) -> None:
     """Between a poll about all and the end of the rest that follows it, nobody is asked about again but in a hurry."""
     rests_until, asked, ended = -math.inf, set[str](), math.inf
     for poll in remote.polls:
-        if remote.deserted(ended, poll.started) >= pacing.linger - 1.0:
+        if remote.deserted(ended, poll.started) >= pacing.linger - EPS:
             rests_until = -math.inf  # all had left, and what was known is gone
         ended = poll.ended
-        if poll.started >= rests_until - EPS:
+        again = asked & set(poll.jobs)
+        if poll.started >= rests_until + (-EPS if again else EPS):
             if not poll.failed:
                 rests_until = poll.started + remote.least_interval
         elif poll.started < remote.cancelling_from:
-            assert not asked & set(poll.jobs), (poll, rests_until)
+            assert not again, (poll, rests_until)
         asked |= set(poll.jobs)
 
 

@@ -167,7 +167,8 @@ class DatabricksClient:
         if workspace.mode is Mode.TOKEN:
             return credentials.token(str(connection.extra_dejson.get("token") or connection.password))
         if workspace.mode is Mode.OAUTH:
-            return credentials.oauth(connection, self._ask_for_token)
+            login = (workspace.address, workspace.principal)
+            return credentials.oauth(connection, self._ask_for_token, login)
         self._threads = ClientThreads(THREAD_NAME, size=2)
         if workspace.mode is Mode.UNIFIED:
             return credentials.by_unified(connection, self.address, self._threads)

@@ -25,6 +25,12 @@ _LEAD = 60.0  # seconds before its end at which a token is no longer used
 _UNTOLD_LIFE = 900.0
 _GRACE = 1.0
 
+Login = tuple[str, str]
+"""An address, and the principal who logs in there."""
+
+# Of this process, for all its event loops: an operator opens one for each of its steps in the worker.
+_kept: dict[Login, Fresh] = {}
+
 
 @dataclass(frozen=True)
 class Fresh:
@@ -43,10 +49,12 @@ class Credentials:
     """Headers that are fetched once, however many wait for them.
 
     :param fetch: makes them; told whether those it made last were refused.
+    :param login: whose they are, where other event loops of this process may use them, too.
     """
 
-    def __init__(self, fetch: Callable[[bool], Awaitable[Fresh]]) -> None:
+    def __init__(self, fetch: Callable[[bool], Awaitable[Fresh]], login: Login | None = None) -> None:
         self._fetch = fetch
+        self._login = login
         self._fresh: Fresh | None = None
         self._refused = False
         self._fetching: asyncio.Task[Fresh] | None = None
@@ -72,6 +80,8 @@ class Credentials:
             return True  # somebody else has noticed before
         if self._fresh.until == math.inf:
             return False
+        if self._login is not None and _kept.get(self._login) is self._fresh:
+            del _kept[self._login]
         self._fresh, self._refused = None, True
         return True
 
@@ -82,11 +92,21 @@ class Credentials:
 
     async def _fetch_once(self) -> Fresh:
         try:
-            self._fresh = await self._fetch(self._refused)
-            self._refused = False
-            return self._fresh
+            kept = None if self._login is None or self._refused else _kept.get(self._login)
+            if kept is None or clock.now() >= kept.until:
+                kept = await self._fetch(self._refused)
+                self._keep(kept)
+            self._fresh, self._refused = kept, False
+            return kept
         finally:
             self._fetching = None
+
+    def _keep(self, fresh: Fresh) -> None:
+        if self._login is not None:
+            for login, old in _kept.copy().items():  # a rotated secret's would stay for ever
+                if clock.now() >= old.until:
+                    _kept.pop(login, None)
+            _kept[self._login] = fresh
 
 
 def _look_at(task: asyncio.Task[Fresh]) -> None:
@@ -107,12 +127,17 @@ def token(value: str) -> Credentials:
     return Credentials(fetch)
 
 
-def oauth(connection: PlainConnection, ask: Callable[[Mapping[str, str]], Awaitable[Answer]]) -> Credentials:
+def oauth(
+    connection: PlainConnection,
+    ask: Callable[[Mapping[str, str]], Awaitable[Answer]],
+    login: Login | None = None,
+) -> Credentials:
     """A service principal's tokens, for its id and secret.
 
     Source: docs.databricks.com/dev-tools/auth/oauth-m2m.
 
     :param ask: sends the headers given, and the form, to the workspace's token endpoint.
+    :param login: keeps a token in this process's memory, until a minute before its end or until it is refused.
     """
     if not (connection.login and connection.password):
         raise CredentialsRejected(
@@ -137,7 +162,7 @@ def oauth(connection: PlainConnection, ask: Callable[[Mapping[str, str]], Awaita
             raise CredentialsRejected(f"{answer.asked}: the answer holds no access_token")
         return Fresh.for_seconds(bearer(str(value)), float(document.get("expires_in") or _UNTOLD_LIFE))
 
-    return Credentials(fetch)
+    return Credentials(fetch, login)
 
 
 def by_stock(connection: PlainConnection, address: str, agent: str, threads: ClientThreads) -> Credentials:

@@ -11,10 +11,10 @@ from airflow.providers.databricks.sensors.databricks_partition import (
 )
 from airflow.providers.databricks.utils.query_tags import build_query_tags
 
+from astronomer.deferral import PokeTrigger
 from astronomer.providers.databricks.sensors.pokes import SqlPokes
 from astronomer.providers.databricks.triggers.sql import (
     DatabricksPartitionSensorTrigger,
-    DatabricksSqlSensorTrigger,
     check_partition_columns,
 )
 
@@ -41,7 +41,7 @@ class DatabricksPartitionSensor(SqlPokes, StockPartitionSensor):  # type: ignore
     :raises JobFailed: a poke failed, or the table is not partitioned by these columns.
     """
 
-    trigger_type: ClassVar[type[DatabricksSqlSensorTrigger]] = DatabricksPartitionSensorTrigger
+    trigger_type: ClassVar[type[PokeTrigger]] = DatabricksPartitionSensorTrigger
 
     def __init__(self, *, table_name: str, partitions: dict[str, Any], **kwargs: Any) -> None:
         if partitions == {}:
@@ -57,7 +57,7 @@ class DatabricksPartitionSensor(SqlPokes, StockPartitionSensor):  # type: ignore
         parts = [self._condition(column, value) for column, value in self.partitions.items()]
         return [f"SELECT 1 FROM {self._table()} WHERE {' AND '.join(parts)} LIMIT 1"]  # noqa: S608  # the user's own
 
-    def trigger_arguments(self, request: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    def more_arguments(self, request: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         """What the trigger needs to look at the table first."""
         detail = request(f"DESCRIBE DETAIL {self._table()}", _JSON)
         return {"detail": detail, "columns": list(self.partitions)}

@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from astronomer.deferral import JobFailed, JobTrigger, Phase, RemoteJob, clock
+from astronomer.deferral import JobFailed, JobTrigger, PokeTrigger, RemoteJob, clock
 from astronomer.providers.databricks.errors import RequestRejected
 from astronomer.providers.databricks.jobs.statement import STATEMENTS, DatabricksStatement
-from astronomer.providers.databricks.triggers.poke import PokeTrigger
 
 if TYPE_CHECKING:
     from astronomer.providers.databricks.hooks.client import DatabricksClient
@@ -45,11 +44,8 @@ class DatabricksSqlSensorTrigger(PokeTrigger):
     warehouse_name: str = ""
 
     job_type: ClassVar[type[RemoteJob]] = DatabricksStatement
-
-    async def on_kill(self) -> None:
-        """Cancel the poke that runs, if there is one."""
-        if self.job["statement_id"]:
-            await super().on_kill()
+    id_field: ClassVar[str] = "statement_id"
+    remote_side: ClassVar[str] = "Databricks"
 
     async def poke(self, poller: Callable[[], Any], deadline: float) -> dict[str, Any] | None:
         """Run the statements in order; ``None`` when the last one has returned nothing."""
@@ -57,10 +53,8 @@ class DatabricksSqlSensorTrigger(PokeTrigger):
         for body in self.requests:
             event = await self.run_statement(poller, body, deadline, earlier)
             if event is not None:
-                self.pokes += 1
                 return event
             earlier.append(self.job["statement_id"])
-        self.pokes += 1
         if not self.judge:
             return {}
         job = self.statement
@@ -76,22 +70,19 @@ class DatabricksSqlSensorTrigger(PokeTrigger):
         self, poller: Callable[[], Any], body: dict[str, Any], deadline: float, earlier: list[str]
     ) -> dict[str, Any] | None:
         """Start one statement and wait for it; ``None`` when it has succeeded."""
-        statement_id = await self.patiently(
-            lambda: poller().ask(lambda one: self._start(one, body, deadline)), deadline
-        )
-        started = replace(
-            self.statement,
-            statement_id=statement_id,
-            submitted_at=clock.now(),
-            index=len(earlier),
-            count=max(len(self.requests), len(earlier) + 1),
-            earlier=tuple(earlier),
-        )
-        self.job = started.to_dict()
-        outcome = await self.wait()
-        if outcome.timed_out:
-            return {"timed_out": True, "message": outcome.status.message or ""}
-        return None if outcome.status.phase is Phase.SUCCEEDED else {"outcome": outcome.to_dict()}
+
+        async def start() -> DatabricksStatement:
+            statement_id = await poller().ask(lambda one: self._start(one, body, deadline))
+            return replace(
+                self.statement,
+                statement_id=statement_id,
+                submitted_at=clock.now(),
+                index=len(earlier),
+                count=max(len(self.requests), len(earlier) + 1),
+                earlier=tuple(earlier),
+            )
+
+        return await self.run_job(start, deadline)
 
     async def _start(self, client: DatabricksClient, body: dict[str, Any], deadline: float) -> str:
         from astronomer.providers.databricks.sql import route, submit

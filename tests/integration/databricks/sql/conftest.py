@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from astronomer.deferral import poke
 from astronomer.providers.databricks.jobs import statement
 from astronomer.providers.databricks.sql import submit
-from astronomer.providers.databricks.triggers import poke
 from tests.integration.driving import until_now
 
 _KNOBS = (

@@ -43,11 +43,11 @@ def phase(event):
 
 
 class TestBadSql:
-    def test_is_told_in_databricks_words(self, lab, query):
+    def test_is_told_in_databricks_words(self, lab, query, started):
         with pytest.raises(StatementFailed) as caught:
             query("selec 1").run()
         assert isinstance(caught.value, (JobFailed, DatabricksSqlExecutionError))
-        (statement,) = [one for one in lab.statements.values() if one.text == "selec 1"]
+        (statement,) = started("selec 1")
         for said in (
             statement.id,
             "BAD_REQUEST",

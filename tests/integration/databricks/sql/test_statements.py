@@ -79,7 +79,7 @@ class TestParity:
         ],
     )
     def test_of_template_fields(self, ours, stock):
-        assert ours.template_fields == stock.template_fields
+        assert set(stock.template_fields) <= set(ours.template_fields)
 
     @pytest.mark.parametrize("kind", BOTH)
     def test_no_xcom_is_pushed_when_none_is_wanted(self, lab, work, kind):

@@ -6,20 +6,14 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from astronomer.deferral import (
-    CredentialsRejected,
-    Hub,
-    JobFailed,
-    JobStatus,
-    JobTrigger,
-    Outcome,
-    Phase,
-    Transient,
-    clock,
-)
+from astronomer.deferral import clock
 from astronomer.deferral._compat import TriggerEvent
+from astronomer.deferral.errors import CredentialsRejected, JobFailed, Transient
+from astronomer.deferral.hub import Hub
+from astronomer.deferral.job import JobStatus, Outcome, Phase, RemoteJob
+from astronomer.deferral.trigger import JobTrigger
 
 __all__ = ["PokeTrigger"]
 
@@ -33,10 +27,13 @@ _REFUSALS = 3  # more would lock the user out
 class PokeTrigger(JobTrigger):
     """Poke until the answer is yes; or, where a worker has to judge, until one poke has an answer.
 
-    :param job: names the connection, and the poke that runs.
+    A family names its ``job_type``, ``id_field`` and ``remote_side``, and writes :meth:`poke`.
+
+    :param job: names the connection, and the job of the newest poke; its id is empty until there is one.
     :param next_poke: epoch seconds of the next poke.
     :param pokes: how many there were.
     :param poke_interval: seconds from the start of one poke to the next.
+    :param exponential_backoff: whether that pause doubles with each poke.
     :param max_wait: the longest such pause, where it grows.
     :param judge: whether the answer is judged here.
     """
@@ -48,21 +45,29 @@ class PokeTrigger(JobTrigger):
     max_wait: float | None = None
     judge: bool = True
 
+    id_field: ClassVar[str]
+    """The field of the job that holds the vendor's id."""
+    remote_side: ClassVar[str]
+    """How a message calls whom the pokes ask."""
+
     @abstractmethod
     async def poke(self, poller: Callable[[], Any], deadline: float) -> dict[str, Any] | None:
-        """Run one poke; ``None`` when the answer is no.
+        """One poke: what to report of it, or ``None`` when the answer is no.
 
         :param poller: gives the connection's poller of the moment.
+        :param deadline: epoch seconds; infinite where there is none.
+
+        :raises JobFailed: it was refused, or failed.
+        :raises Transient: the weather was worse than is tolerated.
         """
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield once: the answer is yes, a worker is needed, the poke failed, or time is up."""
         try:
             event = await self._poke_until_told()
-        except Exception as error:
+        except Exception as error:  # a defect must not leave the task without an event
             self.log.exception("Poking failed")
-            status = JobStatus(Phase.LOST, message=f"the poke failed: {type(error).__name__}: {error}")
-            event = {"outcome": Outcome(status).to_dict()}
+            event = _lost(f"the poke failed: {type(error).__name__}: {error}")
         await asyncio.sleep(max(0.0, self.not_before - clock.now()))
         common = {
             "job": self.job,
@@ -72,11 +77,32 @@ class PokeTrigger(JobTrigger):
         }
         yield TriggerEvent(common | event)  # type: ignore[no-untyped-call,unused-ignore]
 
+    async def on_kill(self) -> None:
+        """Cancel the poke that runs, if there is one."""
+        if self.job[self.id_field]:
+            await super().on_kill()
+
     @staticmethod
     def pause_after(pokes: int, interval: float, exponential: bool, max_wait: float | None) -> float:
         """Seconds from the start of the ``pokes``-th poke to the next one."""
         pause = interval * 2.0 ** min(pokes - 1, 30) if exponential and pokes > 0 else interval
         return pause if max_wait is None else min(pause, max_wait)
+
+    # What a poke is made of.
+
+    async def run_job(
+        self, start: Callable[[], Awaitable[RemoteJob]], deadline: float
+    ) -> dict[str, Any] | None:
+        """Start a job and wait for its end; ``None`` when it has succeeded, else what to report.
+
+        :param start: harmless to repeat, because bad weather repeats it.
+        """
+        self.job = self.job | {self.id_field: ""}  # what has ended is nobody's to cancel
+        self.job = (await self.patiently(start, deadline)).to_dict()
+        outcome = await self.wait()
+        if outcome.timed_out:
+            return {"timed_out": True, "message": outcome.status.message or ""}
+        return None if outcome.status.phase is Phase.SUCCEEDED else {"outcome": outcome.to_dict()}
 
     async def patiently(self, call: Callable[[], Awaitable[T]], deadline: float) -> T:
         """Repeat a call through bad weather, for as long as an outage is tolerated."""
@@ -91,6 +117,8 @@ class PokeTrigger(JobTrigger):
                 pause = max(_PAUSE_IN_TROUBLE, trouble.retry_after or 0.0)
                 await asyncio.sleep(min(pause, max(0.0, give_up - clock.now())))
 
+    # The loop.
+
     async def _poke_until_told(self) -> dict[str, Any]:
         deadline = self.deadline if self.deadline is not None else float("inf")
         async with Hub.current().lease(self.remote_job) as poller:
@@ -99,7 +127,7 @@ class PokeTrigger(JobTrigger):
                     await asyncio.sleep(max(0.0, deadline - clock.now()))
                     return {"timed_out": True}
                 await asyncio.sleep(max(0.0, self.next_poke - clock.now()))
-                event = await self._judged(poller, deadline)
+                event = await self._told(poller, deadline)
                 if event is not None:
                     return event
                 pause = self.pause_after(
@@ -107,13 +135,19 @@ class PokeTrigger(JobTrigger):
                 )
                 self.next_poke = max(clock.now(), self.next_poke + pause)
 
-    async def _judged(self, poller: Callable[[], Any], deadline: float) -> dict[str, Any] | None:
-        """One poke, with what keeps it from having an answer as an event."""
+    async def _told(self, poller: Callable[[], Any], deadline: float) -> dict[str, Any] | None:
+        """One poke, with what keeps it from having an answer as something to report."""
         try:
             return await self.poke(poller, deadline)
         except JobFailed as error:
             return {"outcome": Outcome(JobStatus(Phase.FAILED, message=str(error))).to_dict()}
         except Transient as error:
             if clock.now() >= deadline:
-                return {"timed_out": True, "message": f"Databricks could not be asked: {error}."}
-            return {"outcome": Outcome(JobStatus(Phase.LOST, message=str(error))).to_dict()}
+                return {"timed_out": True, "message": f"{self.remote_side} could not be asked: {error}."}
+            return _lost(str(error))
+        finally:
+            self.pokes += 1
+
+
+def _lost(message: str) -> dict[str, Any]:
+    return {"outcome": Outcome(JobStatus(Phase.LOST, message=message)).to_dict()}

@@ -1,0 +1,142 @@
+"""A sensor that pokes in the triggerer: it defers at once, and judges what the trigger reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, ClassVar, NoReturn
+
+from astronomer.deferral import clock
+from astronomer.deferral._compat import AirflowSensorTimeout, BaseSensorOperator, setting, settling_time
+from astronomer.deferral.errors import JobError, JobFailed, JobTimedOut
+from astronomer.deferral.job import Outcome, Phase
+from astronomer.deferral.operator import JobOperator
+from astronomer.deferral.poke import PokeTrigger
+from astronomer.deferral.settings import seconds
+
+__all__ = ["PokeSensor"]
+
+
+class PokeSensor(BaseSensorOperator):
+    """Pokes and waits in the triggerer; put it before the stock sensor among the base classes.
+
+    A family names its ``trigger_type``, and writes :meth:`anchor`, :meth:`trigger_arguments` and :meth:`judge`.
+    Airflow's own ``timeout``, ``soft_fail``, ``never_fail``, ``silent_fail``, ``exponential_backoff`` and
+    ``max_wait`` mean what they mean in any sensor; ``mode`` counts for pokes in a worker only.
+
+    :param deferrable: ``False`` pokes in a worker, as the stock sensor does.
+    :param poll_interval: seconds between two looks at a poke that runs.
+    :param outage_tolerance: seconds (or ``timedelta``) that the remote side may be out of reach.
+    """
+
+    trigger_type: ClassVar[type[PokeTrigger]]
+
+    def __init__(
+        self,
+        *,
+        deferrable: bool = True,
+        poll_interval: float | timedelta | None = None,
+        outage_tolerance: float | timedelta | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.deferrable = deferrable
+        self.poll_interval = seconds(poll_interval, "poll_interval", 5.0)
+        self.outage_tolerance = seconds(outage_tolerance, "outage_tolerance", 3600.0)
+
+    # What a family writes.
+
+    def anchor(self) -> Any:
+        """A job that names the connection; it has no id yet, because nothing runs."""
+        raise NotImplementedError(f"{type(self).__name__}.anchor()")
+
+    def trigger_arguments(self, context: Mapping[str, Any]) -> dict[str, Any]:
+        """The trigger's own arguments: what a poke runs, and whether ``judge`` is the trigger."""
+        raise NotImplementedError(f"{type(self).__name__}.trigger_arguments()")
+
+    def judge(self, context: Mapping[str, Any], job: Any) -> bool:
+        """Whether the answer of a poke that has succeeded is yes, where the trigger cannot judge."""
+        raise NotImplementedError(f"{type(self).__name__}.judge()")
+
+    def why_in_worker(self) -> str | None:
+        """What only a worker can do for this sensor, although it is deferrable; ``None`` when there is nothing."""
+        return None
+
+    def met(self, context: Mapping[str, Any], job: Any, event: Mapping[str, Any]) -> bool:
+        """Whether the answer is yes: as the trigger says, else as :meth:`judge` does."""
+        found = event.get("met")
+        return self.judge(context, job) if found is None else bool(found)
+
+    # The one life of a sensor.
+
+    def execute(self, context: Any) -> Any:
+        """Defer; the remote side is not asked for anything in the worker."""
+        reason = self.why_in_worker() if self.deferrable else None
+        if reason is not None:
+            self.log.info("Poking in the worker, %s", reason)
+        if not self.deferrable or reason is not None:
+            return super().execute(context)
+        now = clock.now()
+        limits = [now + self.timeout]
+        if self.execution_timeout is not None:
+            limits.append(now + self.execution_timeout.total_seconds())
+        return self._defer(context, deadline=min(limits), next_poke=now, pokes=0)
+
+    def execute_complete(self, context: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+        """Judge what the trigger reported; poke again when it is not yet a yes."""
+        job = self.trigger_type.job_type.from_dict(event["job"])
+        outcome = None if event.get("outcome") is None else Outcome.from_dict(event["outcome"])
+        if event.get("timed_out"):
+            raise self._timed_out(event)
+        if outcome is not None and outcome.status.phase is not Phase.SUCCEEDED:
+            error = self._error(job, outcome)
+            if not (self.silent_fail and isinstance(error, JobFailed)):
+                raise error
+            self.log.error("Sensor poke failed: %s", error)
+        elif self.met(context, job, event):
+            self.log.info("Success criteria met. Exiting.")
+            return
+        pokes = int(event["pokes"])
+        next_poke = float(event["started_at"]) + self.trigger_type.pause_after(pokes, *self._pace())
+        self._defer(context, deadline=float(event["deadline"]), next_poke=next_poke, pokes=pokes)
+
+    def _defer(
+        self, context: Mapping[str, Any], *, deadline: float, next_poke: float, pokes: int
+    ) -> NoReturn:
+        interval, exponential, max_wait = self._pace()
+        self.defer(
+            trigger=self.trigger_type(
+                job=self.anchor().to_dict(),
+                deadline=deadline,
+                poll_interval=self.poll_interval,
+                outage_tolerance=self.outage_tolerance,
+                cancel_confirm_timeout=setting("cancel_confirm_timeout", 60.0),
+                not_before=clock.now() + settling_time(),
+                next_poke=next_poke,
+                pokes=pokes,
+                poke_interval=interval,
+                exponential_backoff=exponential,
+                max_wait=max_wait,
+                **self.trigger_arguments(context),
+            ),
+            method_name="execute_complete",
+        )
+
+    def _pace(self) -> tuple[float, bool, float | None]:
+        longest = None if self.max_wait is None else self.max_wait.total_seconds()
+        return self.poke_interval, bool(self.exponential_backoff), longest
+
+    def _timed_out(self, event: Mapping[str, Any]) -> Exception:
+        message = f"{self.task_id}: the answer was not yes after {event['pokes']} pokes, until the timeout."
+        if event.get("message"):
+            message += f" {event['message']}"
+        limit = self.execution_timeout
+        sooner = limit is not None and limit.total_seconds() < self.timeout
+        return JobTimedOut(message) if sooner else AirflowSensorTimeout(message)
+
+    def _error(self, job: Any, outcome: Outcome) -> JobError:
+        status = outcome.status
+        said = ": ".join(part for part in (status.code, status.message) if part) or status.raw
+        url = getattr(job, "url", "") if getattr(job, self.trigger_type.id_field) else ""
+        where = f" See {url}" if url else ""
+        return JobOperator.error_type(outcome)(f"The poke did not succeed ({said}).{where}")
