@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from astronomer.lab.front import CONTROL
+from astronomer.lab.tls import control_key
 
 __all__ = ["LabClient"]
 
@@ -19,7 +20,7 @@ class LabClient:
     """Steers a lab that runs in another process, with the verbs of the lab itself.
 
     :param url: the lab's ``url``.
-    :param ca_file: the lab's ``ca_file``.
+    :param ca_file: the lab's ``ca_file``; the private key beside it proves the right to steer the lab.
     :param timeout: seconds to wait for an answer.
     """
 
@@ -28,6 +29,10 @@ class LabClient:
         if not self.url.startswith("https://"):
             raise ValueError(f"a lab is reached over https, not {url!r}")
         self._timeout = timeout
+        self._headers = {
+            "content-type": "application/json",
+            "authorization": f"Bearer {control_key(Path(ca_file))}",
+        }
         # A lab is on this machine: whatever proxies the environment names are not on the way.
         self._opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}),
@@ -74,7 +79,7 @@ class LabClient:
 
     def _call(self, method: str, path: str, data: bytes | None = None) -> Any:
         request = urllib.request.Request(  # noqa: S310 - the scheme is checked in __init__
-            f"{self.url}{CONTROL}/{path}", data, {"content-type": "application/json"}, method=method
+            f"{self.url}{CONTROL}/{path}", data, self._headers, method=method
         )
         try:
             with self._opener.open(request, timeout=self._timeout) as reply:

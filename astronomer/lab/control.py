@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,10 @@ def _route(lab: StandIn, name: str, command: Command) -> Route:
     method, path = name.split()
 
     async def answer(request: Request) -> Response:
+        # Another user of the machine must not get at tokens with which tasks can be run.
+        shown = request.headers.get("authorization", "")
+        if command is not health and not secrets.compare_digest(shown, f"Bearer {lab.control_key}"):
+            return JSONResponse({"error": "only who can read the lab's ca.key may steer it"}, status_code=403)
         try:
             sent = request.query_params if method == "GET" else json.loads(await request.body() or b"{}")
             return JSONResponse(command(lab, dict(sent)))

@@ -126,6 +126,11 @@ class StandIn(ABC):
     # -- how to connect ------------------------------------------------------------------------------------------------
 
     @property
+    def control_key(self) -> str:
+        """What a :class:`~astronomer.lab.client.LabClient` shows to steer it."""
+        return self._certificates.control_key
+
+    @property
     def port(self) -> int:
         """The port it listens on."""
         return self._server.port

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import certifi
 import trustme
 
-__all__ = ["Certificates", "issue"]
+__all__ = ["Certificates", "control_key", "issue"]
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -28,9 +29,19 @@ class Certificates:
     chain: Path
     key: Path
 
+    @property
+    def control_key(self) -> str:
+        """What proves to a stand-in that whoever steers it may read the private key of its authority."""
+        return control_key(self.ca)
+
     def client_env(self) -> dict[str, str]:
         """Return the variables that make ``requests`` and ``ssl`` trust the lab and every public authority."""
         return {"REQUESTS_CA_BUNDLE": str(self.bundle), "SSL_CERT_FILE": str(self.bundle)}
+
+
+def control_key(ca: Path) -> str:
+    """Return the control key of the lab with this authority; needs the right to read the key beside it."""
+    return hashlib.sha256(ca.with_name("ca.key").read_bytes()).hexdigest()
 
 
 def issue(directory: Path, service: str, *names: str) -> Certificates:

@@ -102,3 +102,12 @@ def test_only_https_and_only_a_trusted_lab(lab):
         LabClient("http://localhost", lab.ca_file)
     with pytest.raises(requests.exceptions.SSLError):
         requests.get(f"{lab.url}/_lab/health", verify=certifi.where(), timeout=5)
+
+
+def test_who_cannot_read_the_labs_key_cannot_steer_it(lab):
+    for headers in ({}, {"authorization": "Bearer 0"}):
+        answer = requests.get(
+            f"{lab.url}/_lab/requests", headers=headers, verify=str(lab.ca_bundle), timeout=5
+        )
+        assert answer.status_code == 403
+        assert lab.control_key not in answer.text

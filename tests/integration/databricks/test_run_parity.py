@@ -6,6 +6,8 @@ import datetime as dt
 import json
 import re
 import ssl
+import uuid
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -14,13 +16,17 @@ from airflow.exceptions import AirflowException
 from airflow.providers.databricks.exceptions import DatabricksOperatorPayloadError
 from airflow.providers.databricks.operators.databricks import DatabricksRunNowOperator as StockRunNow
 from airflow.providers.databricks.operators.databricks import DatabricksSubmitRunOperator as StockSubmitRun
+from airflow.providers.openlineage import conf as lineage
 from airflow.sdk import DAG
+from airflow.sdk.api.datamodels._generated import DagRun, TIRunContext
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 from astronomer.deferral import JobFailed
 from astronomer.lab.databricks import app
 from astronomer.providers.databricks.operators import databricks as ours
 from tests.integration.databricks.runs import Task, notebook
 from tests.integration.driving import TaskInstance, until_now
+from tests.unit.deferral.fakes import MemoryStore
 
 pytestmark = [
     # The stock hook asks Airflow for its own version in a way that Airflow 3.2 deprecates,
@@ -59,7 +65,6 @@ RUN_NOW_BODIES: dict[str, dict[str, Any]] = {
     "a name": {"job_name": "by name"},
     "a name in a template": {"json": {"job_name": "by {{ 'name' }}"}},
     "a token": {"job_id": 7, "idempotency_token": "{{ ti.run_id }}"},
-    "openlineage": {"job_id": 7, "openlineage_inject_parent_job_info": True},
 }  # fmt: skip
 
 SUBMIT_BODIES: dict[str, dict[str, Any]] = {
@@ -107,10 +112,6 @@ SUBMIT_BODIES: dict[str, dict[str, Any]] = {
         "params": {"seconds": 0},
     },
     "a token": {"notebook_task": NOTEBOOK, "idempotency_token": "{{ ti.run_id }}"},
-    "openlineage": {
-        "tasks": [{"task_key": "a", "notebook_task": NOTEBOOK, "new_cluster": {"num_workers": 1}}],
-        "openlineage_inject_parent_job_info": True,
-    },
 }  # fmt: skip
 
 FILES = {
@@ -175,6 +176,23 @@ def task_of(operator, **arguments):
     return Task(operator, polling_period_seconds=0.1, **({"durable": False} if stock else {}), **arguments)
 
 
+def context_in_airflow(operator, start):
+    """What Airflow hands to the first try of a task."""
+    run = DagRun(
+        dag_id="dag", run_id="run", logical_date=start, data_interval_start=start, data_interval_end=start,
+        run_after=start, start_date=start, end_date=None, clear_number=0, run_type="manual", state="running", conf={},
+        consumed_asset_events=[], partition_key=None,
+    )  # fmt: skip
+    instance = RuntimeTaskInstance.model_construct(
+        id=uuid.uuid4(), task_id=operator.task_id, dag_id="dag", run_id="run", try_number=1, map_index=-1,
+        dag_version_id=uuid.uuid4(), task=operator, start_date=start, max_tries=0, log_url="",
+        bundle_instance=SimpleNamespace(version=None, name="bundle"),
+        _ti_context_from_server=TIRunContext(dag_run=run, max_tries=0, should_retry=False),
+    )  # fmt: skip
+    instance._cached_template_context = None
+    return {**instance.get_template_context(), "task_state_store": MemoryStore()}
+
+
 def without_token(body):
     return {name: value for name, value in body.items() if name != "idempotency_token"}
 
@@ -210,6 +228,33 @@ class TestRequests:
         first, second = operator.request({}), operator.request({})
         assert first == second
         assert tasks == [{"task_key": "a", "notebook_task": {"notebook_path": "/lab/wait"}}]
+
+    @pytest.mark.parametrize("operators", [RUN_NOW, SUBMIT_RUN])
+    def test_of_a_task_with_lineage(self, told, job, monkeypatch, operators):
+        """They name the task as their parent."""
+        monkeypatch.setenv("AIRFLOW__OPENLINEAGE__TRANSPORT", '{"type": "console"}')
+        for cached in vars(lineage).values():
+            if hasattr(cached, "cache_clear"):
+                cached.cache_clear()
+        cluster = {"spark_version": "16.4.x-scala2.12", "num_workers": 1}
+        task = {"task_key": "a", "notebook_task": NOTEBOOK, "new_cluster": cluster}
+        work = {"job_id": 7} if operators is RUN_NOW else {"tasks": [task]}
+        start = dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc)
+        bodies = []
+        for operator in operators:
+            with DAG("dag", schedule=None, start_date=start):
+                made = operator(
+                    task_id="t",
+                    openlineage_inject_parent_job_info=True,
+                    wait_for_termination=False,
+                    do_xcom_push=False,
+                    durable=False,
+                    **work,
+                )
+            made.execute(context_in_airflow(made, start))
+            bodies.append(without_token(told("jobs/run-now", "jobs/runs/submit")[-1]))
+        assert bodies[0] == bodies[1] == bodies[2]
+        assert "OPENLINEAGE_CONTEXT" in str(bodies[0])
 
     def test_of_cancel_previous_runs(self, told, workspace):
         job_id = workspace.job({"task_key": "wait", "notebook_task": notebook(300)})

@@ -6,7 +6,7 @@ import asyncio
 import math
 import threading
 from collections import Counter
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import pytest
 
@@ -100,7 +100,7 @@ def test_nothing_but_pages_while_nothing_ends(lab, fast):
     asyncio.run(main())
     assert ticks(lab)[:4] == [(8, 0)] * 4
     begun = [entry.at for entry in lab.requests.select(LIST) if "page_token" not in entry.query]
-    pauses = [later - earlier for earlier, later in zip(begun, begun[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(begun)]
     assert min(pauses) > 0.6, "it takes more than half of the 25 requests a second"
 
 

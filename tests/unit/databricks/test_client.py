@@ -142,6 +142,19 @@ class TestTokensOfAProcess:
             self.ask(workspace, 30)
         assert kept == {}
 
+    def test_are_not_trusted_by_whom_one_was_refused(self, kept):
+        async def main():
+            workspace = Workspace()
+            one, two = new(workspace), new(workspace)
+            await one.get(RUN)
+            kept.clear()  # as when both have fetched at the same time
+            await two.get(RUN)
+            workspace.alive.clear()
+            await one.get(RUN)
+            return len(workspace.logins)
+
+        assert on_time(main) == 3
+
     def test_are_each_principals_own(self, kept):
         workspace = Workspace()
         self.ask(workspace, 0)
