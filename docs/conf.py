@@ -33,11 +33,12 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(airflow|snowflake|starlette|aiohttp|tenacity)\..*"),
     ("py:.*", r"(asyncio|collections|contextlib|logging|datetime|pathlib|random|typing|abc|enum|ssl)\..*"),
+    ("py:class", r"astronomer\..*\._\w+"),  # private
     ("py:class", r"(ABC|Enum|Generic|Exception|Path|object|str)"),
     ("py:obj", r"astronomer\.deferral\.job\.J"),
     (
         "py:exc",
-        r"(AirflowSensorTimeout|ValueError|TypeError|RuntimeError|OSError|TimeoutError|urllib\.error\.URLError)",
+        r"(AirflowException|AirflowSensorTimeout|ValueError|TypeError|RuntimeError|OSError|TimeoutError|urllib\.error\.URLError)",
     ),
 ]
 

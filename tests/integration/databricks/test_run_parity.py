@@ -164,6 +164,22 @@ def pipelines(monkeypatch):
 
 
 @pytest.fixture
+def with_lineage(monkeypatch):
+    """OpenLineage is configured, which its provider remembers."""
+
+    def forget():
+        for cached in vars(lineage).values():
+            if hasattr(cached, "cache_clear"):
+                cached.cache_clear()
+
+    with monkeypatch.context() as patch:
+        patch.setenv("AIRFLOW__OPENLINEAGE__TRANSPORT", '{"type": "console"}')
+        forget()
+        yield
+    forget()
+
+
+@pytest.fixture
 def dag(tmp_path):
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
@@ -230,12 +246,8 @@ class TestRequests:
         assert tasks == [{"task_key": "a", "notebook_task": {"notebook_path": "/lab/wait"}}]
 
     @pytest.mark.parametrize("operators", [RUN_NOW, SUBMIT_RUN])
-    def test_of_a_task_with_lineage(self, told, job, monkeypatch, operators):
+    def test_of_a_task_with_lineage(self, told, job, with_lineage, operators):
         """They name the task as their parent."""
-        monkeypatch.setenv("AIRFLOW__OPENLINEAGE__TRANSPORT", '{"type": "console"}')
-        for cached in vars(lineage).values():
-            if hasattr(cached, "cache_clear"):
-                cached.cache_clear()
         cluster = {"spark_version": "16.4.x-scala2.12", "num_workers": 1}
         task = {"task_key": "a", "notebook_task": NOTEBOOK, "new_cluster": cluster}
         work = {"job_id": 7} if operators is RUN_NOW else {"tasks": [task]}
