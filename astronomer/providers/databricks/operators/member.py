@@ -28,7 +28,7 @@ def push_link(context: Mapping[str, Any], url: str) -> None:
 
 
 class MemberOperator(RunOperator):
-    """A :class:`RunOperator` that, in a ``DatabricksWorkflowTaskGroup``, follows its task of the launched run.
+    """A :class:`~astronomer.providers.databricks.operators.running.RunOperator` that, in a ``DatabricksWorkflowTaskGroup``, follows its task of the launched run.
 
     The run belongs to the launch task. A member only ever ends its own task of it; its siblings go on.
     """
