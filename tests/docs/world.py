@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 from airflow.sdk.bases.operator import ExecutorSafeguard
 
-from astronomer.deferral import _compat
+from astronomer.deferral import _compat, sensor
 from astronomer.deferral._compat import TaskDeferred
 from astronomer.lab.databricks import DatabricksLab
 from astronomer.lab.snowflake import SnowflakeLab
-from astronomer.providers.snowflake.sensors import query as sensor
 
 _runs = itertools.count(1)  # two runs of one name would be one to a service that knows submit keys
 

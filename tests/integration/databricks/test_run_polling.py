@@ -101,7 +101,7 @@ def test_nothing_but_pages_while_nothing_ends(lab, fast):
     assert ticks(lab)[:4] == [(8, 0)] * 4
     begun = [entry.at for entry in lab.requests.select(LIST) if "page_token" not in entry.query]
     pauses = [later - earlier for earlier, later in pairwise(begun)]
-    assert min(pauses) > 0.6, "it takes more than half of the 25 requests a second"
+    assert min(pauses[1:]) > 0.5, "it takes more than half of the 25 requests a second"
 
 
 def test_the_runs_of_others_cost_their_pages(lab, fast):

@@ -298,7 +298,7 @@ class TestRepair:
             assert lab.requests.count(REPAIR) == len(workspace.runs) == tries
             task.next_try()
 
-    @pytest.mark.parametrize("weather", ["lose_answer", "cut", "reset"])
+    @pytest.mark.parametrize("weather", ["lose_answer", "reset"])
     @BOTH_WAYS
     def test_is_done_once_whatever_becomes_of_the_answer(
         self, lab, workspace, seldom_right, weather, deferrable

@@ -103,7 +103,7 @@ class TestItsLife:
     @BOTH
     def test_a_quick_run_never_defers(self, task_of, kind):
         task = task_of(kind, **arguments_of(kind))
-        task.workspace.script = [{"runs_for": 1.0}]
+        task.workspace.script = [{"runs_for": 0.7}]
         task.execute()
         assert task.trigger is None
 
