@@ -58,9 +58,14 @@ class _Watch:
         self._loop = asyncio.get_running_loop()
         self._again()
 
+    def stop(self) -> None:
+        """End."""
+        gc.callbacks.remove(self._collected)
+        self._alarm.cancel()
+
     def _again(self) -> None:
         self._due, self._cpu, self._collected_in_tick = self._loop.time() + _TICK, time.process_time(), 0.0
-        self._loop.call_at(self._due, self._ring)
+        self._alarm = self._loop.call_at(self._due, self._ring)
 
     def _ring(self) -> None:
         now = self._loop.time()
@@ -93,7 +98,10 @@ class MeasuredRunner(TriggerRunner):  # type: ignore[misc,unused-ignore]
     async def arun(self) -> None:
         """As the real one, and with a watch on its loop."""
         self._watch.start()
-        await super().arun()  # type: ignore[no-untyped-call,unused-ignore]
+        try:
+            await super().arun()  # type: ignore[no-untyped-call,unused-ignore]
+        finally:
+            self._watch.stop()  # what follows ends the triggers that still wait, all at once
 
     async def create_triggers(self) -> None:
         """As the real one; what is reported begins with the first trigger."""

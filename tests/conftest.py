@@ -7,7 +7,9 @@ import tempfile
 from pathlib import Path
 
 # Settings and connections of the machine must not decide whether a test passes.
-for name in [name for name in os.environ if name.startswith(("AIRFLOW_", "DATABRICKS_", "SNOWFLAKE_", "OPENLINEAGE_"))]:
+for name in [
+    name for name in os.environ if name.startswith(("AIRFLOW_", "DATABRICKS_", "SNOWFLAKE_", "OPENLINEAGE_"))
+]:
     del os.environ[name]
 
 _HOME = tempfile.mkdtemp(prefix="astronomer-tests-")
