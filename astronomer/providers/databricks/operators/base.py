@@ -26,6 +26,7 @@ class WorkspaceOperator(JobOperator):
     """
 
     databricks_conn_id: str
+    wait_for_termination: bool
 
     def __init__(
         self,
@@ -47,6 +48,18 @@ class WorkspaceOperator(JobOperator):
             **kwargs,
         )
         self.polling_period_seconds = self.poll_interval
+
+    def execute(self, context: Mapping[str, Any]) -> Any:
+        """Start the job, or find that of an earlier try; wait for its end, unless ``wait_for_termination`` is off."""
+        if self.wait_for_termination:
+            return super().execute(context)
+        memory = self._memory(context)
+        attempt, _ = self._resume(context, memory)
+        if attempt.job is None:
+            self._submit(context, memory, attempt)
+        self._job = None
+        self._note_success(context)
+        return None
 
     def in_workspace(self, call: Callable[[DatabricksClient], Coroutine[Any, Any, T]]) -> T:
         """What ``call`` returns, given a client of the connection.

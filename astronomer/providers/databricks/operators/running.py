@@ -88,18 +88,6 @@ class RunOperator(WorkspaceOperator):
 
     # The engine's steps.
 
-    def execute(self, context: Mapping[str, Any]) -> Any:
-        """Start the run, or find that of an earlier try; wait for its end, unless told not to."""
-        if self.wait_for_termination:
-            return super().execute(context)
-        memory = self._memory(context)
-        attempt, _ = self._resume(context, memory)
-        if attempt.job is None:
-            self._submit(context, memory, attempt)
-        self._job = None
-        self._note_success(context)
-        return None
-
     def prepare(self, context: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
         """Assemble the request, and note what a later try has to know of this submit."""
         self._since = self._submitted_since(context, attempt)

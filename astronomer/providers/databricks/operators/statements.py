@@ -40,18 +40,6 @@ class OneStatement(WorkspaceOperator, StatementOperator):
         self.deferrable = deferrable
         self.cancel_on_kill = cancel_on_kill
 
-    def execute(self, context: Mapping[str, Any]) -> Any:
-        """Submit or re-attach; wait, unless ``wait_for_termination`` is off."""
-        if self.wait_for_termination:
-            return super().execute(context)
-        memory = self._memory(context)
-        attempt, _ = self._resume(context, memory)
-        if attempt.job is None:
-            self._submit(context, memory, attempt)
-        self._job = None
-        self._note_success(context)
-        return None
-
     def requests(self) -> list[dict[str, Any]]:
         """The body that the stock class sends."""
         named = {name: getattr(self, name) for name in ("catalog", "schema", "parameters")}
