@@ -20,7 +20,7 @@ ELSEWHERE = {
     "make demo": ".ci/run, in its short form",
     "make demo KEEP=1": "tests of tools/demo; differs from the above in waiting for Ctrl-C",
     "make test": ".ci/run, which is what runs this",
-    "make bench": "by hand, where the numbers in benchmarks/README.md come from",
+    "make bench FAMILY=databricks": "by hand, where the numbers in benchmarks/README.md come from",
     "airflow providers list": "tests/unit/test_package.py",
     "airflow config list --section astronomer_providers --defaults": "tests/unit/test_package.py",
     "airflow standalone": "make demo starts the same four parts, one by one",
