@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from astronomer.deferral import Transient
+from astronomer.deferral.patience import insist
 from astronomer.providers.databricks.errors import RequestRejected
 from astronomer.providers.databricks.hooks.client import DatabricksClient
 from astronomer.providers.databricks.states import failed_tasks, status_of
@@ -13,6 +14,7 @@ from astronomer.providers.databricks.states import failed_tasks, status_of
 __all__ = ["failed_tasks", "failures_of"]
 
 _TASKS_SHOWN = 5
+_PATIENCE = 15.0  # many failures at once meet a quota
 _TRACE_LINES = 15
 _TRACE_CHARACTERS = 2000
 
@@ -30,7 +32,9 @@ async def _paragraph(client: DatabricksClient, task: Mapping[str, Any]) -> str:
     status = status_of(task)
     head = f"Task {task.get('task_key')!r} (run {task.get('run_id')}) ended {status.raw}"
     try:
-        output = await client.get("2.2/jobs/runs/get-output", run_id=task.get("run_id"))
+        output = await insist(
+            lambda: client.get("2.2/jobs/runs/get-output", run_id=task.get("run_id")), tolerance=_PATIENCE
+        )
     except (RequestRejected, Transient) as error:
         return f"{head}: {status.message or ''} (its output cannot be read: {error})"
     said = output.get("error") or status.message or "no error was reported"

@@ -1,8 +1,8 @@
 """Start a run under an idempotency token, and know whether it is the one that was meant.
 
 Databricks answers a token that it has seen with the run of that time, whatever became of it, and does not say so.
-So what began before this process first asked is an older run: by the clock of the server, which tells whole seconds,
-and, where an older run is to be expected, by the newest run that there was before.
+So what began before this process first asked is an older run: by the newest run that there was before, where
+an older one is to be expected, and by the clock of the server.
 
 Source: docs.databricks.com/api/workspace/jobs/runnow, ``idempotency_token``.
 """
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 LONGEST_TOKEN = 64
 _LINKS = 100  # of a chain of tokens; each is a run of this task that failed unseen
-_RESOLUTION = 2.0  # the Date header has whole seconds
+_RESOLUTION = 60.0  # the Date header may be a gateway's, by a clock of its own
 _CLOCKS_DIFFER = 10.0  # two workers' may, by so many seconds
 
 

@@ -30,9 +30,10 @@ def said(code, message=""):
             said("401", "Credential was not sent or was of an unsupported type for this API."),
             CredentialsRejected,
         ),
-        (401, b"<html>Unauthorized</html>", CredentialsRejected),
+        (401, b"<html>Unauthorized</html>", Transient),
         (403, said(403, "Invalid access token."), CredentialsRejected),
-        (403, b"<html>Forbidden</html>", CredentialsRejected),
+        (403, b"<html>Forbidden</html>", Transient),
+        (403, b"<title>Error 403 Invalid access token.</title>", CredentialsRejected),
         (403, said("403", "Unauthorized access to Org: 123"), CredentialsRejected),
         (403, said("PERMISSION_DENIED", "The access token is expired"), CredentialsRejected),
         (403, said("PERMISSION_DENIED", "Invalid token"), CredentialsRejected),
@@ -43,7 +44,7 @@ def said(code, message=""):
             Transient,
         ),
         (404, said("RESOURCE_DOES_NOT_EXIST", "Run 7 does not exist."), RequestRejected),
-        (404, b"<html>", RequestRejected),
+        (404, b"<html>", Transient),
         (408, None, Transient),
         (409, said("ABORTED"), Transient),
         (409, said("RESOURCE_ALREADY_EXISTS"), RequestRejected),
@@ -135,3 +136,9 @@ def test_the_token_endpoints_words():
 
 def test_no_body_in_its_repr():
     assert "SECRET" not in repr(answer(200, {"access_token": "SECRET"}, headers={"Set-Cookie": "SECRET"}))
+
+
+def test_a_page_of_somebody_on_the_way_is_no_refusal_unless_it_asks_for_a_login():
+    page = b"<html>Unauthorized</html>"
+    assert not answer(401, page).refuses_token
+    assert answer(401, page, headers={"WWW-Authenticate": "Bearer"}).refuses_token

@@ -225,7 +225,7 @@ def test_a_pat_that_is_refused_is_not_tried_again():
     [
         (answer(401, {"error": "invalid_client"}), CredentialsRejected),
         (answer(400, {"error": "invalid_request"}), CredentialsRejected),
-        (answer(404, b"no such page"), CredentialsRejected),
+        (answer(404, b"no such page"), Transient),
         (answer(200, {"token_type": "Bearer"}), CredentialsRejected),
         (answer(200, b"<html>"), Transient),
         (answer(503, b""), Transient),

@@ -77,12 +77,17 @@ def test_no_more_than_a_few_are_asked_for(workspace):
     "trouble", [RequestRejected(400, "INVALID_STATE", "no output"), Transient("429", retry_after=30.0)]
 )
 def test_an_output_that_cannot_be_read_does_not_hide_the_failure(workspace, trouble):
-    workspace.weather[OUTPUT] = [trouble]
+    workspace.weather[OUTPUT] = [trouble] * 20
     texts = told(workspace, task(11, "load"))
     assert texts[0].startswith(
         "Task 'load' (run 11) ended TERMINATED RUN_EXECUTION_ERROR: it broke (its output"
     )
     assert str(trouble) in texts[0]
+
+
+def test_a_moment_of_weather_does_not_hide_the_cause(workspace):
+    workspace.weather[OUTPUT] = [Transient("429", retry_after=1.0)]
+    assert "its output" not in told(workspace, task(11, "load"))[0]
 
 
 def test_without_an_error_the_state_speaks(workspace):

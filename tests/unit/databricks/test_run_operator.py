@@ -139,6 +139,17 @@ class TestItsLife:
         task.execute()
         assert len(task.workspace.runs) == 1
 
+    @BOTH
+    def test_without_a_wait_the_tasks_time_is_not_the_runs(self, task_of, kind):
+        limit = timedelta(seconds=10)
+        task = task_of(kind, wait_for_termination=False, execution_timeout=limit, **arguments_of(kind))
+        task.execute()
+        assert not [one for one in task.workspace.requests if "timeout_seconds" in one.content]
+        task.timeline.now += 60
+        task.retry()
+        task.execute()
+        assert len(task.workspace.runs) == len(task.workspace.active) == 1
+
     def test_without_a_wait_a_clear_starts_another_and_ends_the_first(self, task_of):
         task = task_of(wait_for_termination=False)
         task.execute()

@@ -90,6 +90,9 @@ class Answer:
     @property
     def refuses_token(self) -> bool:
         """Whether it is the login that was refused, and not the request."""
+        if self.status in (401, 403) and self._by_another:
+            said = _TOKEN_WORDS.search(self._complaint[1]) is not None
+            return said or (self.status == 401 and "WWW-Authenticate" in self.headers)
         if self.status == 403:
             code, message = self._complaint
             if self._passes(code, message):
@@ -125,10 +128,19 @@ class Answer:
         return (
             self.status in (408, 425, 429)
             or (self.status >= 500 and self.status != 501)
+            or (400 <= self.status < 500 and self._by_another)
             or 300 <= self.status < 400  # a gateway on maintenance, or a host that is not a workspace
             or code in _PASSING_CODES
             or any(words in message for words in _PASSING_WORDS)
         )
+
+    @property
+    def _by_another(self) -> bool:
+        """Whether a gateway or proxy on the way answered: Databricks' own errors are JSON objects."""
+        try:
+            return not isinstance(json.loads(self.body), dict)
+        except ValueError:
+            return True
 
     @property
     def _complaint(self) -> tuple[str, str]:

@@ -77,8 +77,11 @@ class WorkspaceOperator(JobOperator):
         try:
             return self._run(run)
         except CredentialsRejected as error:
+            said = str(error).rstrip(".")
+            if said.startswith("the Airflow connection"):  # nobody was asked
+                raise JobError(f"T{said[1:]}. Nothing was started.") from error
             raise JobError(
-                f"Databricks refused the login of the Airflow connection {self.databricks_conn_id!r}: {error}. "
+                f"Databricks refused the login of the Airflow connection {self.databricks_conn_id!r}: {said}. "
                 "Check its token, or its client id and secret."
             ) from error
         except Transient as error:

@@ -21,6 +21,7 @@ from astronomer.deferral import (
     clock,
 )
 from astronomer.deferral._compat import AirflowFailException, AirflowSkipException, setting
+from astronomer.deferral.patience import insist
 from astronomer.providers.databricks.actions import action_for, checked_actions
 from astronomer.providers.databricks.errors import RequestRejected
 from astronomer.providers.databricks.hooks.client import DatabricksClient
@@ -35,6 +36,7 @@ from astronomer.providers.databricks.triggers.databricks import DatabricksRunTri
 
 __all__ = ["RunOperator", "server_timeout"]
 
+_PATIENCE = 15.0  # for the causes of a failure
 _SERVER_IS_LATER = 30  # the engine cancels at the deadline; the server is there when no triggerer is
 
 
@@ -192,6 +194,10 @@ class RunOperator(WorkspaceOperator):
         """End the run when the task ends in the worker."""
         JobOperator.on_kill(self)
 
+    def _deadline(self) -> float | None:
+        """None for a run that nobody waits for: it may go on when the task has ended."""
+        return super()._deadline() if self.wait_for_termination else None
+
     def server_limit(self, deadline: float | None) -> dict[str, Any]:
         """What the request says about the run's time, for the case that no triggerer is there at the deadline."""
         return {}
@@ -200,7 +206,9 @@ class RunOperator(WorkspaceOperator):
 
     def _causes(self, job: DatabricksRun) -> list[str]:
         async def read(client: DatabricksClient) -> list[str]:
-            return await failures_of(client, await RunPoller(job, client).read(job.run_id, tasks=True))
+            whole = RunPoller(job, client).read
+            run = await insist(lambda: whole(job.run_id, tasks=True), tolerance=_PATIENCE)
+            return await failures_of(client, run)
 
         try:
             return self.in_workspace(read)
