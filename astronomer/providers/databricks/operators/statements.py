@@ -43,11 +43,7 @@ class OneStatement(WorkspaceOperator, StatementOperator):
     def requests(self) -> list[dict[str, Any]]:
         """The body that the stock class sends."""
         named = {name: getattr(self, name) for name in ("catalog", "schema", "parameters")}
-        # Nobody reads the rows here; inline they would come with the last poll, or be too many.
-        aside = {"disposition": "EXTERNAL_LINKS", "format": "ARROW_STREAM"}
-        return [
-            {"statement": self.statement, **aside, **{name: value for name, value in named.items() if value}}
-        ]
+        return [{"statement": self.statement, **{name: value for name, value in named.items() if value}}]
 
     def warehouse(self) -> str:
         """The warehouse that was given."""
