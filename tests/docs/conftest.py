@@ -17,20 +17,20 @@ def pytest_collection_modifyitems(items):
             item.add_marker(GROUP)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
-    """Where both services keep them, so that clients trust both."""
+    """Where both services keep them, so that clients trust both; a module's, as is the environment that goes with them."""
     return tmp_path_factory.mktemp("lab")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def workspace(certificates):
     """A local Databricks workspace."""
     with databricks(directory=certificates) as workspace:
         yield workspace
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab(certificates):
     """A local Snowflake on which a second takes a fiftieth of one, with the table that the pages speak of."""
     logging.getLogger("snowflake.connector").setLevel(logging.ERROR)
