@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["RequestRejected"]
+from astronomer.deferral import CredentialsRejected
+
+__all__ = ["ConnectionUnusable", "RequestRejected"]
+
+
+class ConnectionUnusable(CredentialsRejected):
+    """The Airflow connection is gone, or makes no sense; the workspace was not asked. Correct the connection."""
 
 
 class RequestRejected(Exception):

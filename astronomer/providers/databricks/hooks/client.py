@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from astronomer.deferral import ClientThreads, CredentialsRejected, Transient
 from astronomer.deferral._compat import AirflowNotFoundException, PlainConnection, read_connection, setting
-from astronomer.providers.databricks.errors import RequestRejected
+from astronomer.providers.databricks.errors import ConnectionUnusable, RequestRejected
 from astronomer.providers.databricks.hooks import THREAD_NAME, credentials
 from astronomer.providers.databricks.hooks.answers import Answer
 from astronomer.providers.databricks.hooks.budget import RequestBudget
@@ -66,7 +66,7 @@ class DatabricksClient:
         try:
             connection = await read_connection(conn_id)
         except AirflowNotFoundException:
-            raise CredentialsRejected(f"the Airflow connection {conn_id!r} is gone") from None
+            raise ConnectionUnusable(f"the Airflow connection {conn_id!r} is gone") from None
         return _Shared.current().client(connection)
 
     # Requests.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from astronomer.deferral import ClientThreads, CredentialsRejected, clock
 from astronomer.deferral._compat import PlainConnection
-from astronomer.providers.databricks.errors import RequestRejected
+from astronomer.providers.databricks.errors import ConnectionUnusable, RequestRejected
 from astronomer.providers.databricks.hooks.answers import Answer
 from astronomer.providers.databricks.hooks.foreign import understood
 
@@ -140,7 +140,7 @@ def oauth(
     :param login: keeps a token in this process's memory, until a minute before its end or until it is refused.
     """
     if not (connection.login and connection.password):
-        raise CredentialsRejected(
+        raise ConnectionUnusable(
             f"the Airflow connection {connection.conn_id!r} has `service_principal_oauth`, but not both a login "
             "(the client id) and a password (the secret)"
         )

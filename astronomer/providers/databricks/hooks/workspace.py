@@ -13,8 +13,8 @@ from enum import Enum
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from astronomer.deferral import CredentialsRejected
 from astronomer.deferral._compat import PlainConnection
+from astronomer.providers.databricks.errors import ConnectionUnusable
 
 __all__ = ["Mode", "Secrets", "Workspace"]
 
@@ -87,12 +87,12 @@ class Workspace:
     def of(cls, connection: PlainConnection) -> Workspace:
         """Read a connection.
 
-        :raises CredentialsRejected: its fields make no sense. An edit of the connection helps, so it is read anew.
+        :raises ConnectionUnusable: its fields make no sense. An edit of the connection helps, so it is read anew.
         """
         try:
             return cls(_address(connection), _mode(connection), _proxies(connection), _principal(connection))
         except ValueError as error:
-            raise CredentialsRejected(f"the Airflow connection {connection.conn_id!r}: {error}") from None
+            raise ConnectionUnusable(f"the Airflow connection {connection.conn_id!r}: {error}") from None
 
     @staticmethod
     def secrets(connection: PlainConnection) -> Secrets:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from astronomer.deferral import CredentialsRejected, JobError, JobOperator, Transient
 from astronomer.deferral.patience import insist
 from astronomer.deferral.settings import tolerance_of
+from astronomer.providers.databricks.errors import ConnectionUnusable
 from astronomer.providers.databricks.hooks.client import DatabricksClient
 
 __all__ = ["WorkspaceOperator"]
@@ -76,12 +77,11 @@ class WorkspaceOperator(JobOperator):
 
         try:
             return self._run(run)
+        except ConnectionUnusable as error:
+            raise JobError(f"T{_sentence(error)[1:]} Nothing was started.") from error
         except CredentialsRejected as error:
-            said = str(error).rstrip(".")
-            if said.startswith("the Airflow connection"):  # nobody was asked
-                raise JobError(f"T{said[1:]}. Nothing was started.") from error
             raise JobError(
-                f"Databricks refused the login of the Airflow connection {self.databricks_conn_id!r}: {said}. "
+                f"Databricks refused the login of the Airflow connection {self.databricks_conn_id!r}: {_sentence(error)} "
                 "Check its token, or its client id and secret."
             ) from error
         except Transient as error:
@@ -109,3 +109,7 @@ class WorkspaceOperator(JobOperator):
     @staticmethod
     def _first_try(context: Mapping[str, Any]) -> bool:
         return int(context["ti"].try_number or 1) == 1
+
+
+def _sentence(error: Exception) -> str:
+    return f"{str(error).rstrip('.')}."

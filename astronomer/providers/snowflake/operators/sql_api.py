@@ -15,7 +15,6 @@ from airflow.providers.snowflake.operators.snowflake import SnowflakeSqlApiOpera
 
 from astronomer.deferral import (
     Attempt,
-    CredentialsRejected,
     JobError,
     JobFailed,
     JobOperator,
@@ -23,9 +22,9 @@ from astronomer.deferral import (
     JobTimedOut,
     Outcome,
     Transient,
-    clock,
 )
 from astronomer.deferral._compat import AirflowFailException
+from astronomer.deferral.patience import insist
 from astronomer.deferral.settings import tolerance_of
 from astronomer.providers.snowflake import statements
 from astronomer.providers.snowflake.arguments import plain, reject_empty, server_limit, tag_of
@@ -218,16 +217,7 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
 
     async def _insist(self, call: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any) -> Any:
         """Repeat a harmless call through bad weather, for as long as an outage is tolerated."""
-        give_up, pause = clock.now() + self.outage_tolerance, 1.0
-        while True:
-            try:
-                return await call(*arguments)
-            except Transient as trouble:
-                refused = isinstance(trouble, CredentialsRejected)  # repeating it would lock the user out
-                if refused or clock.now() + pause > give_up:
-                    raise
-                await asyncio.sleep(max(pause, trouble.retry_after or 0.0))
-                pause = min(2 * pause, 60.0)
+        return await insist(lambda: call(*arguments), tolerance=self.outage_tolerance)
 
 
 class SnowflakeSqlApiOperatorAsync(SnowflakeSqlApiOperator):
