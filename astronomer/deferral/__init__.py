@@ -21,15 +21,17 @@ from astronomer.deferral.memory import Attempt
 from astronomer.deferral.operator import JobOperator
 from astronomer.deferral.pacing import Pacing
 from astronomer.deferral.poke import PokeTrigger
-from astronomer.deferral.sensor import PokeSensor
+from astronomer.deferral.sensor import DeferrableSensor, PokeSensor
 from astronomer.deferral.threads import ClientThreads
 from astronomer.deferral.trigger import JobTrigger
 from astronomer.deferral.watch import cancel_and_confirm, watch
+from astronomer.deferral.watch_sensor import WatchSensor
 
 __all__ = [
     "Attempt",
     "ClientThreads",
     "CredentialsRejected",
+    "DeferrableSensor",
     "Hub",
     "JobCancelled",
     "JobError",
@@ -48,6 +50,7 @@ __all__ = [
     "RemoteJob",
     "TaskIdentity",
     "Transient",
+    "WatchSensor",
     "cancel_and_confirm",
     "watch",
 ]

@@ -244,7 +244,7 @@ class _Line:
 
     def _pause(self) -> float:
         """Seconds from a poll that was answered to the next one."""
-        if any(one.unasked for one in self.subscriptions):
+        if self.poller.look_again or any(one.unasked for one in self.subscriptions):
             return self._pacing.spacing
         pauses = [self._pacing.next_poll(one.interval) for one in self.subscriptions if one.urgent]
         interval = min((one.interval for one in self.subscriptions), default=0.0)

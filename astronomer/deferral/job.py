@@ -101,6 +101,9 @@ class RemoteJob(ABC):
     connection_fields: ClassVar[tuple[str, ...]] = ()
     """The fields that two jobs share when they can share one session and one poller."""
 
+    foreign: ClassVar[bool] = False
+    """Whether it is somebody else's: it is only looked at, and never cancelled."""
+
     @abstractmethod
     def poller(self) -> Poller[Any]:
         """Open nothing yet: an object that will ask about all jobs on this job's connection."""
@@ -169,6 +172,9 @@ class Poller(ABC, Generic[J]):
     least_interval: float = 0.0
     """Seconds that at least lie between two polls about all jobs; a poller sets it to what its last poll has cost."""
 
+    look_again: bool = False
+    """Set by a poll that has seen a change, where others often follow at once: the next poll comes soon."""
+
     listener: Callable[[Mapping[J, JobStatus]], object] | None = None
     """Hears what :meth:`tell` tells; the engine sets it."""
 
@@ -176,9 +182,9 @@ class Poller(ABC, Generic[J]):
     async def poll(self, jobs: Sequence[J]) -> Mapping[J, JobStatus]:
         """What is known now. Jobs left out stay as they were and come first in the next call."""
 
-    @abstractmethod
     async def cancel(self, job: J) -> None:
-        """Ask for the end of one job; harmless when it has ended."""
+        """Ask for the end of one job; harmless when it has ended. One that is foreign is never asked to end."""
+        raise NotImplementedError(f"{type(self).__name__} has no jobs of its own to end: override cancel()")
 
     def tell(self, answers: Mapping[J, JobStatus]) -> None:
         """Pass on what is known in the middle of a long poll, so that no wait has to wait for the rest of it.

@@ -1,4 +1,4 @@
-"""A sensor that pokes in the triggerer: it defers at once, and judges what the trigger reports."""
+"""Sensors that wait in the triggerer: what all have, and the one whose pokes are remote jobs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,49 @@ from astronomer.deferral.operator import JobOperator
 from astronomer.deferral.poke import PokeTrigger
 from astronomer.deferral.settings import seconds
 
-__all__ = ["PokeSensor"]
+__all__ = ["DeferrableSensor", "PokeSensor"]
 
 
-class PokeSensor(BaseSensorOperator):
-    """Pokes and waits in the triggerer; put it before the stock sensor among the base classes.
+class DeferrableSensor(BaseSensorOperator):
+    """What every sensor of this package has; it stands before the stock sensor among the base classes.
+
+    :param deferrable: ``False`` pokes in a worker, as the stock sensor does.
+    :param outage_tolerance: seconds (or ``timedelta``) that the remote side may be out of reach.
+    """
+
+    def __init__(
+        self,
+        *,
+        deferrable: bool = True,
+        outage_tolerance: float | timedelta | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.deferrable = deferrable
+        self.outage_tolerance = seconds(outage_tolerance, "outage_tolerance", 3600.0)
+
+    def deadline(self) -> float:
+        """Epoch seconds at which this try gives up, counted from now."""
+        limits = [float(self.timeout)]
+        if self.execution_timeout is not None:
+            limits.append(self.execution_timeout.total_seconds())
+        return clock.now() + min(limits)
+
+    def timed_out(self, message: str) -> Exception:
+        """The error of a wait whose time is up: of whichever of the two limits was the sooner."""
+        limit = self.execution_timeout
+        sooner = limit is not None and limit.total_seconds() < self.timeout
+        return JobTimedOut(message) if sooner else AirflowSensorTimeout(message)
+
+
+class PokeSensor(DeferrableSensor):
+    """Pokes and waits in the triggerer: each poke is a remote job.
 
     A family names its ``trigger_type``, and writes :meth:`anchor`, :meth:`trigger_arguments` and :meth:`judge`.
     Airflow's own ``timeout``, ``soft_fail``, ``never_fail``, ``silent_fail``, ``exponential_backoff`` and
     ``max_wait`` mean what they mean in any sensor; ``mode`` counts for pokes in a worker only.
 
-    :param deferrable: ``False`` pokes in a worker, as the stock sensor does.
     :param poll_interval: seconds between two looks at a poke that runs.
-    :param outage_tolerance: seconds (or ``timedelta``) that the remote side may be out of reach.
     """
 
     trigger_type: ClassVar[type[PokeTrigger]]
@@ -34,15 +64,11 @@ class PokeSensor(BaseSensorOperator):
     def __init__(
         self,
         *,
-        deferrable: bool = True,
         poll_interval: float | timedelta | None = None,
-        outage_tolerance: float | timedelta | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.deferrable = deferrable
         self.poll_interval = seconds(poll_interval, "poll_interval", 5.0)
-        self.outage_tolerance = seconds(outage_tolerance, "outage_tolerance", 3600.0)
 
     # What a family writes.
 
@@ -76,11 +102,7 @@ class PokeSensor(BaseSensorOperator):
             self.log.info("Poking in the worker, %s", reason)
         if not self.deferrable or reason is not None:
             return super().execute(context)
-        now = clock.now()
-        limits = [now + self.timeout]
-        if self.execution_timeout is not None:
-            limits.append(now + self.execution_timeout.total_seconds())
-        return self._defer(context, deadline=min(limits), next_poke=now, pokes=0)
+        return self._defer(context, deadline=self.deadline(), next_poke=clock.now(), pokes=0)
 
     def execute_complete(self, context: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         """Judge what the trigger reported; poke again when it is not yet a yes."""
@@ -130,9 +152,7 @@ class PokeSensor(BaseSensorOperator):
         message = f"{self.task_id}: the answer was not yes after {event['pokes']} pokes, until the timeout."
         if event.get("message"):
             message += f" {event['message']}"
-        limit = self.execution_timeout
-        sooner = limit is not None and limit.total_seconds() < self.timeout
-        return JobTimedOut(message) if sooner else AirflowSensorTimeout(message)
+        return self.timed_out(message)
 
     def _error(self, job: Any, outcome: Outcome) -> JobError:
         status = outcome.status

@@ -88,7 +88,7 @@ class JobTrigger(BaseTrigger):
         Airflow 3.3 cancels a trigger again at each sync, about once a second, until it has ended. So the work is a
         task of its own, and goes on when this is cut short or has used up its time.
         """
-        if self.cancel_on_kill:
+        if self.cancel_on_kill and not self.job_type.foreign:
             killing = asyncio.ensure_future(self._end_job())
             _kills.add(killing)
             killing.add_done_callback(_kills.discard)

@@ -14,6 +14,7 @@ from astronomer.deferral.job import JobStatus, Outcome, Phase, RemoteJob
 __all__ = ["cancel_and_confirm", "watch"]
 
 _OUTAGE_WORTH_A_LINE = 60.0
+_LAST_LOOK = 15.0
 _SAID = {
     Phase.ACTIVE: "is active",
     Phase.SUCCEEDED: "has succeeded",
@@ -36,7 +37,7 @@ async def watch(
     """Wait for the job to end; the one outcome, whatever the weather. The same in worker and triggerer.
 
     :param deadline: epoch seconds. When it passes, the job is cancelled and the outcome is ``timed_out``,
-        unless the job has succeeded in that moment.
+        unless the job has succeeded in that moment. A foreign job is looked at once more instead.
     :param outage_tolerance: seconds that the remote side may be out of reach before the job counts as lost.
     :param poll_interval: seconds between two polls of the connection.
     :param cancel_confirm_timeout: seconds to wait for the confirmation of a cancel.
@@ -52,7 +53,9 @@ async def watch(
             if seen.refused is not None:
                 return _lost(f"Cannot log in to ask about {job.name}: {seen.refused}")
             if deadline is not None and clock.now() >= deadline:
-                return await _time_out(job, hub, cancel_confirm_timeout)
+                return await (
+                    _last_look(job, hub) if job.foreign else _time_out(job, hub, cancel_confirm_timeout)
+                )
             patience = _patience_left(seen, outage_tolerance)
             if patience is not None and patience <= 0:
                 return _lost(f"No answer about {job.name} for {outage_tolerance:g} s: {seen.trouble}")
@@ -101,6 +104,19 @@ async def _time_out(job: RemoteJob, hub: Hub, confirm: float) -> Outcome:
     return Outcome(status, timed_out=status.phase is not Phase.SUCCEEDED)
 
 
+async def _last_look(job: RemoteJob, hub: Hub) -> Outcome:
+    """What came true in time, and was not yet seen, counts."""
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + _LAST_LOOK
+    async with hub.subscribe(job, interval=1.0, urgent=True) as seen:
+        while seen.status is None and seen.trouble is None and seen.refused is None and loop.time() < give_up:
+            await seen.changed(give_up - loop.time())
+        trouble = seen.refused or seen.trouble
+        why = None if trouble is None else f"it could not be asked at the end: {trouble}"
+        status = seen.status or JobStatus(Phase.ACTIVE, message=why)
+    return Outcome(status, timed_out=not status.done)
+
+
 def _lost(message: str) -> Outcome:
     return Outcome(JobStatus(Phase.LOST, message=f"{message.rstrip('.')}. It may still be running."))
 
@@ -128,8 +144,12 @@ class _Reporter:
     def see(self, seen: Subscription) -> None:
         status = seen.status
         if status is not None and (self._status is None or self._key(status) != self._key(self._status)):
+            told_by_worker = self._status is None and self._job.foreign and not status.done
             self._status = status
-            self._log.info("%s %s (%s)", self._job.name, _SAID[status.phase], status.raw or "no word from it")
+            if not told_by_worker:
+                self._log.info(
+                    "%s %s (%s)", self._job.name, _SAID[status.phase], status.raw or "no word from it"
+                )
         if seen.trouble is None:
             if self._outage_told:
                 self._outage_told = False

@@ -209,18 +209,26 @@ def assert_paced(remote: Remote, pacing: Pacing, interval: float, *, watched_unt
 
 
 def assert_rested(remote: Remote, pacing: Pacing) -> None:
-    """Between a poll about all and the end of the rest that follows it, nobody is asked about again but in a hurry."""
-    rests_until, asked, ended = -math.inf, set[str](), math.inf
+    """Between a poll about all and the end of the rest that follows it, nobody is asked about again but in a hurry.
+
+    A poll of newcomers in the moment in which a rest ends may be one about all, or not: both are followed up.
+    """
+    rests, asked, ended = {-math.inf}, set[str](), math.inf
     for poll in remote.polls:
         if remote.deserted(ended, poll.started) >= pacing.linger - EPS:
-            rests_until = -math.inf  # all had left, and what was known is gone
+            rests = {-math.inf}  # all had left, and what was known is gone
         ended = poll.ended
-        again = asked & set(poll.jobs)
-        if poll.started >= rests_until + (-EPS if again else EPS):
-            if not poll.failed:
-                rests_until = poll.started + remote.least_interval
-        elif poll.started < remote.cancelling_from:
-            assert not again, (poll, rests_until)
+        again = bool(asked & set(poll.jobs))
+        about_all = {
+            until if poll.failed else poll.started + remote.least_interval
+            for until in rests
+            if poll.started >= until - EPS
+        }
+        resting = {until for until in rests if poll.started < until + (-EPS if again else EPS)}
+        if again and poll.started < remote.cancelling_from:
+            resting = set()
+        assert about_all | resting, (poll, rests)
+        rests = about_all | resting
         asked |= set(poll.jobs)
 
 

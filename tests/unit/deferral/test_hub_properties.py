@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from astronomer.deferral import Hub, Outcome, Phase, TaskIdentity, clock, watch
@@ -113,6 +113,7 @@ def world(plans, weather, max_jobs=None, least_interval=0.0):
 
 @given(SEEDS, plans, weather, LIMITS, st.sampled_from([0.0, 5.0, 30.0]), RESTS)
 @settings(max_examples=500, deadline=None)
+@example(0, [Plan(0.0, 0.0), Plan(0.0, 0.0), Plan(0.0, 92.0)], [("slow", 90.0)], 1, 0.0, 90.0)
 def test_every_wait_ends_with_its_own_outcome_and_a_cancelled_one_disturbs_nobody(
     seed, plans, weather, max_jobs, interval, rest
 ):
