@@ -9,6 +9,7 @@ import logging
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, BaseSensorOperator
 from airflow.sdk.execution_time.xcom import XCom
@@ -56,6 +57,9 @@ __all__ = [
     "TaskDeferred",
     "TriggerEvent",
     "XCom",
+    "ask_supervisor",
+    "ask_supervisor_in_worker",
+    "dag_run_url",
     "lacking",
     "read_connection",
     "setting",
@@ -120,7 +124,6 @@ async def still_deferred(ti: Any) -> bool | None:
     (apache/airflow#73454), so a trigger asks this before it cancels anything. There is no public question for it:
     the supervisor's message is the one that ``RuntimeTaskInstance.get_ti_count`` sends.
     """
-    from airflow.sdk.execution_time import task_runner
     from airflow.sdk.execution_time.comms import GetTICount
 
     question = GetTICount(
@@ -131,12 +134,38 @@ async def still_deferred(ti: Any) -> bool | None:
         states=["deferred"],
     )
     try:
-        answer = await task_runner.SUPERVISOR_COMMS.asend(question)
+        answer = await ask_supervisor(question)
     except Exception:
         log.warning("Airflow did not say whether the task is still deferred", exc_info=True)
         return None
     count = getattr(answer, "count", None)
     return None if count is None else count > 0
+
+
+async def ask_supervisor(message: Any) -> Any:
+    """Put a question to the supervisor of this process without blocking the loop.
+
+    The methods of a running task instance ask the same, but hold the event loop, or Airflow's one shared thread.
+
+    :raises AirflowRuntimeError: the supervisor, or the API behind it, could not answer.
+    """
+    from airflow.sdk.execution_time import task_runner
+
+    return await task_runner.SUPERVISOR_COMMS.asend(message)
+
+
+async def ask_supervisor_in_worker(message: Any) -> Any:
+    """The same in a worker, which has nothing else to do meanwhile and where only this works in every version."""
+    from airflow.sdk.execution_time import task_runner
+
+    return task_runner.SUPERVISOR_COMMS.send(message)
+
+
+def dag_run_url(dag_id: str, run_id: str) -> str:
+    """Where a person finds a run of a Dag of this Airflow; the Dag itself, without a run."""
+    base = conf.get("api", "base_url", fallback="").rstrip("/")
+    run = f"/runs/{quote(run_id, safe='')}" if run_id else ""
+    return f"{base}/dags/{quote(dag_id, safe='')}{run}"
 
 
 @dataclass(frozen=True)

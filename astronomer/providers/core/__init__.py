@@ -1,0 +1,1 @@
+"""Waiting for Airflow itself, here or elsewhere, and for files."""

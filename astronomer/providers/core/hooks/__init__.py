@@ -1,0 +1,1 @@
+"""The border to other deployments and to file systems."""

@@ -1,0 +1,1 @@
+"""Sensors. The modules here are addresses that Dags import from."""

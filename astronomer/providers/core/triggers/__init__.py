@@ -1,0 +1,1 @@
+"""Triggers. Their class paths are stored in Airflow's database."""
