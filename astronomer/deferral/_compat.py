@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -66,6 +67,7 @@ __all__ = [
     "settling_time",
     "still_deferred",
     "task_state_store",
+    "tasks_in_bundle",
 ]
 
 log = logging.getLogger(__name__)
@@ -159,6 +161,36 @@ async def ask_supervisor_in_worker(message: Any) -> Any:
     from airflow.sdk.execution_time import task_runner
 
     return task_runner.SUPERVISOR_COMMS.send(message)
+
+
+def tasks_in_bundle(ti: Any, dag: Any) -> set[str] | None:
+    """The tasks of a Dag as its file has them now; ``None`` where this worker does not have the file.
+
+    Tasks that have not run yet are named nowhere else that a worker may ask. The file is read as the worker reads
+    its own Dag.
+
+    :param ti: the running task instance.
+    :param dag: the supervisor's answer about the Dag.
+    """
+    bundle = getattr(ti, "bundle_instance", None)
+    if bundle is None or dag is None or bundle.name != dag.bundle_name or not dag.relative_fileloc:
+        return None
+    try:
+        from airflow.dag_processing.dagbag import BundleDagBag
+    except ImportError:  # pragma: no cover  # before Airflow 3.2
+        return None
+    path = Path(bundle.path, dag.relative_fileloc)
+    if not path.exists():
+        return None
+    bag = BundleDagBag(
+        dag_folder=path,
+        safe_mode=False,
+        load_op_links=False,
+        bundle_path=bundle.path,
+        bundle_name=bundle.name,
+    )
+    found = bag.dags.get(dag.dag_id)
+    return None if found is None else set(found.task_dict)
 
 
 def dag_run_url(dag_id: str, run_id: str) -> str:

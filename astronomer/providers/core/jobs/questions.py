@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -112,6 +112,30 @@ class Questions:
 
         ids = None if task_id is None else [task_id]
         return int((await self._answer(GetTICount(dag_id=self._dag_id, task_ids=ids))).count)
+
+    async def dag(self) -> Any:
+        """What Airflow knows of the Dag; ``None`` where this Airflow does not tell. A worker may ask this.
+
+        :raises UnknownToAirflow: there is no such Dag.
+        """
+        from airflow.sdk.execution_time import comms
+
+        if not hasattr(comms, "GetDag"):  # before Airflow 3.3
+            return None
+        return await self._answer(comms.GetDag(dag_id=self._dag_id))
+
+    async def run_at(self, date: str) -> str | None:
+        """The id of the run with that logical date, if there is one. A worker may ask this."""
+        from airflow.sdk.execution_time import comms
+
+        if not hasattr(comms, "GetPreviousDagRun"):  # before Airflow 3.2
+            return None
+        moment = datetime.fromisoformat(date)
+        answer = await self._answer(
+            comms.GetPreviousDagRun(dag_id=self._dag_id, logical_date=moment + timedelta(microseconds=1))
+        )
+        run = answer.dag_run
+        return run.run_id if run is not None and run.logical_date == moment else None
 
     async def _answer(self, message: Any) -> Any:
         from airflow.sdk.exceptions import AirflowRuntimeError

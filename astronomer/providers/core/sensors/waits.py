@@ -1,0 +1,167 @@
+"""What the sensors on other Dags of this Airflow have in common."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
+
+from airflow.providers.standard.exceptions import (
+    ExternalDagFailedError,
+    ExternalDagNotFoundError,
+    ExternalTaskFailedError,
+    ExternalTaskGroupFailedError,
+    ExternalTaskGroupNotFoundError,
+    ExternalTaskNotFoundError,
+)
+
+from astronomer.deferral import JobStatus, JobTrigger, Transient, WatchSensor
+from astronomer.deferral._compat import (
+    AirflowSkipException,
+    ask_supervisor_in_worker,
+    dag_run_url,
+    tasks_in_bundle,
+)
+from astronomer.deferral.patience import insist
+from astronomer.providers.core.jobs.dag_poller import ExternalDagPoller
+from astronomer.providers.core.jobs.external import NOT_FOUND, SKIPPED, ExternalWait
+from astronomer.providers.core.jobs.questions import Questions, UnknownToAirflow
+from astronomer.providers.core.links import ExternalDagLink
+from astronomer.providers.core.triggers.external_task import ExternalTaskTrigger
+
+__all__ = ["DagWaitSensor"]
+
+T = TypeVar("T")
+
+
+class DagWaitSensor(WatchSensor):
+    """Looks over the supervisor of its process, and shows a link to the run that it waits for."""
+
+    trigger_type: ClassVar[type[JobTrigger]] = ExternalTaskTrigger
+    operator_extra_links = (ExternalDagLink(),)
+
+    external_dag_id: str
+    _has_checked_existence: bool
+
+    def poller(self, job: ExternalWait) -> ExternalDagPoller:
+        """What looks in this worker."""
+        return ExternalDagPoller(job.dag_id, self._questions())
+
+    def _questions(self) -> Questions:
+        return Questions(self.external_dag_id, ask_supervisor_in_worker)
+
+    def _insist(self, call: Any) -> Any:
+        """A question that has to be answered before anything else, through bad weather."""
+        return asyncio.run(insist(call, tolerance=self.outage_tolerance))
+
+    def seen(self, context: Mapping[str, Any], job: ExternalWait, status: JobStatus) -> None:
+        """Push the link."""
+        url = status.url or dag_run_url(job.dag_id, self._run_of(job))
+        context["ti"].xcom_push(key=ExternalDagLink.xcom_key, value=url)
+
+    def _run_of(self, job: ExternalWait) -> str:
+        """The run of the last date, where the wait itself cannot know its id; empty when there is none."""
+        if not job.logical_dates:
+            return job.run_ids[-1]
+        try:
+            return asyncio.run(self._questions().run_at(job.logical_dates[-1])) or ""
+        except Transient:  # a link is not worth a wait
+            return ""
+
+    # How it ends badly.
+
+    def failure(self, context: Mapping[str, Any], job: ExternalWait, status: JobStatus) -> Exception:
+        """The stock sensor's exceptions and words, with what has failed and where."""
+        where = f" See {status.url}" if status.url else ""
+        detail = f" ({status.message}).{where}"
+        if status.code == NOT_FOUND:
+            return _missing_group(job, status.message or "")
+        if status.code == SKIPPED:
+            return AirflowSkipException(
+                f"{_capital(_subject(job))} reached a state in our states-to-skip-on list. Skipping.{detail}"
+            )
+        if self.soft_fail:
+            return AirflowSkipException(
+                f"{_capital(_subject(job))} failed. Skipping due to soft_fail.{detail}"
+            )
+        return _failed(job)(f"{_capital(_subject(job))} failed.{detail}")
+
+    # Whether it is there at all.
+
+    def check(self, context: Mapping[str, Any], job: ExternalWait) -> None:
+        """Fail if what is waited for does not exist; once per process.
+
+        :raises ExternalDagNotFoundError: there is no such Dag; likewise for a task, a group, and a run.
+        """
+        if self._has_checked_existence:
+            return
+        questions = self._questions()
+        try:
+            dag = self._insist(questions.dag)
+        except UnknownToAirflow as error:
+            raise ExternalDagNotFoundError(f"The external DAG {job.dag_id} does not exist.") from error
+        if job.task_ids:
+            self._check_tasks(context, job, dag)
+        elif job.group_id:
+            try:
+                self._insist(lambda: questions.task_states(group_id=job.group_id, dates=job.logical_dates))
+            except UnknownToAirflow as error:
+                raise _missing_group(job, str(error)) from error
+        elif job.run_ids:
+            self._check_runs(job)
+        self._has_checked_existence = True
+
+    def _check_tasks(self, context: Mapping[str, Any], job: ExternalWait, dag: Any) -> None:
+        questions = self._questions()
+        unseen = [
+            one
+            for one in job.task_ids
+            if not self._insist(lambda one=one: questions.count_task_instances(one))
+        ]
+        if not unseen:
+            return
+        tasks = tasks_in_bundle(context["ti"], dag)
+        if tasks is None and not self._insist(questions.count_task_instances):
+            self.log.warning(
+                "Dag %s has never run, so nobody knows whether it has %s", job.dag_id, ", ".join(unseen)
+            )
+            return
+        missing = [one for one in unseen if one not in (tasks or ())]
+        if missing:
+            raise ExternalTaskNotFoundError(
+                f"The external task {', '.join(missing)} in DAG {job.dag_id} does not exist."
+            )
+
+    def _check_runs(self, job: ExternalWait) -> None:
+        questions = self._questions()
+        missing = [
+            run_id
+            for run_id in job.run_ids
+            if not self._insist(lambda run_id=run_id: questions.count_runs(run_ids=[run_id]))
+        ]
+        if missing:
+            raise ExternalDagNotFoundError(f"The external DAG {job.dag_id} has no run {', '.join(missing)}.")
+
+
+def _subject(job: ExternalWait) -> str:
+    if job.task_ids:
+        return f"some of the external tasks {list(job.task_ids)} in DAG {job.dag_id}"
+    if job.group_id:
+        return f"the external task_group {job.group_id!r} in DAG {job.dag_id!r}"
+    return f"the external DAG {job.dag_id}"
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _failed(job: ExternalWait) -> type[Exception]:
+    if job.task_ids:
+        return ExternalTaskFailedError
+    return ExternalTaskGroupFailedError if job.group_id else ExternalDagFailedError
+
+
+def _missing_group(job: ExternalWait, said: str) -> Exception:
+    return ExternalTaskGroupNotFoundError(
+        f"The external task group {job.group_id!r} in DAG {job.dag_id!r} does not exist ({said.rstrip('.')})."
+    )
