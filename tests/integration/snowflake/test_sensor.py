@@ -12,6 +12,7 @@ import pytest
 
 from astronomer.deferral import JobCancelled, JobError, JobFailed, JobLost, JobTimedOut, poke
 from astronomer.deferral._compat import AirflowException, AirflowSensorTimeout, AirflowSkipException
+from astronomer.providers.snowflake.operators.snowflake import SnowflakeOperator
 from astronomer.providers.snowflake.sensors.snowflake import SnowflakeSensor, SnowflakeSensorAsync
 from tests.integration.snowflake.driving import Task, collected, polls, triggerer, until
 from tests.unit.deferral.fakes import Count
@@ -216,6 +217,25 @@ class TestPokes:
             assert event["pokes"] >= 2
         assert lab.requests.logins == 1
         assert len({query.session_id for query in user_queries("select 0")}) == 1
+
+    def test_of_a_sensor_are_its_own_beside_a_block_of_another_task(self, lab):
+        block = Task(SnowflakeOperator, task_id="block", sql=f"select 1; {LONG}", autocommit=False)
+        task = sensor("select 1")
+        block.deferred()
+        task.deferred()
+
+        async def main():
+            async with triggerer():
+                waiting = asyncio.ensure_future(collected(block.trigger))  # the session is opened for it
+                await until(lambda: polls(lab))
+                (event,) = await asyncio.wait_for(collected(task.trigger), 20)
+                waiting.cancel()
+                return event
+
+        event = asyncio.run(main())
+        assert event["met"]
+        assert not event["job"]["block"]
+        assert event["job"]["statements"] == 1
 
 
 class TestEnds:

@@ -165,6 +165,7 @@ class SnowflakePoller(Poller[SnowflakeQuery]):
 
     async def start(
         self,
+        anchor: SnowflakeQuery,
         statement: str,
         parameters: Any,
         *,
@@ -172,8 +173,9 @@ class SnowflakePoller(Poller[SnowflakeQuery]):
         tag: Mapping[str, Any],
         deadline: float | None,
     ) -> SnowflakeQuery:
-        """Start a query on the shared session; it belongs to the connection of this poller's job.
+        """Start a query on the shared session.
 
+        :param anchor: the query but for its id; whether it is a block of several statements is its own.
         :param request_id: makes a repetition harmless, while the session lasts.
         :param tag: for the query tag, unless the session has one.
         :param deadline: epoch seconds, after which the server ends the query.
@@ -181,7 +183,7 @@ class SnowflakePoller(Poller[SnowflakeQuery]):
         :raises JobFailed: Snowflake refused it.
         """
         submitted_at = clock.now()
-        count = self._job.statements if self._job.block else None
+        count = anchor.statements if anchor.block else None
 
         def submit(session: SnowflakeSession) -> str:
             from snowflake.connector.errors import Error
@@ -195,7 +197,7 @@ class SnowflakePoller(Poller[SnowflakeQuery]):
             except Error as error:
                 raise JobFailed(str(error.msg)) from error
 
-        return replace(self._job, query_id=await self._call(submit), submitted_at=submitted_at)
+        return replace(anchor, query_id=await self._call(submit), submitted_at=submitted_at)
 
     async def close(self) -> None:
         """Log out, unless the session belongs to somebody else."""

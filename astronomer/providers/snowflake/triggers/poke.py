@@ -39,7 +39,9 @@ class SnowflakeSensorTrigger(PokeTrigger):
             "tag": {} if self.task_instance is None else tag_of(self.task_instance),
             "deadline": self.deadline,
         }
-        event = await self.run_job(lambda: poller().start(self.sql, self.parameters, **how), deadline)
+        # Its own, and not the job that the shared poller was made for: that one may be another task's block.
+        anchor = SnowflakeQuery.from_dict(self.job | {self.id_field: ""})
+        event = await self.run_job(lambda: poller().start(anchor, self.sql, self.parameters, **how), deadline)
         if event is not None or not self.judge:
             return event or {}
         job = self.remote_job
