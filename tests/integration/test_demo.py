@@ -1,14 +1,19 @@
 """The parts of `make demo` that need no Airflow; `.ci/run` runs the whole of it."""
 
+import datetime as dt
 import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import time
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -16,10 +21,12 @@ from rich.console import Console
 
 from tools.demo import summary, table
 from tools.demo.board import Board
+from tools.demo.demo import Run
 from tools.demo.environment import Installation, Places, free_port
 from tools.demo.plan import PLANS
 from tools.demo.processes import ProcessEndedError, Processes, end_recorded
 from tools.demo.remote import Databricks, Snowflake
+from tools.demo.services import Services
 from tools.demo.signals import Interrupted, Signals
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +112,7 @@ def all_tasks():
     """Every task of every plan, ended as it should."""
     found = []
     for dag_id, plan in PLANS.items():
-        names = {*plan.mapped, *plan.failed, *([plan.cancel] if plan.cancel else [])}
+        names = {*plan.mapped, *plan.failed, *plan.skipped, *([plan.cancel] if plan.cancel else [])}
         single = plan.tasks - sum(plan.mapped.get(name, 1) for name in names)
         names |= {f"other_{number}" for number in range(single)}
         for name in names:
@@ -114,6 +121,12 @@ def all_tasks():
                 instance(f"{dag_id}.{name}", plan.expected(name), index, end_date=MOMENT) for index in indices
             ]
     return found
+
+
+def sensor(task="external_waiters.for_task", state="deferred", operator="ExternalTaskSensor", **fields):
+    """What Airflow answers for a sensor on another Dag."""
+    fields = {"external_dag_id": "external_producer", **fields}
+    return instance(task, state, operator_name=operator, rendered_fields=fields)
 
 
 class TestBoard:
@@ -134,6 +147,7 @@ class TestBoard:
         board.update([again], START + 70)
         (task,) = board.tasks.values()
         assert task.seconds_waited(START + 75) == 20 + 15
+        assert task.woke == START + 20
 
     def test_it_tells_once_that_a_task_has_ended(self):
         board = Board()
@@ -167,6 +181,29 @@ class TestBoard:
         board.see_jobs(jobs_of(runs=[run(415, state="RUNNING")]))
         assert task.service == "Databricks"
         assert task.waits_for == "RUNNING: extract.py"
+
+    @pytest.mark.parametrize(
+        ("fields", "text"),
+        [
+            ({"external_task_id": "a", "external_task_ids": ["a"]}, "task a of external_producer"),
+            ({"external_task_ids": ["a", "b"]}, "tasks a, b of external_producer"),
+            ({"external_task_group_id": "clean"}, "group clean of external_producer"),
+            ({"external_task_ids": None}, "a run of external_producer"),
+            ({"external_run_id": "manual__1"}, "run manual__1 of external_producer"),
+            ({"external_run_ids": ["r1", "r2"]}, "runs r1, r2 of external_producer"),
+        ],
+    )
+    def test_a_sensor_on_another_dag_says_what_it_waits_for(self, fields, text):
+        board = Board()
+        board.update([sensor(**fields)], START)
+        (task,) = board.tasks.values()
+        assert (task.service, task.waits_for, task.waited_for) == (None, text, text)
+
+    def test_and_in_which_airflow(self):
+        board = Board()
+        board.update([sensor(operator="ExternalDeploymentSensor")], START)
+        (task,) = board.tasks.values()
+        assert task.waits_for == "a run of external_producer, in the other Airflow"
 
 
 class TestTable:
@@ -234,12 +271,30 @@ class TestTable:
             "snowflake_fan_out.query: success after waiting 20 s for 01c8"
         )
 
+    def test_the_line_for_a_sensor_on_another_dag(self):
+        board = Board()
+        board.update([sensor(external_task_id="a")], START)
+        (task,) = board.update([sensor(state="skipped", external_task_id="a")], START + 20)
+        assert table.ended_line(task, START + 60) == (
+            "external_waiters.for_task: skipped after waiting 20 s for task a of external_producer"
+        )
+
+    def test_each_family_has_a_heading(self):
+        board = Board()
+        board.update(all_tasks(), START)
+        text = rendered(table.table(board, 0))
+        headings = ("Databricks", "External", "Snowflake")
+        positions = [text.index(f"│{heading} ") for heading in headings]
+        assert positions == sorted(positions)
+
 
 def facts(*, queries=None, runs=None, transactions=(), **over):
     board = Board()
     board.update(all_tasks(), START)
     board.tasks["snowflake_cancel", "long_query", -1].job = "q9"
     board.tasks["databricks_cancel", "long_run", -1].job = "99"
+    for task in board.tasks.values():
+        task.woke = START
     if queries is None:
         queries = [query("q1", index=1), query("q2", index=2, ran=30.0), CANCELLED_QUERY]
     if runs is None:
@@ -262,6 +317,7 @@ def facts(*, queries=None, runs=None, transactions=(), **over):
         "left_open": [what for one in services for what in one.left_open()],
         "seconds": 40.0,
         "cancelled": {"q9": 1.25, "99": 0.5},
+        "elsewhere": {"external_deployment": summary.OtherRun("success", START - 2.5)},
     }
     return summary.Facts(**{**known, **over})
 
@@ -292,9 +348,17 @@ class TestSummary:
             query("poke", ran=1.0, tag=""),
         ]
         found = facts(queries=queries, runs=[])
-        sensor = next(iter(found.board.tasks.values()))
-        sensor.waited, sensor.job = 7.0, None
+        task = next(iter(found.board.tasks.values()))
+        task.waited, task.job = 7.0, None
         assert summary.waiting_seconds(found) == 17.0
+
+    def test_a_wait_for_another_dag_is_counted_apart(self):
+        found = facts(queries=[], runs=[])
+        found.board.update([sensor(state=state) for state in ("deferred", "success")], START + 30)
+        found.board.tasks["external_waiters", "for_task", -1].waited = 30.0
+        assert summary.waiting_seconds(found) == 0.0
+        numbers = dict(summary.numbers(found))
+        assert numbers["Waits for other Dags"] == "1, for 30 s in all, which do not count above"
 
     def test_the_numbers(self):
         numbers = dict(summary.numbers(facts()))
@@ -316,6 +380,9 @@ class TestSummary:
         assert wrong(facts()) == []
         assert "long_query" in summary.checks(facts())[0].text
         assert "long_run" in summary.checks(facts())[0].text
+        assert summary.checks(facts())[0].text.endswith(
+            "; skipped, as intended: external_failure_waiters.is_skipped"
+        )
 
     def test_a_task_that_ended_otherwise(self):
         found = facts()
@@ -334,6 +401,27 @@ class TestSummary:
             "The job of snowflake_cancel.long_query is not gone: q9 is RUNNING",
             "1 x: job still runs on Snowflake: q9",
         ]
+
+    def test_a_task_that_should_have_been_skipped(self):
+        found = facts()
+        found.board.update([instance("external_failure_waiters.is_skipped", "failed")], START)
+        assert wrong(found) == ["external_failure_waiters.is_skipped is failed, not skipped"]
+
+    @pytest.mark.parametrize(
+        ("elsewhere", "ok", "text"),
+        [
+            (("success", START - 2.5), True, "the wait was over 2.5 s after the end of the run"),
+            (("success", START + 2.5), False, "the wait was over 2.5 s before the end of the run"),
+            (("running", None), False, "the run of external_producer in the other Airflow is running"),
+            (None, False, "the run of external_producer in the other Airflow was never started"),
+        ],
+    )
+    def test_a_wait_for_the_other_airflow_is_over_after_the_run_there(self, elsewhere, ok, text):
+        runs = {} if elsewhere is None else {"external_deployment": summary.OtherRun(*elsewhere)}
+        checks = summary.checks(facts(elsewhere=runs))
+        (found,) = [check for check in checks if check.text.startswith("external_deployment: ")]
+        assert found.ok is ok
+        assert text in found.text
 
     def test_a_run_that_was_over_before_its_cancel(self):
         texts = wrong(facts(runs=[run(99, name="long_run")]))
@@ -371,6 +459,146 @@ class TestEnvironment:
 
     def test_a_port_is_free(self):
         assert free_port() in range(20_000, 30_000)
+
+
+@dataclass
+class Recorder(Processes):
+    """Starts nothing, and remembers the names and environments of what it was asked to start."""
+
+    envs: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def start(self, name, command, env, cwd, *, once=False):
+        self.envs[name] = dict(env)
+
+
+class TestDeployment:
+    @pytest.fixture
+    def services(self, tmp_path):
+        """Two Airflows, of which nothing runs."""
+        (tmp_path / "examples").mkdir()
+        (tmp_path / "examples" / "one.py").write_text("# a Dag")
+        processes = Recorder(tmp_path / "logs", tmp_path / "processes.json")
+        console = Console(file=io.StringIO())
+        services = Services(Places(tmp_path), processes, console, elsewhere=["one"])
+        services._clean()
+        services._prepare()
+        yield services
+        services.close()
+
+    @pytest.fixture
+    def envs(self, services):
+        services.first.start({"AIRFLOW_CONN_X": "x"})
+        services.other.start({})
+        return services.processes.envs
+
+    def test_each_part_is_started_under_a_name_of_its_own(self, envs):
+        assert list(envs) == [
+            *("API server", "scheduler", "Dag processor", "triggerer"),
+            *("other API server", "other scheduler", "other Dag processor"),
+        ]
+
+    def test_they_share_nothing_but_the_checkout(self, envs):
+        first, other = envs["scheduler"], envs["other scheduler"]
+        shared = {name for name in first if first[name] == other.get(name)}
+        own = (
+            *(
+                "AIRFLOW_HOME",
+                "AIRFLOW__API__PORT",
+                "AIRFLOW__API_AUTH__JWT_SECRET",
+                "AIRFLOW__CORE__DAGS_FOLDER",
+            ),
+            *("AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__API__SECRET_KEY"),
+            *("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE", "AIRFLOW__LOGGING__BASE_LOG_FOLDER"),
+        )
+        assert not set(own) & shared
+        assert set(own) <= set(first)
+        assert first["AIRFLOW_CONN_X"] == "x"
+        assert "AIRFLOW_CONN_X" not in other
+        assert other["AIRFLOW__CORE__PARALLELISM"] == "1"
+
+    def test_the_other_one_has_its_dags_only(self, services):
+        folder = services.other.installation.places.dags
+        assert [path.name for path in folder.iterdir()] == ["one.py"]
+
+    def test_the_connection_names_its_user(self, services):
+        installation = services.other.installation
+        assert json.loads(installation.connection()) == {
+            "conn_type": "Astro Cloud",
+            "host": installation.url,
+            "login": "admin",
+            "password": installation.password,
+        }
+        assert installation.password != services.first.installation.password
+
+    def test_a_new_database_is_copied(self, services):
+        first, other = (one.installation.places.database for one in services.deployments)
+        with closing(sqlite3.connect(first)) as database, database:
+            database.execute("CREATE TABLE dag (id INTEGER)")
+        services.other.copy_database(services.first)
+        with closing(sqlite3.connect(other)) as database:
+            assert database.execute("SELECT COUNT(*) FROM dag").fetchone() == (0,)
+
+    def test_what_is_missing_is_named(self, services):
+        assert services._missing() == ["api_server", "other api_server"]
+
+    def test_without_dags_for_it_there_is_no_other_one(self, tmp_path):
+        services = Services(Places(tmp_path), Recorder(tmp_path, tmp_path), Console(file=io.StringIO()))
+        assert services.deployments == [services.first]
+        services.close()
+
+
+class Elsewhere:
+    """The user of the other Airflow, who remembers what he did."""
+
+    def __init__(self):
+        self.did = []
+
+    def unpause(self, dag_id):
+        self.did.append(("unpause", dag_id))
+
+    def trigger(self, dag_id, conf):
+        self.did.append(("trigger", dag_id, conf))
+        return "manual__1"
+
+    def run(self, dag_id, run_id):
+        self.did.append(("run", dag_id, run_id))
+        return {"state": "success", "end_date": MOMENT}
+
+
+class TestRun:
+    @pytest.fixture
+    def elsewhere(self):
+        return Elsewhere()
+
+    @pytest.fixture
+    def run(self, elsewhere):
+        """A run of the demo with another Airflow, and no processes."""
+        services = SimpleNamespace(other=SimpleNamespace(user=elsewhere))
+        return Run(services, [], None, Console(file=io.StringIO()), short=True)
+
+    def wait(self, run, seconds, operator="ExternalDeploymentSensor", task="external_deployment.wait"):
+        """Let a task have waited for so long."""
+        since = dt.datetime.fromtimestamp(time.time() - seconds, dt.timezone.utc).isoformat()
+        found = sensor(task, operator=operator)
+        run.board.update([{**found, "trigger": {"created_date": since}}], time.time())
+
+    def test_a_run_elsewhere_is_started_once_and_in_mid_wait(self, run, elsewhere):
+        self.wait(run, 2.0)
+        run._start_elsewhere()
+        assert elsewhere.did == []
+        run.board.tasks.clear()
+        self.wait(run, 60.0)
+        run._start_elsewhere()
+        run._start_elsewhere()
+        conf = PLANS["external_producer"].parameters(short=True)
+        assert elsewhere.did == [("unpause", "external_producer"), ("trigger", "external_producer", conf)]
+        assert run._other_runs() == {"external_deployment": summary.OtherRun("success", START)}
+
+    def test_nothing_is_started_for_other_waits(self, run, elsewhere):
+        self.wait(run, 60.0, "ExternalTaskSensor", "external_waiters.for_task")
+        run._start_elsewhere()
+        assert elsewhere.did == []
+        assert run._other_runs() == {}
 
 
 STUBBORN = """

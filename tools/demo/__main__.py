@@ -17,7 +17,8 @@ from rich.console import Console
 
 from tools.demo import summary
 from tools.demo.demo import Run
-from tools.demo.environment import USER, Installation, Places
+from tools.demo.environment import Places
+from tools.demo.plan import ELSEWHERE
 from tools.demo.processes import ProcessEndedError, Processes, end_recorded
 from tools.demo.services import Services
 from tools.demo.signals import Interrupted, Signals
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.demo", description=__doc__)
-    parser.add_argument("--short", action="store_true", help="shorter jobs, about two minutes in all")
+    parser.add_argument("--short", action="store_true", help="shorter jobs, a few minutes in all")
     parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
     return parser
 
@@ -71,13 +72,13 @@ def _run(options: argparse.Namespace, console: Console, places: Places, signals:
     processes = Processes(places.logs, record, signals)
     patience = IMPATIENT
     try:
-        services = Services(places, processes, console)
-        remote, airflow, installation = services.start()
-        with contextlib.closing(airflow):  # the API server would wait for an open connection when it ends
-            facts = Run(services, remote, airflow, console).go(short=options.short)
+        services = Services(places, processes, console, elsewhere=ELSEWHERE)
+        with contextlib.closing(services):
+            remote, airflow, _ = services.start()
+            facts = Run(services, remote, airflow, console, short=options.short).go()
         status = _report(facts, console)
         if options.keep:
-            _keep(console, installation, processes)
+            _keep(console, services)
         patience = PATIENT
         return status
     finally:
@@ -103,13 +104,13 @@ def _report(facts: summary.Facts, console: Console) -> int:
     return 0 if good else 1
 
 
-def _keep(console: Console, installation: Installation, processes: Processes) -> None:
-    console.print(
-        f"\nStill running, until Ctrl-C: {installation.url}  user {USER}  password {installation.password}"
-    )
+def _keep(console: Console, services: Services) -> None:
+    console.print("\nStill running, until Ctrl-C:")
+    for one in services.deployments:
+        console.print(f"  {one.access}", markup=False)
     try:
         while True:
-            processes.check()
+            services.processes.check()
             time.sleep(1)
     except Interrupted as interrupted:
         if interrupted.number != signal.SIGINT:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -13,7 +13,7 @@ SHOWN = {
     "Snowflake": ("snowsight_query", re.compile(r"/queries/([0-9a-f-]+)/")),
     "Databricks": ("run_id", re.compile(r"(\d+)")),
 }
-PARTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+PARTS = ("scheduler", "triggerer", "dag_processor")
 PAGE = 100
 
 
@@ -21,10 +21,11 @@ class Airflow:
     """One Airflow, and the user who is logged in to it.
 
     :param url: without a path.
+    :param parts: those that have to work, beside the API server.
     """
 
-    def __init__(self, url: str, user: str, password: str) -> None:
-        self._user, self._password = user, password
+    def __init__(self, url: str, user: str, password: str, parts: Collection[str] = PARTS) -> None:
+        self._user, self._password, self._parts = user, password, parts
         self._http = httpx.Client(base_url=url, timeout=60.0, trust_env=False)
 
     def close(self) -> None:
@@ -36,7 +37,9 @@ class Airflow:
             health = self._http.get("/api/v2/monitor/health", timeout=15.0).json()
         except (httpx.HTTPError, ValueError):
             return ["api_server"]
-        return [part for part in PARTS if health.get(part, {}).get("status") != "healthy"]
+        return [
+            part for part in ("metadatabase", *self._parts) if health.get(part, {}).get("status") != "healthy"
+        ]
 
     def log_in(self) -> None:
         answer = self._http.post(
@@ -55,10 +58,17 @@ class Airflow:
     def unpause(self, dag_id: str) -> None:
         self._call("PATCH", f"dags/{dag_id}", {"is_paused": False})
 
-    def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
-        """Start a run of a Dag; returns the run's id."""
-        answer = self._call("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})
+    def trigger(self, dag_id: str, conf: dict[str, Any], logical_date: str | None = None) -> str:
+        """Start a run of a Dag; returns the run's id.
+
+        :param logical_date: in ISO 8601, with a zone.
+        """
+        answer = self._call("POST", f"dags/{dag_id}/dagRuns", {"logical_date": logical_date, "conf": conf})
         return str(answer["dag_run_id"])
+
+    def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """Return what Airflow knows of a run."""
+        return self._call("GET", f"dags/{dag_id}/dagRuns/{run_id}")
 
     def task_instances(self) -> list[dict[str, Any]]:
         return list(self._pages("dags/~/dagRuns/~/taskInstances", "task_instances"))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tools.demo.remote import Job
+from tools.demo.work import external, work
 
 SERVICES = ("Snowflake", "Databricks")
-FILES = re.compile(r"([\w.-]+\.py)")
 FINAL = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 Key = tuple[str, str, int]
 
@@ -21,6 +20,7 @@ class Task:
     """One task instance.
 
     :param waited: seconds it has spent deferred, without a worker.
+    :param woke: epoch seconds at which that was seen to be over; None before.
     :param job: the id of its remote job.
     :param remote: the state of that job, in the service's word.
     """
@@ -28,6 +28,7 @@ class Task:
     instance: Mapping[str, Any]
     state: str = "none"
     waited: float = 0.0
+    woke: float | None = None
     job: str | None = None
     remote: str = ""
     _since: float | None = None
@@ -62,11 +63,17 @@ class Task:
     def waits_for(self) -> str:
         """What has to happen before it goes on."""
         if self.state == "deferred":
-            work = " ".join(_work(self.instance).split())
-            return f"{self.remote or 'asking'}: {work}" if self.job else f"the answer to {work}"
+            if self.job:
+                return f"{self.remote or 'asking'}: {work(self.instance)}"
+            return external(self.instance) or f"the answer to {work(self.instance)}"
         return {"none": "the tasks before it", "scheduled": "a worker", "queued": "a worker"}.get(
             self.state, ""
         )
+
+    @property
+    def waited_for(self) -> str:
+        """What it has waited for, in short."""
+        return self.job or external(self.instance) or "an answer"
 
     def update(self, instance: Mapping[str, Any], now: float) -> None:
         """Take a newer answer of Airflow's.
@@ -78,12 +85,13 @@ class Task:
         trigger = instance.get("trigger")
         deferred = self.state == "deferred"
         if deferred and self._since is None:
-            self._since = _epoch(trigger["created_date"]) if trigger else now
+            self._since = epoch(trigger["created_date"]) if trigger else now
         elif not deferred and self._since is not None:
             ended = (
-                _epoch(instance["end_date"]) if self.state == "failed" and instance.get("end_date") else now
+                epoch(instance["end_date"]) if self.state == "failed" and instance.get("end_date") else now
             )
-            self.waited += max(0.0, min(now, ended) - self._since)
+            self.woke = min(now, ended)
+            self.waited += max(0.0, self.woke - self._since)
             self._since = None
 
     def seconds_waited(self, now: float) -> float:
@@ -132,15 +140,6 @@ def key_of(instance: Mapping[str, Any]) -> Key:
     return str(instance["dag_id"]), str(instance["task_id"]), int(instance["map_index"])
 
 
-def _epoch(moment: str) -> float:
+def epoch(moment: str) -> float:
+    """Return a moment of Airflow's in epoch seconds."""
     return dt.datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
-
-
-def _work(instance: Mapping[str, Any]) -> str:
-    """What the job does, in its own words: its SQL, or the files that it runs."""
-    fields = instance.get("rendered_fields") or {}
-    sql = fields.get("sql")
-    if sql:
-        return sql if isinstance(sql, str) else "; ".join(map(str, sql))
-    files = FILES.findall(f"{fields.get('tasks')} {fields.get('spark_python_task')}")
-    return ", ".join(dict.fromkeys(files)) or "its job"

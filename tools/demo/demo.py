@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import httpx
@@ -12,8 +13,8 @@ from rich.live import Live
 
 from tools.demo import summary, table
 from tools.demo.airflow import Airflow
-from tools.demo.board import Board, Task
-from tools.demo.plan import CANCEL_AFTER, PLANS
+from tools.demo.board import Board, Task, epoch
+from tools.demo.plan import MID_WAIT, PLANS, Plan
 from tools.demo.processes import local_ports
 from tools.demo.remote import Job, Service
 from tools.demo.services import Services
@@ -31,18 +32,23 @@ class Run:
     remote: Sequence[Service]
     airflow: Airflow
     console: Console
+    short: bool = False
     board: Board = field(default_factory=Board)
     triggerer_ports: set[int] = field(default_factory=set)
     cancelled_at: dict[str, float] = field(default_factory=dict)
+    elsewhere: dict[str, tuple[str, str]] = field(default_factory=dict)
     started: float = 0.0
 
-    def go(self, *, short: bool) -> summary.Facts:
-        """Trigger the Dags, watch them, cancel what a user would; returns what was seen."""
-        for dag_id, plan in PLANS.items():
+    def go(self) -> summary.Facts:
+        """Trigger the Dags, watch them, do what users would do meanwhile; returns what was seen."""
+        for dag_id in PLANS:
             self.airflow.unpause(dag_id)
-            self.airflow.trigger(dag_id, dict(plan.short if short else plan.conf))
+        triggered = {dag_id: plan for dag_id, plan in PLANS.items() if plan.triggered}
+        moment = dt.datetime.now(dt.timezone.utc).isoformat()  # one for all, by which sensors find runs
+        for dag_id, plan in triggered.items():
+            self.airflow.trigger(dag_id, plan.parameters(short=self.short), moment)
         self.started = time.time()
-        self.console.print(f"Triggered {len(PLANS)} Dags: {', '.join(PLANS)}")
+        self.console.print(f"Triggered {len(triggered)} Dags: {', '.join(triggered)}")
         self._watch()
         seconds = time.time() - self.started
         self.console.print(table.table(self.board, seconds, over=True, width=self.console.width))
@@ -82,6 +88,7 @@ class Run:
             ended = self.board.update(self.airflow.task_instances(), time.time())
             self._find_jobs()
             self._cancel()
+            self._start_elsewhere()
         except httpx.TransportError:  # a busy machine; a server that has ended is noticed above
             return []
         self.board.see_jobs(self._jobs())
@@ -98,15 +105,32 @@ class Run:
             if task.service and task.job is None and (task.state == "deferred" or task.ended):
                 task.job = self.airflow.job_id(task.instance, task.service)
 
-    def _cancel(self) -> None:
-        """Be the user who marks tasks as failed while they wait."""
+    def _in_mid_wait(self) -> Iterator[tuple[Task, Plan]]:
         now = time.time()
         for task in self.board.tasks.values():
-            wanted = task.instance["task_id"] == PLANS[task.dag].cancel and task.state == "deferred"
-            if wanted and task.dag not in self.cancelled_at and task.seconds_waited(now) >= CANCEL_AFTER:
+            if task.state == "deferred" and task.seconds_waited(now) >= MID_WAIT:
+                yield task, PLANS[task.dag]
+
+    def _cancel(self) -> None:
+        """Be the user who marks tasks as failed while they wait."""
+        for task, plan in self._in_mid_wait():
+            if task.instance["task_id"] == plan.cancel and task.dag not in self.cancelled_at:
+                clicked = time.time()
                 self.airflow.mark_failed(task.instance)
-                self.cancelled_at[task.dag] = now
+                self.cancelled_at[task.dag] = clicked
                 self.console.print(f"Marked {task.dag}.{task.name} as failed, as a user would, in mid-wait.")
+
+    def _start_elsewhere(self) -> None:
+        """Be the other Airflow's user, who starts a run when a task here waits for it already."""
+        other = self.services.other
+        for task, plan in self._in_mid_wait():
+            if other and plan.elsewhere and task.dag not in self.elsewhere:
+                other.user.unpause(plan.elsewhere)
+                conf = PLANS[plan.elsewhere].parameters(short=self.short)
+                self.elsewhere[task.dag] = plan.elsewhere, other.user.trigger(plan.elsewhere, conf)
+                self.console.print(
+                    f"Triggered {plan.elsewhere} in the other Airflow; {task.dag}.{task.name} waits for it."
+                )
 
     def _facts(self, seconds: float) -> summary.Facts:
         cancelled = self._cancelled()
@@ -118,7 +142,18 @@ class Run:
             left_open=[what for one in self.remote for what in one.left_open()],
             seconds=seconds,
             cancelled=cancelled,
+            elsewhere=self._other_runs(),
         )
+
+    def _other_runs(self) -> dict[str, summary.OtherRun]:
+        """Ask the other Airflow what became of its runs; by the Dag here that has waited."""
+        found = {}
+        for waiting, (dag_id, run_id) in self.elsewhere.items():
+            if self.services.other:
+                run = self.services.other.user.run(dag_id, run_id)
+                ended = run["end_date"]
+                found[waiting] = summary.OtherRun(str(run["state"]), epoch(ended) if ended else None)
+        return found
 
     def _cancelled(self) -> dict[str, float]:
         """Wait for the end of what was cancelled; returns seconds from the click to the end, by job."""

@@ -64,8 +64,33 @@ class Places:
         return self.root / "examples"
 
     @property
+    def task_logs(self) -> Path:
+        return self.logs / "tasks"
+
+    @property
     def passwords(self) -> Path:
         return self.home / "passwords.json"
+
+    @property
+    def database(self) -> Path:
+        return self.home / "airflow.db"
+
+
+@dataclass(frozen=True)
+class OtherPlaces(Places):
+    """Those of another Airflow of the same checkout."""
+
+    @property
+    def home(self) -> Path:
+        return self.state / "other-airflow"
+
+    @property
+    def dags(self) -> Path:
+        return self.home / "dags"
+
+    @property
+    def task_logs(self) -> Path:
+        return self.logs / "other-tasks"
 
 
 @dataclass(frozen=True)
@@ -73,6 +98,7 @@ class Installation:
     """One Airflow: its address, its secrets, and its configuration."""
 
     places: Places
+    workers: int = WORKERS
     port: int = field(default_factory=free_port)
     password: str = field(default_factory=lambda: secrets.token_urlsafe(9), repr=False)
 
@@ -86,6 +112,12 @@ class Installation:
         self.places.passwords.touch(mode=0o600)
         self.places.passwords.write_text(json.dumps({USER: self.password}))
 
+    def connection(self) -> str:
+        """Return the Airflow connection by which another Airflow may ask this one."""
+        return json.dumps(
+            {"conn_type": "Astro Cloud", "host": self.url, "login": USER, "password": self.password}
+        )
+
     def environment(self) -> dict[str, str]:
         """Return the whole environment of its processes."""
         settings = {**self._core(), **self._api(), **self._pace()}
@@ -97,15 +129,15 @@ class Installation:
             "CORE__DAGS_FOLDER": self.places.dags,
             "CORE__LOAD_EXAMPLES": False,
             "CORE__EXECUTOR": "LocalExecutor",
-            "CORE__PARALLELISM": WORKERS,
+            "CORE__PARALLELISM": self.workers,
             "CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
             "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": self.places.passwords,
             "CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "CORE__HOSTNAME_CALLABLE": "socket.gethostname",  # others may ask a name server, and wait
             "CORE__DAGBAG_IMPORT_TIMEOUT": 120,
-            "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.places.home}/airflow.db",
-            "LOGGING__BASE_LOG_FOLDER": self.places.logs / "tasks",
+            "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.places.database}",
+            "LOGGING__BASE_LOG_FOLDER": self.places.task_logs,
             "LOGGING__COLORED_CONSOLE_LOG": False,
         }
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -15,20 +13,15 @@ from rich.console import Console
 from astronomer.lab.databricks.client import LabClient as DatabricksClient
 from astronomer.lab.snowflake.client import LabClient as SnowflakeClient
 from tools.demo.airflow import Airflow
-from tools.demo.environment import USER, Installation, Places, base_environment
+from tools.demo.deployment import Deployment
+from tools.demo.environment import Installation, OtherPlaces, Places, base_environment
+from tools.demo.patience import Patience
 from tools.demo.plan import PLANS
-from tools.demo.processes import ProcessEndedError, Processes, Program
+from tools.demo.processes import Processes, Program
 from tools.demo.remote import Databricks, Service, Snowflake
 
-READY_SECONDS = 300.0
-SAY_AGAIN = 20.0
-AIRFLOW_PARTS = {
-    "API server": ["api-server"],
-    "scheduler": ["scheduler", "--skip-serve-logs"],
-    "Dag processor": ["dag-processor"],
-    "triggerer": ["triggerer", "--skip-serve-logs"],
-}
 READY_LINE = "# Ctrl-C stops it."
+OTHER_PARTS = ("API server", "scheduler", "Dag processor")  # nothing defers there
 
 
 @dataclass
@@ -37,6 +30,8 @@ class Services:
 
     :param dags: the Dags that Airflow has to have read.
     :param settings: variables for Airflow's processes, before the demo's own ones.
+    :param elsewhere: the Dags of another Airflow, which runs beside the first and is known to it as the connection
+        ``other_airflow``; without any there is none.
     """
 
     places: Places
@@ -44,44 +39,85 @@ class Services:
     console: Console
     dags: Collection[str] = tuple(PLANS)
     settings: Mapping[str, str] = field(default_factory=dict)
-    _env: dict[str, str] = field(default_factory=dict)
+    elsewhere: Collection[str] = ()
+    first: Deployment = field(init=False)
+    other: Deployment | None = field(init=False, default=None)
+    _patience: Patience = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.first = Deployment(Installation(self.places), self.processes, self.dags)
+        if self.elsewhere:
+            installation = Installation(OtherPlaces(self.places.root), workers=1)
+            self.other = Deployment(installation, self.processes, self.elsewhere, OTHER_PARTS, "other")
+        self._patience = Patience(self.processes, self.console)
+
+    @property
+    def deployments(self) -> list[Deployment]:
+        return [self.first, *([self.other] if self.other else [])]
 
     def start(self) -> tuple[list[Service], Airflow, Installation]:
-        """Return when the local services answer and Airflow has read the Dags."""
+        """Return when the local services answer and each Airflow has read its Dags."""
         self._clean()
-        installation = Installation(self.places)
-        installation.prepare()
-        env = {**installation.environment(), **self.settings}
-        with self._step("Starting the local Snowflake and Databricks, creating Airflow's database"):
-            migration = self._airflow("database migration", ["db", "migrate"], env, once=True)
-            remote, lab_env = self._lab()
-            self._until(lambda: migration.done, "the database migration")
+        self._prepare()
+        with self._patience.step("Starting the local Snowflake and Databricks, creating Airflow's database"):
+            migration = self.first.migrate()
+            remote, variables = self._lab()
+            self._patience.until(lambda: migration.done, "the database migration")
         for service in remote:
             self.console.print(f"  {service.name}, local: {service.url}")
-        with self._step("Starting Airflow: API server, scheduler, Dag processor, triggerer"):
-            self._env = {**env, **lab_env}
-            for part in AIRFLOW_PARTS:
-                self.start_part(part)
-            airflow = Airflow(installation.url, USER, installation.password)
-            self._until(lambda: not airflow.unhealthy(), "Airflow", lambda: ", ".join(airflow.unhealthy()))
-            airflow.log_in()
-        self.console.print(f"  Airflow: {installation.url}, user {USER}, password {installation.password}")
-        with self._step("Waiting for Airflow to read the Dags"):
-            self._until(lambda: self._dags_are_there(airflow), "the Dag processor")
-        return remote, airflow, installation
+        beside = ", and another Airflow beside it" if self.other else ""
+        with self._patience.step(
+            f"Starting Airflow: API server, scheduler, Dag processor, triggerer{beside}"
+        ):
+            self._start_airflow(variables)
+        for one in self.deployments:
+            self.console.print(f"  {one.access}", markup=False)
+        with self._patience.step("Waiting for Airflow to read the Dags"):
+            for one in self.deployments:
+                self._patience.until(one.dags_are_there, f"the {one.called('Dag processor')}")
+        return remote, self.first.user, self.first.installation
 
     def start_part(self, part: str, name: str | None = None) -> Program:
         """Start a part of Airflow, or one more of its kind under a name of its own."""
-        return self._airflow(name or part, AIRFLOW_PARTS[part], self._env)
+        return self.first.start_part(part, name)
 
     def program(self, name: str) -> Program:
         """Return what was started under a name."""
         return next(one for one in self.processes.programs if one.name == name)
 
+    def close(self) -> None:
+        """Let go of each Airflow; an API server waits for open connections when it ends."""
+        for one in self.deployments:
+            one.user.close()
+
     def _clean(self) -> None:
-        for folder in (self.places.home, self.places.logs, self.places.lab):
+        homes = [one.installation.places.home for one in self.deployments]
+        for folder in (*homes, self.places.logs, self.places.lab):
             shutil.rmtree(folder, ignore_errors=True)
         self.places.logs.mkdir(parents=True)
+
+    def _prepare(self) -> None:
+        self.first.prepare(self.settings)
+        if self.other:
+            self.other.prepare({})
+            folder = self.other.installation.places.dags
+            folder.mkdir()
+            for dag_id in self.elsewhere:
+                shutil.copy(self.places.dags / f"{dag_id}.py", folder)
+
+    def _start_airflow(self, variables: Mapping[str, str]) -> None:
+        if self.other:
+            variables = {**variables, "AIRFLOW_CONN_OTHER_AIRFLOW": self.other.installation.connection()}
+            self.other.copy_database(self.first)
+        self.first.start(variables)
+        if self.other:
+            self.other.start({})
+        self._patience.until(lambda: not self._missing(), "Airflow", lambda: ", ".join(self._missing()))
+        for one in self.deployments:
+            one.user.log_in()
+
+    def _missing(self) -> list[str]:
+        return [part for one in self.deployments for part in one.missing()]
 
     def _lab(self) -> tuple[list[Service], dict[str, str]]:
         shutil.copytree(self.places.dags / "workspace", self.places.workspace_folder, dirs_exist_ok=True)
@@ -89,7 +125,7 @@ class Services:
         program = self.processes.start(
             "local services", command, base_environment(self.places), self.places.root
         )
-        self._until(lambda: READY_LINE in program.log.read_text().splitlines(), "the local services")
+        self._patience.until(lambda: READY_LINE in program.log.read_text().splitlines(), "the local services")
         lines = program.log.read_text().splitlines()
         told = [shlex.split(line) for line in lines if line.startswith("export ")]
         variables = dict(words[1].split("=", 1) for words in told)
@@ -99,51 +135,6 @@ class Services:
             Databricks(DatabricksClient(_address(lines, "Databricks"), authority)),
         ]
         return remote, variables
-
-    def _airflow(self, name: str, command: list[str], env: dict[str, str], *, once: bool = False) -> Program:
-        words = [sys.executable, "-m", "airflow", *command]
-        return self.processes.start(name, words, env, self.places.root, once=once)
-
-    def _dags_are_there(self, airflow: Airflow) -> bool:
-        if errors := airflow.import_errors():
-            raise ProcessEndedError("A Dag cannot be imported:\n" + "\n".join(errors.values()))
-        return set(self.dags) <= airflow.dags()
-
-    @contextmanager
-    def _step(self, what: str) -> Iterator[None]:
-        """Say what is being done, and how long it took."""
-        started = time.monotonic()
-        if self.console.is_terminal:
-            with self.console.status(f"{what} …"):
-                yield
-        else:
-            self.console.print(f"{what} …")
-            yield
-        self.console.print(f"{what}: {time.monotonic() - started:.0f} s")
-
-    def _until(
-        self,
-        ready: Callable[[], bool],
-        what: str,
-        missing: Callable[[], str] = lambda: "it has not answered yet",
-    ) -> None:
-        """Wait for something that a program has to do."""
-        started = time.monotonic()
-        said = started
-        while True:
-            self.processes.check()
-            if ready():
-                return
-            now = time.monotonic()
-            if now - started > READY_SECONDS:
-                logs = ", ".join(str(one.log) for one in self.processes.programs)
-                raise ProcessEndedError(
-                    f"{what} was not ready after {READY_SECONDS:.0f} s: {missing()}. See {logs}"
-                )
-            if now - said > SAY_AGAIN:
-                said = now
-                self.console.print(f"  still waiting for {what}: {missing()}")
-            time.sleep(0.5)
 
 
 def _address(lines: list[str], name: str) -> str:

@@ -14,6 +14,7 @@ from tools.demo.board import Board, Task
 from tools.demo.environment import WORKERS
 from tools.demo.plan import PLANS
 from tools.demo.remote import Job, by_id
+from tools.demo.work import external
 
 # The scheduler's log has a line for each piece of work a worker did, with how long the worker was busy with it.
 STINT = re.compile(r"Workload finished.*?\bduration=([\d.]+)")
@@ -35,6 +36,17 @@ class Side:
 
 
 @dataclass(frozen=True)
+class OtherRun:
+    """A run in the other Airflow.
+
+    :param ended: epoch seconds; None while it goes on.
+    """
+
+    state: str
+    ended: float | None
+
+
+@dataclass(frozen=True)
 class Facts:
     """What was seen of one run of the demo.
 
@@ -43,6 +55,7 @@ class Facts:
     :param left_open: what was begun and neither finished nor undone.
     :param seconds: from the first trigger of a Dag to the end of the last task.
     :param cancelled: job id -> seconds from the user's click to its end.
+    :param elsewhere: Dag here -> the run in the other Airflow for which it has waited.
     """
 
     board: Board
@@ -52,6 +65,7 @@ class Facts:
     left_open: Sequence[str]
     seconds: float
     cancelled: Mapping[str, float]
+    elsewhere: Mapping[str, OtherRun]
 
     @property
     def jobs(self) -> list[Job]:
@@ -73,8 +87,12 @@ def stints(scheduler_log: str) -> list[float]:
 
 
 def waiting_seconds(facts: Facts) -> float:
-    """Return how long tasks that cannot defer would have held a worker: run times of jobs, waits of sensors."""
-    sensors = sum(task.waited for task in facts.board.tasks.values() if task.waited and not task.job)
+    """Return how long tasks that cannot defer would have held a worker: run times of jobs, waits of sensors.
+
+    A wait for another Dag counts nothing: that Dag waits for workers itself.
+    """
+    tasks = facts.board.tasks.values()
+    sensors = sum(task.waited for task in tasks if not task.job and not external(task.instance))
     return sum(job.seconds for job in facts.jobs) + sensors
 
 
@@ -82,6 +100,7 @@ def checks(facts: Facts) -> list[Check]:
     """Return what must hold for the demo to have succeeded."""
     found = _ended_as_planned(facts.board)
     found += _cancelled(facts)
+    found += _elsewhere(facts)
     for side in facts.sides:
         running = [job.id for job in side.jobs if job.running]
         found.append(_none(running, f"job still runs on {side.name}"))
@@ -104,6 +123,7 @@ def numbers(facts: Facts) -> list[tuple[str, str]]:
         ),
         ("Worker time taken", f"{busy:.0f} s with everything{saved}, in {len(facts.stints)} short stints"),
         ("Duration without deferral", f"at least {waiting / WORKERS:.0f} s on {WORKERS} workers"),
+        ("Waits for other Dags", _external(facts.board)),
     ]
     for side in facts.sides:
         found.append((f"Requests to {side.name}", _split(side.requests, facts.triggerer_ports)))
@@ -111,6 +131,11 @@ def numbers(facts: Facts) -> list[tuple[str, str]]:
         if logins:
             found.append((f"Logins to {side.name}", _split(logins, facts.triggerer_ports)))
     return found
+
+
+def _external(board: Board) -> str:
+    waits = [task.waited for task in board.tasks.values() if task.waited and external(task.instance)]
+    return f"{len(waits)}, for {sum(waits):.0f} s in all, which do not count above"
 
 
 def _split(requests: Sequence[Mapping[str, Any]], triggerer_ports: Collection[int]) -> str:
@@ -146,9 +171,17 @@ def _ended_as_planned(board: Board) -> list[Check]:
     found = [Check(False, f"{one.dag}.{one.name} is {one.state}, not {_expected(one)}") for one in wrong]
     if missing:
         found.append(Check(False, f"{missing} tasks never came to be"))
-    failed = [f"{task.dag}.{task.name}" for task in board.rows() if _expected(task) == "failed"]
-    intended = f"; {' and '.join(failed)} failed, as intended"
-    return found or [Check(True, f"Every task ended as it should{intended if failed else ''}")]
+    return found or [Check(True, f"Every task ended as it should{_intended(board)}")]
+
+
+def _intended(board: Board) -> str:
+    """Name the tasks that a user might take for accidents."""
+    found = ""
+    for state in ("failed", "skipped"):
+        names = [f"{task.dag}.{task.name}" for task in board.rows() if _expected(task) == state]
+        if names:
+            found += f"; {state}, as intended: {', '.join(names)}"
+    return found
 
 
 def _expected(task: Task) -> str:
@@ -174,6 +207,25 @@ def _cancelled(facts: Facts) -> list[Check]:
                 Check(True, f"{task.dag}: the job {job.id} was gone {seconds:.1f} s after the click")
             )
     return found
+
+
+def _elsewhere(facts: Facts) -> list[Check]:
+    """A wait for the other Airflow was over after the run there, and not before."""
+    found = []
+    for task in facts.board.rows():
+        plan = PLANS.get(task.dag)
+        if plan is not None and plan.elsewhere is not None:
+            found.append(_went_on(task, facts.elsewhere.get(task.dag), plan.elsewhere))
+    return found
+
+
+def _went_on(task: Task, run: OtherRun | None, dag_id: str) -> Check:
+    there = f"the run of {dag_id} in the other Airflow"
+    if run is None or run.ended is None or task.woke is None:
+        return Check(False, f"{task.dag}: {there} " + (f"is {run.state}" if run else "was never started"))
+    seconds = task.woke - run.ended
+    when = f"{abs(seconds):.1f} s {'after' if seconds >= 0 else 'before'}"
+    return Check(seconds >= 0, f"{task.dag}: the wait was over {when} the end of {there}")
 
 
 def _none(found: Sequence[str], what: str) -> Check:

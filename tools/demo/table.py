@@ -100,7 +100,7 @@ def counts(board: Board) -> str:
 def ended_line(task: Task, now: float) -> str:
     """Return what to say when a task has ended."""
     waited = task.seconds_waited(now)
-    after = f" after waiting {waited:.0f} s for {task.job or 'an answer'}" if waited else ""
+    after = f" after waiting {waited:.0f} s for {task.waited_for}" if waited else ""
     return f"{task.dag}.{task.name}: {task.state}{after}"
 
 

@@ -1,0 +1,103 @@
+"""One Airflow: the programs that it consists of, and how to tell that it is ready."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Collection, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from tools.demo.airflow import Airflow
+from tools.demo.environment import USER, Installation
+from tools.demo.processes import ProcessEndedError, Processes, Program
+
+PARTS = {
+    "API server": ["api-server"],
+    "scheduler": ["scheduler", "--skip-serve-logs"],
+    "Dag processor": ["dag-processor"],
+    "triggerer": ["triggerer", "--skip-serve-logs"],
+}
+
+
+@dataclass
+class Deployment:
+    """One Airflow, and a user of it.
+
+    :param dags: the Dags that it has to have read before it is ready.
+    :param parts: the programs that it consists of, of :data:`PARTS`.
+    :param which: goes before the names of its programs; nothing for the first Airflow.
+    """
+
+    installation: Installation
+    processes: Processes
+    dags: Collection[str]
+    parts: Collection[str] = tuple(PARTS)
+    which: str = ""
+    user: Airflow = field(init=False)
+    _env: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        needed = [part.lower().replace(" ", "_") for part in self.parts if part != "API server"]
+        self.user = Airflow(self.installation.url, USER, self.installation.password, needed)
+
+    def called(self, part: str) -> str:
+        """Return how one of its parts is called."""
+        return f"{self.which} {part}".lstrip()
+
+    @property
+    def access(self) -> str:
+        """How a person gets in."""
+        name = "The other Airflow" if self.which else "Airflow"
+        return f"{name}: {self.installation.url}, user {USER}, password {self.installation.password}"
+
+    def prepare(self, settings: Mapping[str, str]) -> None:
+        """Write what its programs read.
+
+        :param settings: variables for them, before the demo's own ones.
+        """
+        self.installation.prepare()
+        self._env = {**self.installation.environment(), **settings}
+
+    def migrate(self) -> Program:
+        """Create its database; returns the program that does it."""
+        return self._airflow("database migration", ["db", "migrate"], once=True)
+
+    def copy_database(self, other: Deployment) -> None:
+        """Take over a new database from another one, which is quicker than to create one."""
+        with (
+            closing(sqlite3.connect(other.installation.places.database)) as source,
+            closing(sqlite3.connect(self.installation.places.database)) as target,
+        ):
+            source.backup(target)
+
+    def start(self, more: Mapping[str, str]) -> None:
+        """Start all parts.
+
+        :param more: variables for them, such as connections.
+        """
+        self._env |= more
+        for part in self.parts:
+            self.start_part(part)
+
+    def start_part(self, part: str, name: str | None = None) -> Program:
+        """Start one part, or one more of its kind under a name of its own."""
+        return self._airflow(name or part, PARTS[part])
+
+    def missing(self) -> list[str]:
+        """Return the parts that do not work yet."""
+        return [self.called(part) for part in self.user.unhealthy()]
+
+    def dags_are_there(self) -> bool:
+        """Whether it has read them.
+
+        :raises ProcessEndedError: it cannot.
+        """
+        if errors := self.user.import_errors():
+            raise ProcessEndedError("A Dag cannot be imported:\n" + "\n".join(errors.values()))
+        return set(self.dags) <= self.user.dags()
+
+    def _airflow(self, name: str, command: list[str], *, once: bool = False) -> Program:
+        words = [sys.executable, "-m", "airflow", *command]
+        root = self.installation.places.root
+        return self.processes.start(self.called(name), words, self._env, root, once=once)
