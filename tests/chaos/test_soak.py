@@ -30,7 +30,7 @@ from astronomer.lab.snowflake import LabClient
 from astronomer.providers.snowflake.hooks.session import SnowflakeSession
 from astronomer.providers.snowflake.jobs.query import SnowflakeQuery
 from astronomer.providers.snowflake.triggers.snowflake_trigger import SnowflakeTrigger
-from tests.chaos.world import PATIENCE, POLLS, ROOT, ChaosPlaces, left_of
+from tests.chaos.world import PATIENCE, POLLS, ROOT, ChaosPlaces, left_of, snowflake_among
 from tools.demo.processes import Processes
 from tools.demo.services import Services
 
@@ -174,7 +174,8 @@ def lab(tmp_path, monkeypatch) -> Iterator[LabClient]:
     processes = Processes(places.logs, tmp_path / "processes.json")
     services = Services(places, processes, Console(width=130))
     try:
-        lab, env = services._snowflake()
+        remote, env = services._lab()
+        lab = snowflake_among(remote, places)
         monkeypatch.setenv(f"AIRFLOW_CONN_{CONN_ID.upper()}", env["AIRFLOW_CONN_SNOWFLAKE_DEFAULT"])
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", env["REQUESTS_CA_BUNDLE"])
         monkeypatch.setenv("SNOWFLAKE_DISABLE_PLATFORM_DETECTION", "true")

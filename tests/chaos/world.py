@@ -22,6 +22,7 @@ from astronomer.lab.snowflake import LabClient, SnowflakeLab
 from tools.demo.airflow import Airflow
 from tools.demo.environment import Places
 from tools.demo.processes import Processes, family
+from tools.demo.remote import Service
 from tools.demo.services import Services
 
 T = TypeVar("T")
@@ -283,7 +284,8 @@ def running_world(folder: Path) -> Iterator[World]:
     console = Console(file=sys.stdout, width=130)
     services = Services(places, processes, console, DAGS, settings)
     try:
-        lab, airflow, _ = services.start()
+        remote, airflow, _ = services.start()
+        lab = snowflake_among(remote, places)
         for dag_id in DAGS:
             airflow.unpause(dag_id)
         yield World(places, processes, services, lab, airflow)
@@ -306,6 +308,12 @@ def left_of(places: Places) -> list[str]:
         except psutil.Error:
             continue
     return found
+
+
+def snowflake_among(remote: Sequence[Service], places: Places) -> LabClient:
+    """Return what steers the local Snowflake."""
+    (url,) = [one.url for one in remote if one.name == "Snowflake"]
+    return LabClient(url, places.lab / "ca.pem")
 
 
 def connect_args(world: World) -> dict[str, Any]:

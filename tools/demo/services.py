@@ -120,7 +120,9 @@ class Services:
         return [part for one in self.deployments for part in one.missing()]
 
     def _lab(self) -> tuple[list[Service], dict[str, str]]:
-        shutil.copytree(self.places.dags / "workspace", self.places.workspace_folder, dirs_exist_ok=True)
+        files = self.places.dags / "workspace"
+        if files.is_dir():
+            shutil.copytree(files, self.places.workspace_folder, dirs_exist_ok=True)
         command = [sys.executable, "-m", "astronomer.lab", "up", "--directory", str(self.places.lab)]
         program = self.processes.start(
             "local services", command, base_environment(self.places), self.places.root
