@@ -58,6 +58,7 @@ __all__ = [
     "TaskDeferred",
     "TriggerEvent",
     "XCom",
+    "absolute_url",
     "ask_supervisor",
     "ask_supervisor_in_worker",
     "dag_run_url",
@@ -68,6 +69,7 @@ __all__ = [
     "still_deferred",
     "task_state_store",
     "tasks_in_bundle",
+    "text_setting",
 ]
 
 log = logging.getLogger(__name__)
@@ -76,6 +78,11 @@ log = logging.getLogger(__name__)
 def setting(name: str, default: float) -> float:
     """A number of the ``[astronomer_providers]`` section of Airflow's configuration."""
     return float(conf.getfloat("astronomer_providers", name, fallback=default))
+
+
+def text_setting(name: str) -> str:
+    """A text of the ``[astronomer_providers]`` section; empty where there is none."""
+    return str(conf.get("astronomer_providers", name, fallback="") or "")
 
 
 def settling_time() -> float:
@@ -195,9 +202,14 @@ def tasks_in_bundle(ti: Any, dag: Any) -> set[str] | None:
 
 def dag_run_url(dag_id: str, run_id: str) -> str:
     """Where a person finds a run of a Dag of this Airflow; the Dag itself, without a run."""
-    base = conf.get("api", "base_url", fallback="").rstrip("/")
     run = f"/runs/{quote(run_id, safe='')}" if run_id else ""
-    return f"{base}/dags/{quote(dag_id, safe='')}{run}"
+    return absolute_url(f"/dags/{quote(dag_id, safe='')}{run}")
+
+
+def absolute_url(path: str) -> str:
+    """The address of a page of this Airflow; an address that has a host already stays as it is."""
+    base = str(conf.get("api", "base_url", fallback="") or "").rstrip("/")
+    return base + path if path.startswith("/") else path
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ async def watch(
                 return _lost(f"Cannot log in to ask about {job.name}: {seen.refused}")
             if deadline is not None and clock.now() >= deadline:
                 return await (
-                    _last_look(job, hub) if job.foreign else _time_out(job, hub, cancel_confirm_timeout)
+                    _last_look(job, hub, seen) if job.foreign else _time_out(job, hub, cancel_confirm_timeout)
                 )
             patience = _patience_left(seen, outage_tolerance)
             if patience is not None and patience <= 0:
@@ -104,16 +104,16 @@ async def _time_out(job: RemoteJob, hub: Hub, confirm: float) -> Outcome:
     return Outcome(status, timed_out=status.phase is not Phase.SUCCEEDED)
 
 
-async def _last_look(job: RemoteJob, hub: Hub) -> Outcome:
+async def _last_look(job: RemoteJob, hub: Hub, before: Subscription) -> Outcome:
     """What came true in time, and was not yet seen, counts."""
     loop = asyncio.get_running_loop()
     give_up = loop.time() + _LAST_LOOK
     async with hub.subscribe(job, interval=1.0, urgent=True) as seen:
         while seen.status is None and seen.trouble is None and seen.refused is None and loop.time() < give_up:
             await seen.changed(give_up - loop.time())
-        trouble = seen.refused or seen.trouble
-        why = None if trouble is None else f"it could not be asked at the end: {trouble}"
-        status = seen.status or JobStatus(Phase.ACTIVE, message=why)
+        why = seen.refused or seen.trouble or before.trouble or f"no answer within {_LAST_LOOK:g} s"
+        unknown = JobStatus(Phase.ACTIVE, message=f"it could not be asked at the end: {why}")
+        status = seen.status or unknown
     return Outcome(status, timed_out=not status.done)
 
 

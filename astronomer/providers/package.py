@@ -24,6 +24,11 @@ def get_provider_info() -> dict[str, Any]:
         "versions": [version(DISTRIBUTION)],
         "integrations": [
             {
+                "integration-name": "Airflow",
+                "external-doc-url": "https://airflow.apache.org/",
+                "tags": ["software"],
+            },
+            {
                 "integration-name": "Databricks",
                 "external-doc-url": "https://docs.databricks.com/",
                 "tags": ["service"],
@@ -51,16 +56,30 @@ def get_provider_info() -> dict[str, Any]:
                 "databricks.sensors.databricks_sql",
             ),
             _modules("Snowflake", "snowflake.sensors.snowflake"),
+            _modules(
+                "Airflow", "core.sensors.astro", "core.sensors.external_task", "core.sensors.filesystem"
+            ),
+        ],
+        "connection-types": [
+            {
+                "connection-type": "Astro Cloud",
+                "hook-class-name": "astronomer.providers.core.hooks.astro.AstroHook",
+            },
         ],
         "hooks": [
+            _modules("Airflow", "core.hooks.astro"),
             _modules("Databricks", "databricks.hooks.client"),
             _modules("Snowflake", "snowflake.hooks.session", "snowflake.hooks.sql_api"),
         ],
         "triggers": [
+            _modules(
+                "Airflow", "core.triggers.astro", "core.triggers.external_task", "core.triggers.filesystem"
+            ),
             _modules("Databricks", "databricks.triggers.databricks"),
             _modules("Snowflake", "snowflake.triggers.poke", "snowflake.triggers.snowflake_trigger"),
         ],
         "extra-links": [
+            "astronomer.providers.core.links.ExternalDagLink",
             "astronomer.providers.databricks.sql.link.DatabricksQueryLink",
             "astronomer.providers.snowflake.links.SnowsightQueryLink",
         ],
@@ -100,6 +119,14 @@ def get_provider_info() -> dict[str, Any]:
                         10.0,
                         example=5.0,
                     ),
+                    "airflow_conn_id": _option(
+                        "An Airflow connection (type Astro Cloud) to this deployment's own REST API. With it, sensors on "
+                        "other Dags ask about all Dags with one request per look, over the API server instead of the "
+                        "triggerer's supervisor.",
+                        "string",
+                        "",
+                        example="this_airflow",
+                    ),
                     "poll_threads": _option(
                         "Threads of one triggerer for remote clients that block.", "integer", 4, example=8
                     ),
@@ -116,7 +143,7 @@ def _modules(integration: str, *modules: str) -> dict[str, Any]:
     }
 
 
-def _option(description: str, kind: str, default: float, *, example: float) -> dict[str, Any]:
+def _option(description: str, kind: str, default: float | str, *, example: float | str) -> dict[str, Any]:
     """One option: the schema takes numbers, but Airflow writes and compares defaults as strings."""
     return {
         "description": description + "\n",

@@ -24,7 +24,7 @@ ELSEWHERE = {
     "airflow providers list": "tests/unit/test_package.py",
     "airflow config list --section astronomer_providers --defaults": "tests/unit/test_package.py",
     "airflow standalone": "make demo starts the same four parts, one by one",
-    'pip install -c constraints/airflow-3.3.txt ".[databricks,snowflake]"': "make demo installs so, from the checkout",
+    'pip install -c constraints/airflow-3.3.txt ".[core,databricks,snowflake]"': "make demo installs so, from the checkout",
     "source .venv/bin/activate": "make demo creates it; a shell's own command",
 }
 """Command -> where it is run."""

@@ -80,6 +80,6 @@ def test_every_link_it_names_is_there():
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_defaults_are_of_their_type(name):
-    parse = {"float": float, "integer": int}[OPTIONS[name]["type"]]
+    parse = {"float": float, "integer": int, "string": str}[OPTIONS[name]["type"]]
     assert str(parse(OPTIONS[name]["default"])) == OPTIONS[name]["default"]
     assert str(parse(OPTIONS[name]["example"])) != OPTIONS[name]["default"]

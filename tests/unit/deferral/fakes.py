@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 import pytest
+from airflow.sdk.bases import sensor as base_sensor
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.execution_time import task_runner
 
@@ -56,12 +57,15 @@ class Count:
 
 @dataclass
 class FakeSupervisor:
-    """Answers whether a task instance is deferred; an exception as the answer is raised."""
+    """Has one answer to every question, such as whether a task instance is deferred; an exception is raised."""
 
     answer: Any = None
     questions: list[Any] = field(default_factory=list)
 
     async def asend(self, question: Any) -> Any:
+        return self.send(question)
+
+    def send(self, question: Any) -> Any:
         self.questions.append(question)
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -79,9 +83,16 @@ class Timeline:
 
     def __init__(self, start: float = START) -> None:
         self.now = start
+        self.slept: Callable[[], object] = lambda: None
 
     def time(self) -> float:
         return self.now
+
+    monotonic = time
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept()
 
     def run(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         async def main() -> T:
@@ -96,6 +107,7 @@ class Timeline:
     def in_place(self) -> Iterator[Timeline]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(clock, "time", self)
+            patch.setattr(base_sensor, "time", self)  # pokes in a worker sleep on it, too
             patch.setattr(ExecutorSafeguard, "test_mode", True)
             yield self
 

@@ -26,6 +26,7 @@ troubles = st.one_of(
     st.tuples(st.just("hang"), st.just(0.0)),
 )
 refusals = st.just(("refused", 0.0))
+changes = st.lists(st.booleans(), max_size=25)
 weather = st.lists(st.one_of(fine, fine, troubles), max_size=25)
 rough_weather = st.lists(st.one_of(fine, troubles, refusals), max_size=25)
 
@@ -58,6 +59,7 @@ class Poll:
     ended: float = math.inf
     kind: str = "fine"
     retry_after: float = 0.0
+    look_again: bool = False
 
     @property
     def failed(self) -> bool:
@@ -77,6 +79,8 @@ class Remote:
     weather: list[tuple[str, float | None]]
     max_jobs: int | None = None
     least_interval: float = 0.0
+    changes: list[bool] = field(default_factory=list)
+    """Whether each of the next answers asks for another look soon."""
     polls: list[Poll] = field(default_factory=list)
     cancels: list[float] = field(default_factory=list)
     events: list[float] = field(default_factory=list)
@@ -157,6 +161,7 @@ class _RoughPoller(Poller[Any]):
             case "partial":
                 jobs = jobs[1:]
         now = asyncio.get_running_loop().time()
+        poll.look_again = self.look_again = bool(self.remote.changes) and self.remote.changes.pop(0)
         return {job: self.remote.jobs[job.job_id].status(now) for job in jobs}
 
     async def cancel(self, job: PollerJob) -> None:
@@ -179,8 +184,8 @@ def assert_paced(remote: Remote, pacing: Pacing, interval: float, *, watched_unt
     """No poll comes before its time: spacing, interval, backoff, Retry-After and refusals, in that order.
 
     A poll may come before the interval has passed when a cancel was accepted (``remote.events`` has those
-    moments) or not every wait has been asked about yet. A confirmation is awaited at a quicker pace. Nor does one
-    come later than it must, for as long as somebody waits.
+    moments), the one before has seen a change, or not every wait has been asked about yet. A confirmation is
+    awaited at a quicker pace. Nor does one come later than it must, for as long as somebody waits.
     """
     failures = refusals = 0
     for poll, after in zip(remote.polls, remote.polls[1:], strict=False):
@@ -199,12 +204,14 @@ def assert_paced(remote: Remote, pacing: Pacing, interval: float, *, watched_unt
                 failures = refusals = 0  # maybe all had left, and what was known is gone
         else:
             failures = refusals = 0
-            pause = max(pacing.spacing, interval * (1 + pacing.jitter), remote.least_interval)
+            steady = 0.0 if poll.look_again else interval * (1 + pacing.jitter)
+            pause = max(pacing.spacing, steady, remote.least_interval)
             late = max(poll.ended, poll.started + pause)
             assert after.started <= late + EPS or after.started > watched_until
             hurried = any(poll.started - 1.5 <= moment <= after.started + EPS for moment in remote.events)
             least = min(interval, 1.0) if after.started >= remote.cancelling_from - EPS else interval
-            if not hurried and not remote.unasked(poll, after) and not remote.rests(poll):
+            soon = hurried or poll.look_again
+            if not soon and not remote.unasked(poll, after) and not remote.rests(poll):
                 assert after.started - poll.started >= least * (1 - pacing.jitter) - EPS, (poll, after)
 
 

@@ -1,5 +1,6 @@
 import json
 import runpy
+import threading
 
 import airflow.sdk.execution_time.context as sdk_context
 import pytest
@@ -71,6 +72,60 @@ async def test_still_deferred(answer, expected):
     (question,) = supervisor.questions
     assert (question.dag_id, question.run_ids, question.task_ids) == ("dag", ["run"], ["task"])
     assert (question.map_index, question.states) == (3, ["deferred"])
+
+
+class TestASupervisor:
+    """Of the process: it is asked through the attribute of the moment, because Airflow sets it late."""
+
+    async def test_is_asked_by_a_trigger(self):
+        with FakeSupervisor("answer").in_place() as supervisor:
+            assert await _compat.ask_supervisor("question") == "answer"
+        assert supervisor.questions == ["question"]
+
+    async def test_is_asked_by_a_worker(self):
+        with FakeSupervisor("answer").in_place() as supervisor:
+            assert await _compat.ask_supervisor_in_worker("question") == "answer"
+        assert supervisor.questions == ["question"]
+
+    @pytest.mark.parametrize("ask", [_compat.ask_supervisor, _compat.ask_supervisor_in_worker])
+    async def test_may_fail(self, ask):
+        with FakeSupervisor(OSError("gone")).in_place(), pytest.raises(OSError, match="gone"):
+            await ask("question")
+
+    async def test_of_a_worker_is_not_asked_on_a_thread(self):
+        """It need not be safe to ask from two threads at once."""
+        thread = threading.get_ident()
+
+        class Watching(FakeSupervisor):
+            def send(self, question):
+                assert threading.get_ident() == thread
+                return "here"
+
+        with Watching().in_place():
+            assert await _compat.ask_supervisor_in_worker("question") == "here"
+
+
+class TestTheAddressOfARun:
+    @pytest.fixture(autouse=True)
+    def _base(self, monkeypatch):
+        monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example/prod/")
+
+    def test_is_that_of_the_user_interface(self):
+        assert _compat.dag_run_url("orders", "manual__1") == (
+            "https://airflow.example/prod/dags/orders/runs/manual__1"
+        )
+
+    def test_of_no_run_is_the_dag(self):
+        assert _compat.dag_run_url("orders", "") == "https://airflow.example/prod/dags/orders"
+
+    def test_takes_any_letters(self):
+        assert _compat.dag_run_url("sch\u00f6n/er", "scheduled__2026-01-01T00:00:00+00:00/?#").endswith(
+            "/dags/sch%C3%B6n%2Fer/runs/scheduled__2026-01-01T00%3A00%3A00%2B00%3A00%2F%3F%23"
+        )
+
+    def test_has_a_default(self, monkeypatch):
+        monkeypatch.delenv("AIRFLOW__API__BASE_URL")
+        assert _compat.dag_run_url("orders", "r").endswith("/dags/orders/runs/r")
 
 
 async def test_a_connection_is_read_once_and_shows_no_secret(monkeypatch):

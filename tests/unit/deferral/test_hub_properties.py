@@ -19,6 +19,7 @@ from tests.unit.deferral.rough import (
     Remote,
     assert_paced,
     assert_rested,
+    changes,
     last_trouble,
     longest_pause,
     pacing_of,
@@ -106,9 +107,9 @@ def live(plans, remote, *, seed=0, interval=5.0):
     return closed_after
 
 
-def world(plans, weather, max_jobs=None, least_interval=0.0):
+def world(plans, weather, max_jobs=None, least_interval=0.0, changes=()):
     jobs = {str(number): Job(plan.job_ends) for number, plan in enumerate(plans)}
-    return Remote(jobs, list(weather), max_jobs, least_interval)
+    return Remote(jobs, list(weather), max_jobs, least_interval, list(changes))
 
 
 @given(SEEDS, plans, weather, LIMITS, st.sampled_from([0.0, 5.0, 30.0]), RESTS)
@@ -129,6 +130,16 @@ def test_every_wait_ends_with_its_own_outcome_and_a_cancelled_one_disturbs_nobod
             late = max(plan.job_ends, bad) + rounds * max(1.1 * interval, 1.0, rest) + 2.0
             assert plan.job_ends - EPS <= plan.ended <= late
     assert remote.cancels == []
+
+
+@given(SEEDS, plans, weather, changes, LIMITS, st.sampled_from([5.0, 30.0]), RESTS)
+@settings(max_examples=300, deadline=None)
+def test_a_poll_that_has_seen_a_change_is_followed_soon_and_never_too_soon(
+    seed, plans, weather, changes, max_jobs, interval, rest
+):
+    """What :func:`live` checks: spacing, backoff and rests hold for a poller that wants to look again, too."""
+    remote = world(plans, weather, max_jobs, rest, changes)
+    live(plans, remote, seed=seed, interval=interval)
 
 
 @given(SEEDS, plans, weather)

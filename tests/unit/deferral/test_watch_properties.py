@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from astronomer.deferral import Hub, JobStatus, Outcome, Phase, Transient, clock, watch
 from astronomer.deferral.testing import FakeClock, ScriptedJob, ScriptedService, ScriptedTrigger
 from tests.unit.deferral.fakes import START, PollerJob, events_of, revived
+from tests.unit.deferral.foreign import ForeignPollerJob
 from tests.unit.deferral.rough import (
     EPS,
     Job,
@@ -27,6 +28,8 @@ from tests.unit.deferral.rough import (
 
 ENDS = st.sampled_from([Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED])
 SEEDS = st.integers(0, 2**32)
+LAST_LOOK = 15.0
+JOB = PollerJob("a")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -59,7 +62,7 @@ class Wait:
     said: list
 
 
-def wait(remote, *, seed=0, deadline=None, interval=5.0, tolerance=3600.0, confirm=60.0):
+def wait(remote, *, seed=0, deadline=None, interval=5.0, tolerance=3600.0, confirm=60.0, job=JOB):
     pacing, lines = pacing_of(seed), Lines()
 
     async def main():
@@ -68,7 +71,7 @@ def wait(remote, *, seed=0, deadline=None, interval=5.0, tolerance=3600.0, confi
             remote.cancelling_from = deadline
             loop.call_later(deadline, remote.hurried)
         outcome = await watch(
-            PollerJob("a"),
+            job,
             hub=Hub(remote.connect, pacing),
             deadline=None if deadline is None else clock.now() + deadline,
             poll_interval=interval,
@@ -112,6 +115,35 @@ def test_nothing_outlives_the_deadline(seed, weather, ends_at, phase, deadline, 
     assert all(moment >= deadline - EPS for moment in remote.cancels)
     if confirm and done.outcome.timed_out:
         assert remote.cancels
+
+
+@given(SEEDS, rough_weather, seconds, ENDS, seconds, st.sampled_from([0.0, 5.0, 60.0]))
+@settings(max_examples=500, deadline=None)
+def test_what_is_foreign_is_only_looked_at_and_once_more_at_the_deadline(
+    seed, weather, ends_at, phase, deadline, interval
+):
+    remote = Remote({"a": Job(ends_at, phase)}, list(weather))
+    done = wait(
+        remote, seed=seed, deadline=deadline, interval=interval, tolerance=1e6, job=ForeignPollerJob("a")
+    )
+    assert remote.cancels == []
+    assert done.took <= deadline + LAST_LOOK + EPS
+    status = done.outcome.status
+    if done.outcome.timed_out:
+        assert done.took >= deadline - EPS
+        assert status.phase is Phase.ACTIVE
+        look = next((poll for poll in remote.polls if poll.started >= deadline - EPS), None)
+        if status.raw:  # an answer of that moment, or of a poll that was under way
+            assert any(poll.ended >= deadline - EPS and not poll.failed for poll in remote.polls)
+        else:
+            assert "could not be asked at the end" in status.message
+        if look is not None and look.kind == "fine":
+            assert ends_at > look.started - EPS or look.started >= done.took - EPS
+    elif status.phase is Phase.LOST:
+        assert "Cannot log in" in status.message
+    else:
+        assert status.phase is phase
+        assert done.took >= ends_at - EPS
 
 
 @given(SEEDS, rough_weather, st.sampled_from([1.0, 30.0, 150.0, 600.0]), st.sampled_from([5.0, 60.0]))

@@ -8,13 +8,15 @@ from functools import partial
 from astronomer.deferral import JobStatus, Phase, Poller
 from astronomer.deferral._compat import dag_run_url
 from astronomer.providers.core.jobs.external import NOT_FOUND, ExternalWait, Sight, judge
-from astronomer.providers.core.jobs.groups import chunks, unambiguous
+from astronomer.providers.core.jobs.groups import by_task, chunks, instance, unambiguous
 from astronomer.providers.core.jobs.questions import Questions, UnknownToAirflow
 from astronomer.providers.core.jobs.runs import RunDates, RunStates, States
 
 __all__ = ["ExternalDagPoller"]
 
 Waits = Sequence[ExternalWait]
+Tasks = dict[str, dict[str, Sight]]
+"""By task, and by run."""
 
 
 class ExternalDagPoller(Poller[ExternalWait]):
@@ -35,15 +37,18 @@ class ExternalDagPoller(Poller[ExternalWait]):
         answers: dict[ExternalWait, JobStatus] = {}
         for by, waits in _alike(jobs):
             answers |= await self._judged(by, waits)
+        self._dates.forget_the_unseen()
         self.look_again = any(self._last.get(wait, status) != status for wait, status in answers.items())
         self._last = answers
         return answers
 
     async def _judged(self, by: str, waits: Waits) -> dict[ExternalWait, JobStatus]:
+        url = partial(dag_run_url, self._dag_id)
         try:
             if waits[0].task_ids:
-                sights = await self._tasks(by, waits)
-            elif waits[0].group_id:
+                tasks = await self._tasks(by, waits)
+                return {wait: judge(wait, _own(wait, tasks), url) for wait in waits}
+            if waits[0].group_id:
                 sights = await self._instances(
                     by, waits, partial(self._ask.task_states, group_id=waits[0].group_id)
                 )
@@ -51,17 +56,16 @@ class ExternalDagPoller(Poller[ExternalWait]):
                 sights = await self._whole_runs(by, waits)
         except UnknownToAirflow as error:
             return dict.fromkeys(waits, JobStatus(Phase.FAILED, NOT_FOUND, str(error), code=NOT_FOUND))
-        url = partial(dag_run_url, self._dag_id)
         return {wait: judge(wait, sights, url) for wait in waits}
 
-    async def _tasks(self, by: str, waits: Waits) -> dict[str, Sight]:
-        found: dict[str, Sight] = {}
+    async def _tasks(self, by: str, waits: Waits) -> Tasks:
+        found: Tasks = {}
         for task_ids in unambiguous(one for wait in waits for one in wait.task_ids):
             for some in chunks(task_ids):
                 ask = partial(self._ask.task_states, task_ids=some)
                 for target, sight in (await self._instances(by, waits, ask)).items():
-                    before = found.get(target, Sight())
-                    found[target] = Sight(sight.run_id, {**before.states, **sight.states})
+                    for task_id, states in by_task(sight.states, some).items():
+                        found.setdefault(task_id, {})[target] = Sight(sight.run_id, states)
         return found
 
     async def _instances(
@@ -88,6 +92,19 @@ class ExternalDagPoller(Poller[ExternalWait]):
         if by == "run_ids":
             found = {run_id: Sight(run_id, sight.states) for run_id, sight in found.items()}
         return found
+
+
+def _own(wait: ExternalWait, tasks: Tasks) -> dict[str, Sight]:
+    """What one wait sees of each run: the instances of its own tasks."""
+    found: dict[str, Sight] = {}
+    for task_id in wait.task_ids:
+        for target in wait.targets:
+            sight = tasks.get(task_id, {}).get(target)
+            if sight is not None:
+                others = found.get(target, Sight()).states
+                states = {instance(key, task_id, wait.task_ids): one for key, one in sight.states.items()}
+                found[target] = Sight(sight.run_id, {**others, **states})
+    return found
 
 
 def _alike(waits: Sequence[ExternalWait]) -> Iterator[tuple[str, list[ExternalWait]]]:

@@ -25,24 +25,25 @@ class RunDates:
 
     def __init__(self) -> None:
         self._date_of: dict[str, str] = {}
+        self._seen: set[str] = set()
 
     async def sights(self, dates: Sequence[str], ask: AskStates) -> dict[str, Sight]:
         """What is known of the run of each date; dates without a run are left out."""
         found = await ask(dates)
-        asked = set(dates)
-        for run_id, date in list(self._date_of.items()):
-            if date in asked and run_id not in found:
-                del self._date_of[run_id]  # it was deleted; another may come with the same id
         unknown = set(found) - set(self._date_of)
         if unknown:
             known = {self._date_of[run_id] for run_id in found if run_id in self._date_of}
             missing = [date for date in dates if date not in known]
             found = await self._learn(found, unknown, missing, dates, ask)
-        return {
-            self._date_of[run_id]: Sight(run_id, states)
-            for run_id, states in found.items()
-            if self._date_of.get(run_id) in asked
-        }
+        asked = set(dates)
+        dated = [run_id for run_id in found if self._date_of.get(run_id) in asked]
+        self._seen.update(dated)
+        return {self._date_of[run_id]: Sight(run_id, found[run_id]) for run_id in dated}
+
+    def forget_the_unseen(self) -> None:
+        """After all questions of a round: what none of them has seen was deleted, and may come with another date."""
+        self._date_of = {run_id: date for run_id, date in self._date_of.items() if run_id in self._seen}
+        self._seen = set()
 
     async def _learn(
         self, found: States, unknown: set[str], missing: Sequence[str], dates: Sequence[str], ask: AskStates

@@ -15,12 +15,14 @@ from airflow.providers.standard.exceptions import (
     ExternalTaskNotFoundError,
 )
 
-from astronomer.deferral import JobStatus, JobTrigger, Transient, WatchSensor
+from astronomer.deferral import JobStatus, JobTrigger, RemoteJob, Transient, WatchSensor
 from astronomer.deferral._compat import (
     AirflowSkipException,
+    absolute_url,
     ask_supervisor_in_worker,
     dag_run_url,
     tasks_in_bundle,
+    text_setting,
 )
 from astronomer.deferral.patience import insist
 from astronomer.providers.core.jobs.dag_poller import ExternalDagPoller
@@ -54,9 +56,21 @@ class DagWaitSensor(WatchSensor):
         """A question that has to be answered before anything else, through bad weather."""
         return asyncio.run(insist(call, tolerance=self.outage_tolerance))
 
+    def make_trigger(self, job: RemoteJob, deadline: float) -> JobTrigger:
+        """The trigger that waits on: over the supervisor, or over this Airflow's own API where a connection is set."""
+        conn_id = text_setting("airflow_conn_id")
+        if type(job) is not ExternalWait or not conn_id:
+            return super().make_trigger(job, deadline)
+        from astronomer.providers.core.jobs.deployment import DeploymentWait
+        from astronomer.providers.core.triggers.astro import AstroDeploymentTrigger
+
+        wait = DeploymentWait(conn_id=conn_id, **job.to_dict())
+        trigger = super().make_trigger(wait, deadline)
+        return AstroDeploymentTrigger(**trigger.serialize()[1])
+
     def seen(self, context: Mapping[str, Any], job: ExternalWait, status: JobStatus) -> None:
         """Push the link."""
-        url = status.url or dag_run_url(job.dag_id, self._run_of(job))
+        url = absolute_url(status.url or "") or dag_run_url(job.dag_id, self._run_of(job))
         context["ti"].xcom_push(key=ExternalDagLink.xcom_key, value=url)
 
     def _run_of(self, job: ExternalWait) -> str:

@@ -1,0 +1,283 @@
+"""What the sensors on other Dags have in common: links, words, and whether there is anything to wait for."""
+
+from types import SimpleNamespace
+
+import pytest
+from airflow.providers.standard.exceptions import (
+    ExternalDagFailedError,
+    ExternalDagNotFoundError,
+    ExternalTaskFailedError,
+    ExternalTaskGroupFailedError,
+    ExternalTaskGroupNotFoundError,
+    ExternalTaskNotFoundError,
+)
+from structlog.testing import capture_logs
+
+from astronomer.deferral import JobLost, Transient
+from astronomer.deferral._compat import AirflowSensorTimeout, AirflowSkipException
+from astronomer.providers.core.sensors.external_task import ExternalDagRunSensor, ExternalTaskSensor
+from tests.unit.core.airflow_side import api_error
+from tests.unit.core.waiting import Waiting
+from tests.unit.deferral.fakes import START
+
+TASK = {"external_task_id": "load"}
+TASKS = {"external_task_ids": ["load", "check"]}
+GROUP = {"external_task_group_id": "g"}
+KINDS = [TASK, TASKS, GROUP, {}]
+IDS = ["task", "tasks", "group", "dag"]
+
+
+def make(**arguments):
+    cls = ExternalDagRunSensor if "external_run_id" in arguments else ExternalTaskSensor
+    return cls(**{"task_id": "wait", "external_dag_id": "orders"} | arguments)
+
+
+@pytest.fixture
+def waiting():
+    with Waiting(make).in_place() as waiting:
+        waiting.dag = waiting.airflow.dag("orders", g=["g.a", "g.b"])
+        yield waiting
+
+
+def a_run(waiting, state="success", run_id="mine"):
+    """A run of which everything is in one state."""
+    states = dict.fromkeys(("load", "check", "g__a", "g__b"), state)
+    return waiting.dag.run(0, run_id, state=state, **states)
+
+
+class TestTheEnd:
+    @pytest.mark.parametrize("which", KINDS, ids=IDS)
+    def test_is_success(self, waiting, which):
+        a_run(waiting)
+        assert waiting.live(**which) is None
+        assert waiting.trigger is None
+
+    @pytest.mark.parametrize(
+        ("which", "error", "words"),
+        [
+            (
+                TASK,
+                ExternalTaskFailedError,
+                "Some of the external tasks ['load'] in DAG orders failed. (load is failed, in mine). See ",
+            ),
+            (
+                TASKS,
+                ExternalTaskFailedError,
+                "Some of the external tasks ['load', 'check'] in DAG orders failed. (load is failed",
+            ),
+            (
+                GROUP,
+                ExternalTaskGroupFailedError,
+                "The external task_group 'g' in DAG 'orders' failed. (g.a is failed, in mine). See ",
+            ),
+            ({}, ExternalDagFailedError, "The external DAG orders failed. (it is failed, in 2026-01-01T"),
+            (
+                {"external_run_id": "mine"},
+                ExternalDagFailedError,
+                "The external DAG orders failed. (it is failed, in mine). See ",
+            ),
+        ],
+        ids=[*IDS, "run"],
+    )
+    @pytest.mark.parametrize("deferrable", [True, False])
+    def test_is_the_stock_sensor_s_error_and_says_what_and_where(
+        self, waiting, which, error, words, deferrable
+    ):
+        a_run(waiting, "failed")
+        with pytest.raises(error) as caught:
+            waiting.live(failed_states=["failed"], deferrable=deferrable, **which)
+        assert str(caught.value).startswith(words)
+
+    @pytest.mark.parametrize("which", KINDS, ids=IDS)
+    def test_is_soft_if_so_wished(self, waiting, which):
+        a_run(waiting, "failed")
+        for deferrable in (True, False):
+            with pytest.raises(AirflowSkipException, match=r"failed\. Skipping due to soft_fail\. \("):
+                waiting.live(failed_states=["failed"], soft_fail=True, deferrable=deferrable, **which)
+
+    @pytest.mark.parametrize("which", KINDS, ids=IDS)
+    def test_may_be_a_skip(self, waiting, which):
+        a_run(waiting, "failed")
+        with pytest.raises(AirflowSkipException, match=r"states-to-skip-on list\. Skipping\. \(.* is failed"):
+            waiting.live(skipped_states=["failed"], **which)
+
+    def test_of_a_group_that_is_not_there_has_airflow_s_words(self, waiting):
+        with pytest.raises(ExternalTaskGroupNotFoundError) as caught:
+            waiting.live(external_task_group_id="h")
+        assert str(caught.value) == (
+            "The external task group 'h' in DAG 'orders' does not exist "
+            "(Task group h not found in DAG orders)."
+        )
+
+    def test_of_a_deleted_dag_is_an_end_for_a_group_in_the_triggerer(self, waiting):
+        run = a_run(waiting, "running")
+        waiting.execute(**GROUP)
+        waiting.dag.delete(run)
+        del waiting.airflow.dags["orders"]
+        waiting.wait()
+        with pytest.raises(ExternalTaskGroupNotFoundError, match="`orders` was not found"):
+            waiting.resume(**GROUP)
+
+    def test_of_an_outage_is_lost_and_a_retry_looks_again(self, waiting):
+        a_run(waiting, "running")
+        waiting.execute(**TASK, outage_tolerance=60)
+        waiting.airflow.weather = [api_error(500)] * 200
+        waiting.wait()
+        with pytest.raises(JobLost, match="supervisor could not answer"):
+            waiting.resume(**TASK)
+
+
+class TestTheLink:
+    def link(self, waiting):
+        return waiting.ti.xcoms["external_dag_run"].partition("/dags/")[2]
+
+    @pytest.mark.parametrize("which", [*KINDS, {"external_run_id": "mine"}], ids=[*IDS, "run"])
+    def test_is_pushed_before_the_wait(self, waiting, which):
+        a_run(waiting, "running")
+        waiting.execute(**which)
+        assert waiting.trigger is not None
+        assert (self.link(waiting), waiting.ti.pushes) == ("orders/runs/mine", 1)
+
+    @pytest.mark.parametrize("which", KINDS, ids=IDS)
+    def test_is_the_dag_s_as_long_as_there_is_no_run(self, waiting, which):
+        waiting.execute(**which)
+        assert self.link(waiting) == "orders"
+        a_run(waiting)
+        waiting.wait()
+        waiting.resume(**which)
+        assert self.link(waiting) == "orders/runs/mine"
+
+    def test_of_a_run_by_its_id_is_known_from_the_beginning(self, waiting):
+        waiting.execute(external_run_id="soon")
+        assert self.link(waiting) == "orders/runs/soon"
+
+    def test_is_not_worth_a_wait(self, waiting):
+        waiting.airflow.weather = [None, None, api_error(500)]
+        waiting.execute()
+        assert waiting.trigger is not None
+        assert self.link(waiting) == "orders"
+
+    @pytest.mark.parametrize("which", KINDS, ids=IDS)
+    def test_is_pushed_at_a_bad_end_too(self, waiting, which):
+        a_run(waiting, "failed")
+        with pytest.raises(Exception, match="failed"):
+            waiting.live(failed_states=["failed"], **which)
+        assert self.link(waiting) == "orders/runs/mine"
+
+    @pytest.mark.parametrize("which", KINDS, ids=IDS)
+    def test_is_pushed_once_by_pokes(self, waiting, which):
+        run = a_run(waiting, "running")
+        states = dict.fromkeys(("load", "check", "g__a", "g__b"), "success")
+        waiting.airflow.later(200, lambda: setattr(run.set(**states), "state", "success"))
+        waiting.live(deferrable=False, **which)
+        assert (self.link(waiting), waiting.ti.pushes) == ("orders/runs/mine", 1)
+
+
+class TestCheckExistence:
+    def check(self, waiting, **arguments):
+        with capture_logs() as lines:
+            waiting.execute(check_existence=True, **arguments)
+        return [line["event"] for line in lines if line["log_level"] == "warning"]
+
+    @pytest.mark.parametrize("which", [*KINDS, {"external_run_id": "mine"}], ids=[*IDS, "run"])
+    def test_finds_what_is_there(self, waiting, which):
+        a_run(waiting, "running")
+        assert self.check(waiting, **which) == []
+        assert waiting.trigger is not None
+
+    @pytest.mark.parametrize("which", [*KINDS, {"external_run_id": "mine"}], ids=[*IDS, "run"])
+    def test_of_a_dag_that_is_not_there(self, waiting, which):
+        waiting.airflow.dags.clear()
+        with pytest.raises(ExternalDagNotFoundError, match=r"^The external DAG orders does not exist\.$"):
+            self.check(waiting, **which)
+        assert waiting.airflow.asked == ["GetDag"]
+
+    @pytest.mark.parametrize("deferrable", [True, False])
+    @pytest.mark.parametrize(
+        ("which", "error", "words"),
+        [
+            (
+                {"external_task_ids": ["load", "lode", "check"]},
+                ExternalTaskNotFoundError,
+                "The external task lode in DAG orders does not exist.",
+            ),
+            (
+                {"external_task_group_id": "h"},
+                ExternalTaskGroupNotFoundError,
+                "The external task group 'h' in DAG 'orders' does not exist (Task group h not found in DAG orders).",
+            ),
+            (
+                {"external_run_id": "your's"},
+                ExternalDagNotFoundError,
+                "The external DAG orders has no run your's.",
+            ),
+        ],
+        ids=["task", "group", "run"],
+    )
+    def test_of_something_of_it(self, waiting, which, error, words, deferrable):
+        a_run(waiting, "running")
+        with pytest.raises(error) as caught:
+            self.check(waiting, deferrable=deferrable, **which)
+        assert str(caught.value) == words
+
+    def test_of_a_task_that_has_never_run_reads_the_file(self, waiting, tmp_path, monkeypatch):
+        waiting.ti.bundle_instance = SimpleNamespace(name="dags-folder", path=tmp_path)
+        monkeypatch.setattr(
+            "astronomer.providers.core.sensors.waits.tasks_in_bundle",
+            lambda ti, dag: {"load"} if ti is waiting.ti and dag.relative_fileloc == "external.py" else None,
+        )
+        assert self.check(waiting, **TASK) == []
+        with pytest.raises(ExternalTaskNotFoundError, match="task check in DAG"):
+            self.check(waiting, **TASKS)
+
+    def test_of_a_dag_that_has_never_run_and_whose_file_is_elsewhere_is_said_to_be_in_vain(self, waiting):
+        assert self.check(waiting, **TASKS) == [
+            "Dag orders has never run, so nobody knows whether it has load, check"
+        ]
+        assert waiting.trigger is not None
+
+    def test_is_done_once_in_a_process(self, waiting):
+        run = a_run(waiting, "running")
+        waiting.airflow.later(200, lambda: run.set(load="success"))
+        waiting.execute(check_existence=True, deferrable=False, **TASK)
+        assert waiting.airflow.asked.count("GetDag") == 1
+        assert len(waiting.airflow.questions) > 4
+
+    def test_is_not_repeated_after_the_wait(self, waiting):
+        run = a_run(waiting, "running")
+        waiting.execute(check_existence=True, **TASK)
+        run.set(load="success")
+        waiting.wait()
+        waiting.airflow.forget()
+        waiting.resume(check_existence=True, **TASK)
+        assert waiting.airflow.asked == []
+
+    def test_outlasts_bad_weather(self, waiting):
+        a_run(waiting, "running")
+        waiting.airflow.weather = [api_error(500), ConnectionResetError("gone")]
+        assert self.check(waiting, **TASK) == []
+        assert waiting.timeline.now == pytest.approx(START + 3)
+        assert waiting.trigger is not None
+
+    def test_but_not_for_ever(self, waiting):
+        waiting.airflow.weather = [api_error(500)] * 100
+        with pytest.raises(Transient):
+            self.check(waiting, outage_tolerance=60, **TASK)
+
+    def test_without_it_nothing_is_checked(self, waiting):
+        waiting.airflow.dags.clear()
+        waiting.execute(external_task_id="lode")
+        assert waiting.trigger is not None
+        assert "GetDag" not in waiting.airflow.asked
+
+
+class TestTheTimeout:
+    def test_is_of_the_sensor(self, waiting):
+        a_run(waiting, "running")
+        with pytest.raises(AirflowSensorTimeout) as caught:
+            waiting.live(timeout=300, **TASK)
+        assert str(caught.value) == (
+            "task load of Dag orders, 2026-01-01T00:00:00+00:00 did not come true before the timeout of wait "
+            "(not yet)."
+        )
+        assert START + 300 <= waiting.timeline.now <= START + 303
