@@ -19,7 +19,6 @@ __all__ = ["Hub", "Subscription"]
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_POLL_TIMEOUT = 120.0
 _CLOSE_TIMEOUT = 30.0
 _REJECTIONS = 3
 _CANCELS_AT_ONCE = 4
@@ -155,7 +154,7 @@ class _Line:
     async def cancel(self, job: RemoteJob) -> None:
         with self.held():
             async with self._cancels:
-                await asyncio.wait_for(self.poller.cancel(job), _POLL_TIMEOUT)
+                await asyncio.wait_for(self.poller.cancel(job), self.poller.timeout)
 
     async def _run(self) -> None:
         cause = "its poller was cancelled"
@@ -197,14 +196,15 @@ class _Line:
         for subscription in asked:
             subscription.handed_at = self._asked_at
             self._asked.setdefault(subscription.job, []).append(subscription)
+        timeout = self.poller.timeout
         try:
-            self._answer(await asyncio.wait_for(self.poller.poll(list(self._asked)), _POLL_TIMEOUT))
+            self._answer(await asyncio.wait_for(self.poller.poll(list(self._asked)), timeout))
         except CredentialsRejected as rejected:
             await self._reconnect(rejected)
         except Transient as trouble:
             self._setback(trouble)
         except asyncio.TimeoutError:
-            self._setback(Transient(f"no answer within {_POLL_TIMEOUT:g} s"))
+            self._setback(Transient(f"no answer within {timeout:g} s"))
         except Exception as error:  # a defect in a poller is weather to the waits: they outlive its repair
             if self._trouble_since is None:
                 log.exception("Polling %s failed in an unexpected way; the waits go on", asked[0].job.name)

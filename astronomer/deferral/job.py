@@ -172,6 +172,9 @@ class Poller(ABC, Generic[J]):
     least_interval: float = 0.0
     """Seconds that at least lie between two polls about all jobs; a poller sets it to what its last poll has cost."""
 
+    timeout: float = 120.0
+    """Seconds after which a :meth:`poll` counts as unanswered."""
+
     look_again: bool = False
     """Set by a poll that has seen a change, where others often follow at once: the next poll comes soon."""
 

@@ -14,6 +14,7 @@ from astronomer.deferral.job import JobStatus, Outcome, Phase, RemoteJob
 __all__ = ["cancel_and_confirm", "watch"]
 
 _OUTAGE_WORTH_A_LINE = 60.0
+_OUTAGE_WORTH_MANY_LINES = 600.0  # of foreign jobs there may be thousands, and each line costs a triggerer dear
 _LAST_LOOK = 15.0
 _SAID = {
     Phase.ACTIVE: "is active",
@@ -140,6 +141,7 @@ class _Reporter:
         self._log = log
         self._status: JobStatus | None = None
         self._outage_told = False
+        self._worth_a_line = _OUTAGE_WORTH_MANY_LINES if job.foreign else _OUTAGE_WORTH_A_LINE
 
     def see(self, seen: Subscription) -> None:
         status = seen.status
@@ -154,7 +156,7 @@ class _Reporter:
             if self._outage_told:
                 self._outage_told = False
                 self._log.info("%s can be asked again", self._job.name)
-        elif not self._outage_told and self._outage_age(seen) >= _OUTAGE_WORTH_A_LINE:
+        elif not self._outage_told and self._outage_age(seen) >= self._worth_a_line:
             self._outage_told = True
             self._log.warning("%s cannot be asked, waiting on: %s", self._job.name, seen.trouble)
 
@@ -162,7 +164,7 @@ class _Reporter:
         """Seconds until an outage has to be told."""
         if seen.trouble is None or self._outage_told:
             return None
-        return _OUTAGE_WORTH_A_LINE - self._outage_age(seen)
+        return self._worth_a_line - self._outage_age(seen)
 
     @staticmethod
     def _key(status: JobStatus) -> tuple[Phase, str]:

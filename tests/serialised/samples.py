@@ -15,6 +15,12 @@ from typing import Any
 
 from astronomer.deferral import Attempt, JobStatus, JobTrigger, Outcome, Phase, TaskIdentity
 from astronomer.deferral.testing import ScriptedJob, ScriptedTrigger
+from astronomer.providers.core.jobs.deployment import DeploymentWait
+from astronomer.providers.core.jobs.external import ExternalWait
+from astronomer.providers.core.jobs.files import FileWait
+from astronomer.providers.core.triggers.astro import AstroDeploymentTrigger
+from astronomer.providers.core.triggers.external_task import ExternalTaskTrigger
+from astronomer.providers.core.triggers.filesystem import FileTrigger
 from astronomer.providers.databricks.jobs.run import DatabricksRun
 from astronomer.providers.databricks.jobs.statement import DatabricksStatement
 from astronomer.providers.databricks.triggers.databricks import (
@@ -82,6 +88,14 @@ _REQUESTS: dict[str, Any] = {
     "requests": [{"statement": "SELECT 1", "format": "ARROW_STREAM"}],
     "warehouse_name": "orders",
 }
+_EXTERNAL: dict[str, Any] = {
+    "dag_id": "orders",
+    "task_ids": ("load", "check"),
+    "logical_dates": ("2026-11-26T00:00:00+00:00",),
+    "allowed_states": ("success",),
+    "skipped_states": ("skipped",),
+    "failed_states": ("failed", "upstream_failed"),
+}
 _QUERY_ID = "01b2c3d4-0000-1111-0002-333300004444"
 
 
@@ -113,6 +127,17 @@ def triggers() -> list[JobTrigger]:
             detail={"statement": "DESCRIBE DETAIL orders"},
             columns=["day"],
         ),
+        ExternalTaskTrigger(job=ExternalWait(**_EXTERNAL).to_dict(), **_WAIT),
+        AstroDeploymentTrigger(
+            job=DeploymentWait(
+                **_EXTERNAL | {"logical_dates": (), "run_ids": ("manual__1",)},
+                conn_id="astro_cloud_default",
+                address="https://airflow.example.com/orders",
+                latest=True,
+            ).to_dict(),
+            **_WAIT,
+        ),
+        FileTrigger(job=FileWait("/data/orders/*.csv", True, "").to_dict(), **_WAIT),
     ]
 
 

@@ -71,11 +71,16 @@ class Deployment:
     :param most: the most rows that it gives at once.
     :ivar asked: (time, path, body) of each question.
     :ivar alive: when each token ends.
+    :ivar early: so many seconds before the time that it says.
+    :ivar latency: seconds that an answer takes, by the number of the question.
     """
 
     version: str = "3.3.2"
     most: int = 100_000
     lasts: float = 3600.0
+    early: float = 0.0
+    latency: dict[int, float] = field(default_factory=dict)
+    urls: list[str] = field(default_factory=list)
     script: list[Any] = field(default_factory=list)
     logins: list[dict[str, Any]] = field(default_factory=list)
     asked: list[tuple[float, str, Any]] = field(default_factory=list)
@@ -141,7 +146,8 @@ class Deployment:
     # What a transport does.
 
     async def send(self, method, url, *, headers=None, **content):
-        await asyncio.sleep(0.01)
+        self.urls.append(url)
+        await asyncio.sleep(self.latency.get(len(self.urls), 0.01))
         parts = urlsplit(url)
         if parts.path.endswith("/token"):
             return self._log_in(parts, dict(headers or {}), content)
@@ -181,7 +187,7 @@ class Deployment:
         now = clock.now()
         claims = json.dumps({"iat": now, "exp": now + self.lasts, "n": len(self.logins)}).encode()
         token = f"head.{base64.urlsafe_b64encode(claims).decode().rstrip('=')}.tail"
-        self.alive[token] = now + self.lasts
+        self.alive[token] = now + self.lasts - self.early
         return reply(201, {"access_token": token})
 
     def _list(self, path, body):

@@ -8,7 +8,7 @@ import logging
 
 import pytest
 
-from astronomer.deferral import CredentialsRejected, Transient, clock
+from astronomer.deferral import CredentialsRejected, Transient
 from astronomer.deferral.testing import FakeClock
 from astronomer.providers.core.hooks import deployment_login
 from astronomer.providers.core.hooks.deployment_errors import ConnectionUnusable, NoSuchApi, Refused
@@ -122,18 +122,18 @@ class TestTokens:
             {"url": f"{URL}/auth/token", "headers": {}, "json": {"username": "reader", "password": PASSWORD}}
         ]
 
-    def test_a_token_is_fetched_anew_before_it_ends(self):
+    @pytest.mark.parametrize(("lasts", "early"), [(3600.0, 50.0), (40.0, 9.0)])
+    def test_a_token_is_fetched_anew_before_it_ends(self, lasts, early):
         async def main():
             client = deployment.client(with_password())
-            for _ in range(100):
+            for _ in range(1000):
                 await client.runs(dag_ids=["a"])
-                await asyncio.sleep(600)
-            return clock.now()
+                await asyncio.sleep(lasts / 100)
 
-        deployment = Deployment(lasts=3600.0)
+        deployment = Deployment(lasts=lasts, early=early)
         on_time(main)
-        assert 15 <= len(deployment.logins) <= 20
-        assert len(deployment.asked) == 100  # none was refused
+        assert 10 <= len(deployment.logins) <= 14
+        assert len(deployment.asked) == 1000  # none was refused
 
     @pytest.mark.parametrize("how", ["ended", "revoked"])
     def test_a_token_that_is_refused_is_fetched_anew_once(self, how):
@@ -150,6 +150,18 @@ class TestTokens:
         on_time(main)
         assert len(deployment.logins) == 2
         assert len(deployment.asked) == 101
+
+    def test_a_late_refusal_of_the_old_token_costs_no_other_login(self):
+        async def main():
+            client = deployment.client(with_password())
+            await client.runs(dag_ids=["a"])
+            (token,) = set(deployment.alive) - {TOKEN}
+            del deployment.alive[token]
+            await asyncio.gather(*(client.runs(dag_ids=["a"]) for _ in range(2)))
+
+        deployment = Deployment(latency={4: 0.5})
+        on_time(main)
+        assert len(deployment.logins) == 2
 
     def test_one_that_is_refused_again_is_the_end(self):
         deployment = Deployment(script=[reply(401, {"detail": "no"}), reply(401, {"detail": "no"})])
@@ -310,6 +322,9 @@ class TestAnswers:
 
         deployment = Deployment()
         assert on_time(main)["dag_id"] == "a b"
+        assert deployment.urls[-1].endswith(
+            "/dags/a%20b/dagRuns/scheduled__2026-01-01T00%3A00%3A00%2B00%3A00"
+        )
 
     @pytest.mark.parametrize(
         ("version", "works"), [("3.3.2", True), ("3.1.6+astro.1", True), ("3.1.5", False), ("3.0.6", False)]

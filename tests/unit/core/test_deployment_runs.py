@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from astronomer.deferral import Phase, clock
 from astronomer.providers.core.hooks import deployment_login
-from astronomer.providers.core.jobs.deployment import DELETED
+from astronomer.providers.core.jobs.deployment import DELETED, moment
 from astronomer.providers.core.jobs.external import FAILED, SKIPPED
 from tests.unit.core.deployment_looks import NO_RUN, NOT_YET, latest, look, on_time, watching
 from tests.unit.core.deployments import (
@@ -160,6 +161,15 @@ class TestARun:
         deployment.start("r1", date=date(1))
         deployment.start("r2", date=date(2))
         assert look(deployment, wait(logical_dates=[zone])).url.endswith("/runs/r1")
+
+    def test_of_a_date_without_a_zone_is_of_utc_wherever_it_is_asked(self, deployment, monkeypatch):
+        monkeypatch.setenv("TZ", "America/New_York")
+        time.tzset()
+        try:
+            assert moment("2026-01-02T03:04:05") == "2026-01-02T03:04:05.000000+00:00"
+        finally:
+            monkeypatch.undo()
+            time.tzset()
 
     def test_of_dates_that_are_far_apart_are_asked_for_apart(self, deployment):
         for days in range(400):

@@ -23,7 +23,18 @@ from astronomer.providers.core.jobs import files
 from astronomer.providers.core.jobs.files import FilePoller, FileWait
 from astronomer.providers.core.sensors.filesystem import FileSensor, FileSensorAsync
 from astronomer.providers.core.triggers.filesystem import FileTrigger
-from tests.unit.deferral.fakes import START, Timeline, deferred, events_of, let, reason_of_end, revived
+from tests.unit.deferral.fakes import (
+    START,
+    Count,
+    FakeSupervisor,
+    FakeTaskInstance,
+    Timeline,
+    deferred,
+    events_of,
+    let,
+    reason_of_end,
+    revived,
+)
 
 USER = "__airflow_user_action__"
 
@@ -414,8 +425,11 @@ class TestTogether:
         assert ended_at <= START + 55
 
     def test_a_user_who_ends_a_task_cancels_nothing(self, timeline, base, monkeypatch):
-        monkeypatch.setattr(FilePoller, "cancel", lambda *_: pytest.fail("cancelled"))
+        cancelled = []
+        monkeypatch.setattr(FilePoller, "cancel", lambda self, job: cancelled.append(job))
         trigger = FileTrigger(job=FileWait(f"{base}/a").to_dict())
-        assert trigger.cancel_on_kill  # as a stored one of 1.x would say
-        timeline.run(trigger.on_kill)
-        assert not (base / "a").exists()
+        trigger.task_instance = FakeTaskInstance()
+        assert trigger.cancel_on_kill  # as that of a stored one of 1.x
+        with FakeSupervisor(Count(0)).in_place() as supervisor:
+            timeline.run(trigger.on_kill)
+        assert cancelled == supervisor.questions == []

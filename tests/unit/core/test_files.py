@@ -290,6 +290,17 @@ class TestLook:
         assert [wait.path for wait, true in found(waits).items() if true] == [f"{tmp_path}/b_7*"]
         assert listed == [str(tmp_path)]
 
+    def test_a_pattern_is_matched_with_what_begins_as_it_does(self, monkeypatch, tmp_path):
+        matched, match = [], files.fnmatch.filter
+        monkeypatch.setattr(
+            files.fnmatch, "filter", lambda names, what: (matched.extend(names), match(names, what))[1]
+        )
+        for name in ("a_71", "b_6", "b_71", "b_72", "b_8", ".b_71"):
+            (tmp_path / name).touch()
+        assert all(found([FileWait(f"{tmp_path}/b_7?"), FileWait(f"{tmp_path}/.b_7[1]")]).values())
+        assert not any(found([FileWait(f"{tmp_path}/c*")]).values())
+        assert matched == ["b_71", "b_72", ".b_71"]
+
     def test_of_many_names_a_few_are_asked_for(self, monkeypatch, tmp_path):
         asked, iglob = [], glob.iglob
         monkeypatch.setattr(

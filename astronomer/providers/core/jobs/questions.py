@@ -17,7 +17,7 @@ from astronomer.deferral._compat import ask_supervisor
 
 __all__ = ["Questions", "UnknownToAirflow"]
 
-_BREATH = 0.5  # of the time that the answer took: two thirds of the supervisor's time at most are ours
+_BREATH = 0.25  # of the time that the answer took: four fifths of the supervisor's time at most are ours
 
 Ask = Callable[[Any], Coroutine[Any, Any, Any]]
 
