@@ -245,7 +245,7 @@ class TestTheGate:
             return asyncio.get_running_loop().time() - before
 
         airflow.latency = 2.0
-        assert run(main) == pytest.approx(1.0)
+        assert run(main) == pytest.approx(2.0)
 
     def test_is_free_again_when_the_one_who_asks_is_cancelled(self, airflow):
         async def main():
