@@ -88,7 +88,8 @@ class Subscription:
     def in_trouble(self, trouble: Transient, since: float) -> None:
         """The connection could not be asked."""
         if self.trouble is None:
-            self.trouble_since = max(since, self._joined_at)  # a newcomer brings patience of its own
+            # A newcomer brings patience of its own, and so does one that a poll has told of before it failed.
+            self.trouble_since = max(since, self._joined_at, self.answered_at)
             self._changed.set()
         self.trouble = trouble
 

@@ -85,10 +85,10 @@ class WatchSensor(DeferrableSensor):
         if not self.deferrable:
             return super().execute(context)
         deadline = self.deadline()
-        with self._softly():
-            job = self.job(context)
-            status = self.look(job)
-            if status is not None and status.done:
+        job = self.job(context)
+        status = self.look(job)
+        if status is not None and status.done:
+            with self._softly():
                 return self.settle(context, job, Outcome(status))
         if status is not None:
             self.seen(context, job, status)
@@ -145,7 +145,7 @@ class WatchSensor(DeferrableSensor):
 
     @contextmanager
     def _softly(self) -> Iterator[None]:
-        """What Airflow does around the pokes of a sensor, and around its resumption."""
+        """What Airflow does when it resumes a sensor."""
         try:
             yield
         except AirflowSkipException:

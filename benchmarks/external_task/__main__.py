@@ -1,4 +1,4 @@
-"""``python -m benchmarks.external_task``: this package's trigger beside the stock one, on a real triggerer."""
+"""``python -m benchmarks.external_task``: this package's triggers beside the stock one, on a real triggerer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks import program
 from benchmarks.environment import environment
 from benchmarks.external_task import measures, phase
 from benchmarks.external_task.database import opened, version
-from benchmarks.external_task.plan import IDLE, KINDS, TASK, Crowd
+from benchmarks.external_task.plan import IDLE, KINDS, OURS_API, TASK, Crowd
 from benchmarks.external_task.postgres import Server, started
 from benchmarks.external_task.table import render
 from benchmarks.external_task.triggers import FAILED_STATES
@@ -29,7 +29,8 @@ from benchmarks.sides import OURS, STOCK
 __all__ = ["main", "measure"]
 
 _PACKAGES = ("apache-airflow-providers-standard", "sqlalchemy", "psycopg2-binary")
-_SIDES = (OURS, STOCK)
+_SIDES = (OURS, OURS_API, STOCK)
+_SCALED = (OURS, OURS_API)
 _SCALE = 10_000
 _CAPACITY = 1000  # Airflow's own; so much is also free, because a full triggerer looks for no more triggers
 
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(crowd: Crowd, sides: Sequence[str], *, scale: int, url: str | None = None) -> dict[str, Any]:
     """Run every phase and return the numbers of each side.
 
-    :param scale: so many sensors in one more phase of ours, or 0.
+    :param scale: so many sensors in one more phase of each of ours, or 0.
     :param url: of a server to use; by default one is started.
     """
     found: dict[str, Any] = {
@@ -74,10 +75,11 @@ def measure(crowd: Crowd, sides: Sequence[str], *, scale: int, url: str | None =
             for side in sides:
                 found[side] = measures.numbers(side, go(side), bare)
             found[IDLE] = bare
-        if scale and OURS in sides:
-            many = replace(crowd, sensors=scale)
-            with _prepared(many, [OURS], server) as go:
-                found[OURS]["scale"] = {"sensors": scale, **measures.numbers(OURS, go(OURS), bare)}
+        scaled = [side for side in sides if scale and side in _SCALED]
+        if scaled:
+            with _prepared(replace(crowd, sensors=scale), scaled, server) as go:
+                for side in scaled:
+                    found[side]["scale"] = {"sensors": scale, **measures.numbers(side, go(side), bare)}
     return found
 
 
@@ -105,7 +107,7 @@ def _prepared(crowd: Crowd, sides: Sequence[str], server: Server) -> Iterator[Ca
 def _settings(url: str, crowd: Crowd, directory: Path) -> dict[str, str]:
     return {
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url,
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": "",  # a triggerer needs none, and asyncpg is not asked for
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": "",  # not needed, and asyncpg is not asked for
         "AIRFLOW__CORE__DAGS_FOLDER": str(directory / "dags"),
         "AIRFLOW__TRIGGERER__CAPACITY": str(crowd.sensors + _CAPACITY),
     }
@@ -133,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--kind", choices=KINDS, default=TASK, help="what is waited for (default task)")
     add("--interval", type=float, default=5.0, metavar="SECONDS", help="between two polls (default 5)")
     add("--only", choices=_SIDES, help="measure one side")
-    add("--scale", action="store_true", help=f"also {_SCALE} sensors of ours")
+    add("--scale", action="store_true", help=f"also {_SCALE} sensors of each of ours")
     add("--quiet-for", type=float, metavar="SECONDS", help="before the first end (default 6 poll intervals)")
     add("--spread", type=float, default=120.0, metavar="SECONDS", help="first end to last (default 120)")
     add("--patience", type=float, default=300.0, metavar="SECONDS", help="after the last end (default 300)")

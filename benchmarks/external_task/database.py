@@ -58,7 +58,7 @@ class Resumed(NamedTuple):
 
 
 class Database:
-    """One role for the triggerer, and two databases that it owns: the prepared world, and the copy in use."""
+    """One role for all of Airflow, and two databases that it owns: the prepared world, and the copy in use."""
 
     def __init__(self, server: Server) -> None:
         self.role = f"astronomer_bench_{secrets.token_hex(4)}"
@@ -118,7 +118,7 @@ class Database:
         return _engine(self._server.url.set(database=self.copy)).connect()
 
     def statements(self) -> Counter[str]:
-        """How often the triggerer's role has executed each statement so far."""
+        """How often Airflow's role has executed each statement so far."""
         with self._admin.connect() as connection:
             return Counter(dict(connection.execute(_STATEMENTS, {"role": self.role}).tuples().all()))
 

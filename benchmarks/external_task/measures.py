@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.external_task.phase import Ended, Seen
+from benchmarks.external_task.phase import Ended, Quiet, Seen
+from benchmarks.external_task.plan import OURS_API
 from benchmarks.external_task.questions import questions
 from benchmarks.measures import end_to_event, rounded
 from benchmarks.sides import OURS, STOCK
@@ -24,6 +25,7 @@ def idle(seen: Seen) -> dict[str, Any]:
         "cpu_supervisor": _cores(quiet.cpu.supervisor, seen),
         "cpu_runner": _cores(quiet.cpu.runner, seen),
         "cpu_database": _cores(quiet.cpu.database, seen),
+        "cpu_api_server": _cores(quiet.cpu.api_server, seen),
     }
 
 
@@ -36,7 +38,7 @@ def numbers(side: str, seen: Seen, bare: Mapping[str, Any]) -> dict[str, Any]:
 
     :param bare: those of the idle triggerer.
     """
-    asked, own = questions(seen.quiet.statements) / seen.quiet.seconds, idle(seen)
+    asked, own = _asked(seen.quiet) / seen.quiet.seconds, idle(seen)
     due = {n: seen.ends[target] for n, target in enumerate(seen.crowd.waits) if target in seen.ends}
     told = {number: _payload(one.next_kwargs) for number, one in seen.resumed.items()}
     right = {n: end for n, end in due.items() if _right(side, seen, n, end, told)}
@@ -54,6 +56,11 @@ def numbers(side: str, seen: Seen, bare: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _asked(quiet: Quiet) -> int:
+    """Questions to the supervisor, or requests to the API."""
+    return questions(quiet.statements) if quiet.requests is None else quiet.requests
+
+
 def _payload(next_kwargs: Any) -> Any:
     """The event, ``None`` if the trigger died without one."""
     return next_kwargs.get(_EVENT) if isinstance(next_kwargs, Mapping) else None
@@ -68,7 +75,7 @@ def _right(side: str, seen: Seen, number: int, end: Ended, told: Mapping[int, An
 def tells(side: str, payload: Any, state: str) -> bool:
     """Whether an event says that the target has ended in that state."""
     said: Mapping[str, Any] = payload if isinstance(payload, Mapping) else {}
-    if side == OURS:
+    if side in (OURS, OURS_API):
         outcome = said.get("outcome") or {}
         phase = (outcome.get("status") or {}).get("phase")
         return phase == {"success": "succeeded"}.get(state, state) and not outcome.get("timed_out")

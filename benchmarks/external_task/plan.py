@@ -15,6 +15,7 @@ __all__ = [
     "IDLE",
     "KINDS",
     "MIXED",
+    "OURS_API",
     "PER_RUN",
     "TASK",
     "WAITING",
@@ -26,6 +27,8 @@ __all__ = [
 TASK, DAG, GROUP, MIXED = "task", "dag", "group", "mixed"
 KINDS = (TASK, DAG, GROUP, MIXED)
 IDLE = "idle"
+OURS_API = "ours_api"
+"""Ours, over this Airflow's own REST API: the third side here, beside those that every benchmark has."""
 WAITING = "waiting"
 """The Dag whose sensors wait."""
 PER_RUN = 20

@@ -21,7 +21,7 @@ from sqlalchemy import URL, create_engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-__all__ = ["MISSING", "Server", "binaries", "started"]
+__all__ = ["MISSING", "Server", "binaries", "free_port", "started"]
 
 MISSING = (
     "no PostgreSQL server found on PATH or in /usr/lib/postgresql: install one (Debian: `apt-get install postgresql`) "
@@ -112,10 +112,11 @@ def _initialise(found: Path, directory: Path, owner: dict[str, Any]) -> URL:
     )
     if done.returncode:
         raise RuntimeError(f"initdb failed: {done.stderr.strip()}")
-    return URL.create(DRIVER, "bench", password, "127.0.0.1", _free_port(), "postgres")
+    return URL.create(DRIVER, "bench", password, "127.0.0.1", free_port(), "postgres")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One of this machine's own address that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as one:
         return int(one.getsockname()[1])
 

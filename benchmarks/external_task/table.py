@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.external_task.plan import IDLE
+from benchmarks.external_task.plan import IDLE, OURS_API
 from benchmarks.sides import OURS, STOCK
 from benchmarks.table import about, at, markdown, ratio, show
 
 __all__ = ["render"]
 
+_OVER_API = "ours, over the API"
 _ROWS = {
     "calls_per_tick": "questions per poll interval, nothing ends",
     "poll_to_poll_s": "seconds from poll to poll of one wait",
@@ -19,6 +20,7 @@ _ROWS = {
     "cpu_supervisor": "CPU of the supervisor, cores",
     "cpu_runner": "CPU of the runner, cores",
     "cpu_database": "CPU of the database, cores",
+    "cpu_api_server": "CPU of the API server, cores",
     "end_to_event_s.p50": "end to event, median, s",
     "end_to_event_s.p99": "end to event, 99th percentile, s",
     "lost": "ends not told of",
@@ -29,16 +31,18 @@ _ROWS = {
 
 def render(found: Mapping[str, Any]) -> str:
     """One column for each side that was measured, and what they come to."""
-    settings, scale = found["settings"], at(found, f"{OURS}.scale")
-    columns = {side: at(found, side) for side in (OURS, STOCK, IDLE)}
+    settings = found["settings"]
+    scales = {
+        f"{head}, {scale['sensors']}": scale
+        for side, head in ((OURS, OURS), (OURS_API, _OVER_API))
+        if (scale := at(found, f"{side}.scale"))
+    }
     rows = []
     for path, words in _ROWS.items():
-        both = [at(columns[side], path) for side in (OURS, STOCK)]
-        cells = [*map(show, both), ratio(*both), show(at(columns[IDLE], path))]
-        rows.append((words, cells + ([show(at(scale, path))] if scale else [])))
-    heads = [OURS, STOCK, "ours / stock", "idle triggerer"]
-    if scale:
-        heads.append(f"ours, {scale['sensors']}")
+        ours, over_api, stock, idle = (at(found, f"{side}.{path}") for side in (OURS, OURS_API, STOCK, IDLE))
+        cells = [show(ours), show(over_api), show(stock), ratio(ours, stock), show(idle)]
+        rows.append((words, cells + [show(at(scale, path)) for scale in scales.values()]))
+    heads = [OURS, _OVER_API, STOCK, "ours / stock", "idle triggerer", *scales]
     setting = (
         f"{settings['sensors']} sensors ({settings['kind']}) on {settings['dags']} external Dags, "
         f"{settings['dates']} logical date(s) each, a poll every {settings['interval_s']:g} s, "

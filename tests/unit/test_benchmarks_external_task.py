@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ from benchmarks.external_task import __main__ as program
 from benchmarks.external_task import measures, postgres
 from benchmarks.external_task.database import Resumed
 from benchmarks.external_task.phase import Ended, Quiet, Seen
-from benchmarks.external_task.plan import DAG, GROUP, MIXED, PER_RUN, TASK, Crowd
+from benchmarks.external_task.plan import DAG, GROUP, MIXED, OURS_API, PER_RUN, TASK, Crowd
 from benchmarks.external_task.questions import questions
 from benchmarks.external_task.table import render
 from benchmarks.external_task.triggerer import Cpu
@@ -143,6 +144,8 @@ def test_a_question_about_a_group_is_one_though_it_takes_two_statements():
         (OURS, ours("lost"), "failed", False),
         (OURS, ours("succeeded", timed_out=True), "success", False),
         (OURS, {"outcome": None}, "success", False),
+        (OURS_API, ours("succeeded"), "success", True),
+        (OURS_API, ours("failed"), "success", False),
         (STOCK, stock("success"), "success", True),
         (STOCK, stock("failed"), "failed", True),
         (STOCK, stock("success"), "failed", False),
@@ -165,6 +168,7 @@ def test_the_numbers_of_a_triggerer_that_waits():
         "cpu_supervisor": 0.5,
         "cpu_runner": 0.25,
         "cpu_database": 0.125,
+        "cpu_api_server": None,
         "sql_times_idle": 2.0,
         "end_to_event_s": {"p50": 1.0, "p99": 4.0},
         "lost": 0,
@@ -178,6 +182,13 @@ def test_only_of_stock_it_is_known_how_many_questions_a_poll_is():
     found = measures.numbers(OURS, seen(Crowd(2, 1), statements={STATES: 1}), BARE)
     assert (found["calls_per_tick"], found["poll_to_poll_s"]) == (2.5, None)
     assert measures.numbers(STOCK, seen(Crowd(2, 1)), BARE)["poll_to_poll_s"] is None
+
+
+def test_over_the_api_requests_are_counted_and_what_its_server_uses():
+    crowd = Crowd(sensors=2, dags=1, interval=5.0)
+    quiet = Quiet(10.0, Counter({"BEGIN": 100, STATES: 7}), Cpu(1.0, 0.5, 0.25, 3.0), requests=4)
+    found = measures.numbers(OURS_API, replace(seen(crowd), quiet=quiet), BARE)
+    assert (found["calls_per_tick"], found["sql_per_s"], found["cpu_api_server"]) == (2.0, 10.7, 0.3)
 
 
 def test_who_is_told_nothing_is_lost_and_who_is_told_something_else_is_wrong():
@@ -196,8 +207,8 @@ def test_who_is_told_nothing_is_lost_and_who_is_told_something_else_is_wrong():
 
 def test_the_cpu_of_somebody_elses_database_is_not_known():
     before, after = Cpu(1.0, 2.0, None), Cpu(2.0, 4.0, None)
-    assert after.since(before) == Cpu(1.0, 2.0, None)
-    assert Cpu(1.0, 2.0, 3.5).since(Cpu(0.5, 1.0, 3.0)) == Cpu(0.5, 1.0, 0.5)
+    assert after.since(before) == Cpu(1.0, 2.0, None, None)
+    assert Cpu(1.0, 2.0, 3.5, 4.0).since(Cpu(0.5, 1.0, 3.0, 1.0)) == Cpu(0.5, 1.0, 0.5, 3.0)
 
 
 def test_a_table_shows_all_sides():
@@ -207,15 +218,18 @@ def test_a_table_shows_all_sides():
         "settings": crowd.settings(),
         "machine": {"cpus": 2},
         OURS: {**both, "calls_per_tick": 1.0, "scale": {"sensors": 10_000, **both}},
+        OURS_API: {**both, "cpu_api_server": 0.3, "scale": {"sensors": 10_000, **both}},
         STOCK: both,
         "idle": BARE,
     }
     lines = render(found).splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:-2]]
-    assert cells[0] == ["", "ours", "stock", "ours / stock", "idle triggerer", "ours, 10000"]
-    assert cells[2] == ["questions per poll interval, nothing ends", "1", "25", "0.04", "-", "25"]
-    assert ["SQL statements per second", "20", "20", "1", "10", "20"] in cells
-    assert len({len(line) for line in lines[:-2]}) == 1
+    heads = ["ours", "ours, over the API", "stock", "ours / stock", "idle triggerer"]
+    assert cells[0] == ["", *heads, "ours, 10000", "ours, over the API, 10000"]
+    assert cells[2] == ["questions per poll interval, nothing ends", "1", "25", "25", "0.04", "-", "25", "25"]
+    assert ["SQL statements per second", "20", "20", "20", "1", "10", "20", "20"] in cells
+    assert ["CPU of the API server, cores", "-", "0.3", "-", "-", "-", "-", "-"] in cells
+    assert len({len(line) for line in lines[1:-2]}) == 1  # two of the heads are wider than their columns
     assert "-" in render({name: value for name, value in found.items() if name != STOCK}).splitlines()[2]
 
 
@@ -251,13 +265,14 @@ def test_a_tiny_run_prints_one_object_of_the_promised_shape(capsys):
     crowd = ["--sensors", "20", "--dags", "4", "--kind", MIXED, "--interval", "1", "--json"]
     assert program.main([*crowd, "--quiet-for", "2", "--spread", "2", "--patience", "60"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {OURS, STOCK, "idle", "settings", "machine"}
+    assert set(found) == {OURS, OURS_API, STOCK, "idle", "settings", "machine"}
     assert found["settings"]["sensors"] == 20
     assert found["machine"]["postgresql"]
-    for side in (OURS, STOCK):
+    for side in (OURS, OURS_API, STOCK):
         assert (found[side]["ended"], found[side]["lost"], found[side]["wrong"]) == (20, 0, 0)
         assert 0 < found[side]["end_to_event_s"]["p50"] <= found[side]["end_to_event_s"]["p99"]
         assert found[side]["calls_per_tick"] > 0
         assert found[side]["sql_times_idle"] > 1
         assert all(found[side][name] >= 0 for name in ("cpu_supervisor", "cpu_runner", "cpu_database"))
+        assert (found[side]["cpu_api_server"] is not None) is (side == OURS_API)
     assert found["idle"]["sql_per_s"] > 0

@@ -123,6 +123,18 @@ class TestARun:
         assert (status.phase is Phase.SUCCEEDED) == (end == "success")
         assert seconds < 25
 
+    def test_that_was_over_before_anybody_has_seen_it_and_was_written_late(self, deployment):
+        async def main():
+            waiting = asyncio.ensure_future(watching(wait(run_ids=["r1"]), deployment.poller()))
+            await asyncio.sleep(400)
+            deployment.start(due=100.0)
+            deployment.runs["orders", "r1"] |= {"state": "success", "end_date": after(-200).isoformat()}
+            started = clock.now()
+            await waiting
+            return clock.now() - started
+
+        assert on_time(main) < 25
+
     def test_that_was_over_before_anybody_has_seen_it_and_whose_end_is_no_news(self, deployment):
         async def main():
             waiting = asyncio.ensure_future(watching(wait(run_ids=["r1"]), deployment.poller()))
@@ -192,6 +204,18 @@ class TestARun:
         ]
         days = [date(one)[:10] for one in (0, 1, 200, 399)]
         assert windows == [(days[0], days[1]), (days[2], days[2]), (days[3], days[3])]
+
+    def test_that_nobody_waits_for_any_more_is_forgotten(self, deployment):
+        async def main():
+            poller = deployment.poller()
+            await poller.poll([wait(run_ids=[f"r{number}"]) for number in range(100)])
+            for _ in range(3):
+                await asyncio.sleep(301)
+                await poller.poll([wait(run_ids=["r1"])])
+            await poller.close()
+            return len(poller._runs._found)
+
+        assert on_time(main) == 1
 
     def test_of_the_same_date_of_another_dag(self, deployment):
         deployment.start("r1", "another", state="success", date=date(1))

@@ -72,3 +72,24 @@ def test_a_poller_outside_a_hub_tells_nobody():
         assert await poller.poll([FIRST]) == {FIRST: DONE}
 
     FakeClock().run(main)
+
+
+def test_patience_begins_anew_with_what_a_failed_poll_has_told():
+    """The wait was answered meanwhile, so it was not out of reach since the first trouble."""
+
+    class Rough(FunctionPoller):
+        def __init__(self):
+            super().__init__(self._poll_roughly)
+
+        async def _poll_roughly(self, jobs):
+            if now() >= 40:
+                return dict.fromkeys(jobs, DONE)
+            if now() < 20:
+                self.tell(dict.fromkeys(jobs, RUNNING))
+            raise Transient("the connection broke")
+
+    async def main():
+        async with Hub(lambda job: Rough(), Pacing(gather=0.0, jitter=0.0, max_backoff=4.0)) as hub:
+            return await watch(FIRST, hub=hub, outage_tolerance=35.0)
+
+    assert FakeClock().run(main).status == DONE

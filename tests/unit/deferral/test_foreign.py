@@ -249,6 +249,18 @@ class TestQuiet:
         assert messages() == ["scripted job a has succeeded (SUCCEEDED)"]
 
 
+class TestOutagesAreToldLate:
+    """There may be thousands of such waits, and a line costs a triggerer dear; the hub has told it once for all."""
+
+    @pytest.mark.parametrize(("seconds", "lines"), [(590.0, 0), (620.0, 2)])
+    def test_after_ten_minutes(self, service, messages, seconds, lines):
+        service.start("a", runs_for=1000)
+        service.weather = [None, Transient("503", retry_after=seconds)]
+        timed(lambda: watch(JOB, hub=Hub(pacing=STEADY), log=LOG))
+        about = ["scripted job a cannot be asked, waiting on: 503", "scripted job a can be asked again"]
+        assert messages() == [*about[:lines], "scripted job a has succeeded (SUCCEEDED)"]
+
+
 class TestTrigger:
     @pytest.mark.parametrize("cancel_on_kill", [True, False])
     def test_a_kill_cancels_nothing_and_asks_nobody(self, service, cancel_on_kill):

@@ -260,6 +260,25 @@ class TestWeather:
 
         run(main)
 
+    def test_how_long_that_takes_is_the_poller_s_to_say(self):
+        async def late(jobs):
+            await asyncio.sleep(500)
+            return dict.fromkeys(jobs, DONE)
+
+        connection = Connection(late, late)
+
+        async def main():
+            hub = Hub(connection, STEADY)
+            async with hub.subscribe(ScriptedJob("a")) as seen:
+                connection.pollers[0].timeout = 600.0
+                await let(499)
+                assert (seen.status, seen.trouble) == (None, None)
+                await let(2)
+                assert seen.status == DONE
+
+        run(main)
+        assert connection.at[0] == 0.0
+
     def test_a_defect_in_a_poller_is_weather_and_shown_once(self, caplog):
         connection = Connection(KeyError("odd"), KeyError("odd"))
 
