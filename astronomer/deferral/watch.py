@@ -14,7 +14,9 @@ from astronomer.deferral.job import JobStatus, Outcome, Phase, RemoteJob
 __all__ = ["cancel_and_confirm", "watch"]
 
 _OUTAGE_WORTH_A_LINE = 60.0
-_OUTAGE_WORTH_MANY_LINES = 600.0  # of foreign jobs there may be thousands, and each line costs a triggerer dear
+_OUTAGE_WORTH_MANY_LINES = (
+    600.0  # of foreign jobs there may be thousands, and each line costs a triggerer dear
+)
 _LAST_LOOK = 15.0
 _SAID = {
     Phase.ACTIVE: "is active",

@@ -107,7 +107,7 @@ class WatchSensor(DeferrableSensor):
             detail = f" {status.message}." if status.message else ""
             state = f" ({status.raw})" if status.raw else ""
             raise self.timed_out(
-                f"{job.name} did not come true before the timeout of {self.task_id}{state}.{detail}"
+                f"{self.task_id} has timed out while it waited for {job.name}{state}.{detail}"
             )
         if status.phase is Phase.LOST:
             raise JobLost(f"{status.message or status.raw} The task can be retried: it starts nothing.")

@@ -191,7 +191,7 @@ class TestDeadline:
         world.begin(0)
         begun = world.now()
         kind, message, _ = self.limited(world, limits).ended(way)
-        assert (kind, "did not come true before the timeout of wait" in message) == (error, True)
+        assert (kind, "wait has timed out while it waited for" in message) == (error, True)
         assert begun + 4.0 * world.beat <= world.now() <= begun + 4.5 * world.beat
 
     def test_it_ends_that_of_a_worker_too(self, world):

@@ -303,7 +303,7 @@ class TestTheDeadline:
         with pytest.raises(AirflowSensorTimeout) as caught:
             world.resume()
         assert str(caught.value) == (
-            f"file {world.base}/orders/*.csv did not come true before the timeout of wait (not there yet)."
+            f"wait has timed out while it waited for file {world.base}/orders/*.csv (not there yet)."
         )
 
     def test_has_a_last_look(self, world):

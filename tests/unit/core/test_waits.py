@@ -277,7 +277,6 @@ class TestTheTimeout:
         with pytest.raises(AirflowSensorTimeout) as caught:
             waiting.live(timeout=300, **TASK)
         assert str(caught.value) == (
-            "task load of Dag orders, 2026-01-01T00:00:00+00:00 did not come true before the timeout of wait "
-            "(not yet)."
+            "wait has timed out while it waited for task load of Dag orders, 2026-01-01T00:00:00+00:00 (not yet)."
         )
         assert START + 300 <= waiting.timeline.now <= START + 303

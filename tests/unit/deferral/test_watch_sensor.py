@@ -287,7 +287,7 @@ class TestTheEnd:
         sensor = world.make()
         with pytest.raises(AirflowSensorTimeout) as caught:
             sensor.settle({}, ForeignJob("a"), outcome)
-        assert str(caught.value) == f"scripted job a did not come true before the timeout of task{said}"
+        assert str(caught.value) == f"task has timed out while it waited for scripted job a{said}"
         assert sensor.shown == []
 
     @pytest.mark.parametrize(("limit", "error"), [(50, JobTimedOut), (100, AirflowSensorTimeout)])

@@ -25,7 +25,9 @@ class ExternalDagPoller(Poller[ExternalWait]):
     :param questions: how Airflow is asked; by default over the supervisor of this process.
     """
 
-    timeout = 600.0  # a supervisor that begins with thousands of triggers answers late, and asking again adds to it
+    timeout = (
+        600.0  # a supervisor that begins with thousands of triggers answers late, and asking again adds to it
+    )
 
     def __init__(self, dag_id: str, questions: Questions | None = None) -> None:
         self._ask = questions or Questions(dag_id)
