@@ -28,7 +28,7 @@ PRODUCED = (
     *(".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"),
 )
 ENGINE = "astronomer/deferral/*"
-FAMILIES = ("snowflake", "databricks")
+FAMILIES = ("snowflake", "databricks", "external_task")
 
 
 def demo() -> NoReturn:
@@ -93,7 +93,7 @@ def bench() -> NoReturn:
     family = os.environ.get("FAMILY") or "snowflake"
     if family not in FAMILIES:
         raise SetupError(f"There is no benchmark of {family!r}. FAMILY is one of: {', '.join(FAMILIES)}.")
-    _become(_python("demo"), "-m", f"benchmarks.{family}", *shlex.split(os.environ.get("ARGS") or "--json"))
+    _become(_python("test"), "-m", f"benchmarks.{family}", *shlex.split(os.environ.get("ARGS") or "--json"))
 
 
 def lock() -> int:

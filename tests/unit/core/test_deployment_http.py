@@ -182,6 +182,16 @@ async def test_a_proxy_of_the_environment(monkeypatch):
     assert "proxy-secret" not in str(caught.value)
 
 
+async def test_a_host_without_a_proxy(monkeypatch):
+    async def answer(request):
+        return web.json_response({"well": True})
+
+    async with serving(answer) as url, sending() as transport:
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+        monkeypatch.setenv("no_proxy", "localhost")
+        assert (await transport.send("GET", url)).document() == {"well": True}
+
+
 def test_of_a_request_that_is_given_up_nothing_is_left(tmp_path):
     certificates = issue(tmp_path, "server")
 

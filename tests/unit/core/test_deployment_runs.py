@@ -205,6 +205,13 @@ class TestARun:
         days = [date(one)[:10] for one in (0, 1, 200, 399)]
         assert windows == [(days[0], days[1]), (days[2], days[2]), (days[3], days[3])]
 
+    def test_that_does_not_exist_is_asked_for_by_itself_now_and_then(self, deployment):
+        jobs = [wait(run_ids=[f"r{number}"]) for number in range(100)]
+        look(deployment, *jobs, times=2, between=299)
+        assert deployment.count()[2] == 0
+        look(deployment, *jobs, times=2, between=301)
+        assert deployment.count()[2] == 20
+
     def test_that_nobody_waits_for_any_more_is_forgotten(self, deployment):
         async def main():
             poller = deployment.poller()

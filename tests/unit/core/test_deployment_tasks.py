@@ -171,9 +171,13 @@ class TestATaskGroup:
         assert look(deployment, wait(group_id="g", run_ids=["r1"]), times=2, then=then).phase is Phase.ACTIVE
 
     def test_that_cannot_be_looked_at_once_more(self, deployment):
+        deployment.groups["g"] = ("x", "y")
         deployment.set(y="success")
-        deployment.script += [None, None, None, 500]
+        deployment.script += [None, None, None, None, 500]
         assert look(deployment, wait(group_id="g", run_ids=["r1"])) == {}
+        *_, last_but_one, last = deployment.paths()
+        assert last_but_one == TASKS
+        assert "task_group_id" in last
 
     def test_that_fails(self, deployment):
         job = wait(group_id="g", run_ids=["r1"], failed_states=["failed"])
