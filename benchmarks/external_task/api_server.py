@@ -99,7 +99,7 @@ def _settings(url: str, port: int, passwords: Path) -> dict[str, str]:
         "AIRFLOW__API__BASE_URL": url,
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(32),
-        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(32),
+        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(passwords.parent / "logs"),
         "NO_COLOR": "1",  # its access log is read
     }

@@ -54,7 +54,9 @@ class RealDeployment:
             )
             try:
                 self._await(process)
-                with httpx.Client(base_url=f"{self.url}/api/v2", headers=self._headers("admin")) as self.api:
+                with httpx.Client(
+                    base_url=f"{self.url}/api/v2", headers=self._headers("admin"), timeout=_PATIENCE
+                ) as self.api:
                     yield self
             finally:
                 process.terminate()
@@ -95,7 +97,7 @@ class RealDeployment:
     def token(self, user: str = "reader") -> str:
         """A token, as Airflow gives it to a user."""
         told = {"username": user, "password": self.passwords[user]}
-        return str(httpx.post(f"{self.url}/auth/token", json=told).json()["access_token"])
+        return str(httpx.post(f"{self.url}/auth/token", json=told, timeout=_PATIENCE).json()["access_token"])
 
     def _headers(self, user: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token(user)}"}

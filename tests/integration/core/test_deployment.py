@@ -314,18 +314,18 @@ def test_no_secret_is_told(deployment, gateway, context, caplog):
     assert not [one for one in secrets if one in told]
 
 
-def test_100_waits_on_10_dags(deployment, gateway, context, monkeypatch):
+def test_60_waits_on_6_dags(deployment, gateway, context, monkeypatch):
     """One session, and one question for the runs and one for their tasks at each look."""
     monkeypatch.setattr(deployment_runs, "_FEED_EVERY", 4.0)
-    for number in range(10):
+    for number in range(6):
         deployment.run("r1", f"many_{number}")
     job = deferred(sensor(external_dag_id="many_0", external_task_id="load"), context)
     triggers = []
-    for number in range(100):
+    for number in range(60):
         trigger = revived(job)
         about = {"task_ids": ["load"]} if number % 2 else {"task_ids": []}
-        name = {"run_ids": ["r1"] if number < 80 else [f"later-{number}"], "latest": False}
-        trigger.job = trigger.job | {"dag_id": f"many_{number % 10}", **about, **name}
+        name = {"run_ids": ["r1"] if number < 54 else [f"later-{number}"], "latest": False}
+        trigger.job = trigger.job | {"dag_id": f"many_{number % 6}", **about, **name}
         trigger.poll_interval = 0.5
         triggers.append(trigger)
     logins = gateway.logins()
@@ -336,11 +336,11 @@ def test_100_waits_on_10_dags(deployment, gateway, context, monkeypatch):
         gateway.asked.clear()
         time.sleep(2.5)
         seen.extend(gateway.asked)
-        for number in range(10):
+        for number in range(6):
             deployment.set("r1", f"many_{number}", load="success", _run="success")
-        for number in range(80, 100):
-            deployment.run(f"later-{number}", f"many_{number % 10}")
-            deployment.set(f"later-{number}", f"many_{number % 10}", load="success", _run="success")
+        for number in range(54, 60):
+            deployment.run(f"later-{number}", f"many_{number % 6}")
+            deployment.set(f"later-{number}", f"many_{number % 6}", load="success", _run="success")
 
     events = waited(*triggers, meanwhile=meanwhile)
     assert {event["outcome"]["status"]["phase"] for event in events} == {"succeeded"}

@@ -346,6 +346,15 @@ class TestCost:
         assert set(phases) == {Phase.SUCCEEDED}
         assert asked == 16
 
+    def test_so_do_those_of_whole_runs(self, airflow, dag):
+        long = [f"{number:03}" + "ö" * 240 for number in range(60)]
+        for run_id in long:
+            dag.run(None, run_id, "success")
+        looks = Looks(airflow, *(wait_for(runs=[one]) for one in long))
+        ((phases, asked),) = looks.all()
+        assert set(phases) == {Phase.SUCCEEDED}
+        assert asked <= 2 * 6
+
 
 class TestLookAgain:
     def test_after_a_change_only(self, airflow, dag):

@@ -10,7 +10,7 @@ from astronomer.deferral import Transient
 from astronomer.deferral._compat import ask_supervisor_in_worker
 from astronomer.deferral.testing import FakeClock
 from astronomer.providers.core.jobs.questions import Questions, UnknownToAirflow
-from tests.unit.core.airflow_side import AirflowSide, api_error, day, iso
+from tests.unit.core.airflow_side import AirflowSide, api_error, day, iso, tells_of_dags
 
 
 def run(main):
@@ -88,6 +88,7 @@ class TestCounts:
 
 
 class TestWhatAWorkerMayAsk:
+    @tells_of_dags
     def test_the_dag(self, airflow):
         answer, _ = asked(airflow, lambda one: one.dag(), in_worker=True)
         assert (answer.bundle_name, answer.relative_fileloc) == ("dags-folder", "external.py")
@@ -100,13 +101,9 @@ class TestWhatAWorkerMayAsk:
         moment = day(1).replace(microsecond=1).isoformat()
         assert asked(airflow, lambda one: one.run_at(moment), in_worker=True)[0] is None
 
-    @pytest.mark.parametrize(
-        ("kind", "call"),
-        [("GetDag", lambda one: one.dag()), ("GetPreviousDagRun", lambda one: one.run_at(iso(0)[0]))],
-    )
-    def test_nothing_where_this_airflow_does_not_tell(self, airflow, monkeypatch, kind, call):
-        monkeypatch.delattr(comms, kind)
-        assert run(lambda: call(Questions("orders", ask_supervisor_in_worker))) is None
+    def test_nothing_where_this_airflow_does_not_tell(self, airflow, monkeypatch):
+        monkeypatch.delattr(comms, "GetDag", raising=False)
+        assert run(lambda: Questions("orders", ask_supervisor_in_worker).dag()) is None
         assert airflow.questions == []
 
 
@@ -122,6 +119,7 @@ class TestErrors:
         with pytest.raises(UnknownToAirflow, match=r"^Task group h not found in DAG orders$"):
             run(lambda: Questions("orders").task_states(group_id="h", dates=iso(0)))
 
+    @tells_of_dags
     def test_of_a_dag_that_is_not_there_have_them_too(self, airflow):
         with pytest.raises(UnknownToAirflow, match=r"^The Dag with ID: `gone` was not found$"):
             run(lambda: Questions("gone").task_states(group_id="g", dates=iso(0)))

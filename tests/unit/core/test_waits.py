@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from astronomer.deferral import JobLost, Transient
 from astronomer.deferral._compat import AirflowSensorTimeout, AirflowSkipException
 from astronomer.providers.core.sensors.external_task import ExternalDagRunSensor, ExternalTaskSensor
-from tests.unit.core.airflow_side import api_error
+from tests.unit.core.airflow_side import api_error, tells_of_dags
 from tests.unit.core.waiting import Waiting
 from tests.unit.deferral.fakes import START
 
@@ -185,6 +185,7 @@ class TestCheckExistence:
         assert self.check(waiting, **which) == []
         assert waiting.trigger is not None
 
+    @tells_of_dags
     @pytest.mark.parametrize("which", [*KINDS, {"external_run_id": "mine"}], ids=[*IDS, "run"])
     def test_of_a_dag_that_is_not_there(self, waiting, which):
         waiting.airflow.dags.clear()
@@ -236,6 +237,7 @@ class TestCheckExistence:
         ]
         assert waiting.trigger is not None
 
+    @tells_of_dags
     def test_is_done_once_in_a_process(self, waiting):
         run = a_run(waiting, "running")
         waiting.airflow.later(200, lambda: run.set(load="success"))

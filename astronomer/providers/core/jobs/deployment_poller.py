@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["DeploymentPoller"]
 
 _RESTS = 4.0  # times as long as a look took: a deployment that is slow is asked less often
+_LONGEST_REST = 30.0
 
 
 class DeploymentPoller(Poller[DeploymentWait]):
@@ -58,7 +59,7 @@ class DeploymentPoller(Poller[DeploymentWait]):
         except Transient as trouble:
             if trouble.final or not answers:
                 raise
-        self.least_interval = _RESTS * (loop.time() - begun)
+        self.least_interval = min(_RESTS * (loop.time() - begun), _LONGEST_REST)
         return answers
 
     def run_of(self, job: DeploymentWait) -> str | None:

@@ -126,13 +126,11 @@ class Questions:
 
     async def run_at(self, date: str) -> str | None:
         """The id of the run with that logical date, if there is one. A worker may ask this."""
-        from airflow.sdk.execution_time import comms
+        from airflow.sdk.execution_time.comms import GetPreviousDagRun
 
-        if not hasattr(comms, "GetPreviousDagRun"):  # before Airflow 3.2
-            return None
         moment = datetime.fromisoformat(date)
         answer = await self._answer(
-            comms.GetPreviousDagRun(dag_id=self._dag_id, logical_date=moment + timedelta(microseconds=1))
+            GetPreviousDagRun(dag_id=self._dag_id, logical_date=moment + timedelta(microseconds=1))
         )
         run = answer.dag_run
         return run.run_id if run is not None and run.logical_date == moment else None
