@@ -15,7 +15,7 @@ class Pacing:
     :param spacing: never two polls closer together than this.
     :param gather: a first wait holds its poll back by up to this long, so that others join the same poll and
         a restarted triggerer does not ask every connection in the same instant.
-    :param jitter: every pause is stretched or shrunk by up to this share of itself.
+    :param jitter: every pause varies by up to this share of itself.
     :param backoff: the pause after the first failed poll; it doubles with each further one.
     :param max_backoff: the longest such pause. A longer ``Retry-After`` is honoured all the same.
     :param rejection: the least pause after a refused login; repeating it faster would lock the account.
@@ -32,8 +32,8 @@ class Pacing:
     random: random.Random = field(default_factory=random.Random, compare=False, repr=False)
 
     def next_poll(self, interval: float) -> float:
-        """Seconds from a poll that was answered to the next one."""
-        return max(self.spacing, interval * self._around_one())
+        """Seconds from a poll that was answered to the next one: never more than was asked for."""
+        return max(self.spacing, interval * (1 - self.jitter * self.random.random()))
 
     def first_poll(self) -> float:
         """Seconds from the arrival of a wait to the poll that includes it."""

@@ -19,6 +19,9 @@ class ExternalDagLink(BaseOperatorLink):
     xcom_key = "external_dag_run"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """The address that was pushed last."""
+        """The address that was pushed last; of a Dag elsewhere nothing, before there is one."""
         found = XCom.get_value(key=self.xcom_key, ti_key=ti_key)
-        return found if isinstance(found, str) else dag_run_url(operator.external_dag_id, "")
+        if isinstance(found, str):
+            return found
+        elsewhere = hasattr(operator, "astro_cloud_conn_id")
+        return "" if elsewhere else dag_run_url(operator.external_dag_id, "")

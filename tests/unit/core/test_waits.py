@@ -221,6 +221,7 @@ class TestCheckExistence:
             self.check(waiting, deferrable=deferrable, **which)
         assert str(caught.value) == words
 
+    @tells_of_dags
     def test_of_a_task_that_has_never_run_reads_the_file(self, waiting, tmp_path, monkeypatch):
         waiting.ti.bundle_instance = SimpleNamespace(name="dags-folder", path=tmp_path)
         monkeypatch.setattr(

@@ -109,7 +109,7 @@ def judge(wait: ExternalWait, sights: Mapping[str, Sight], url: Callable[[str], 
                 if state is not None and state in states:
                     what = f"{key or 'it'} is {state}, in {sight.run_id or target}"
                     return JobStatus(Phase.FAILED, state, what, _link(seen, url, target), code=code)
-    if all(_reached(wait, sight.states) for sight in seen.values()):
+    if seen and all(_reached(wait, sight.states) for sight in seen.values()):
         raw = ", ".join(
             sorted({str(one.states[key]) for one in seen.values() for key in keys_of(wait, one.states)})
         )
