@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, BaseSensorOperator
@@ -40,7 +41,7 @@ except ImportError:  # pragma: no cover  # Airflow 3.1; `make test-matrix` runs 
     )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
 
 __all__ = [
     "AirflowException",
@@ -73,6 +74,9 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_asking: set[asyncio.Task[Any]] = set()  # the loop itself keeps only weak references
 
 
 def setting(name: str, default: float) -> float:
@@ -151,6 +155,20 @@ async def still_deferred(ti: Any) -> bool | None:
     return None if count is None else count > 0
 
 
+async def _undisturbed(asking: Coroutine[Any, Any, T]) -> T:
+    """Let a question be answered even when nobody waits for the answer any more.
+
+    Before Airflow 3.3 an answer that is not read is taken for that of the next question, and the whole triggerer
+    ends (apache/airflow#64620).
+    """
+    if hasattr(BaseTrigger, "on_kill"):  # Airflow 3.3: answers have numbers
+        return await asking
+    task = asyncio.ensure_future(asking)
+    _asking.add(task)
+    task.add_done_callback(_asking.discard)
+    return await asyncio.shield(task)
+
+
 async def ask_supervisor(message: Any) -> Any:
     """Put a question to the supervisor of this process without blocking the loop.
 
@@ -160,7 +178,10 @@ async def ask_supervisor(message: Any) -> Any:
     """
     from airflow.sdk.execution_time import task_runner
 
-    return await task_runner.SUPERVISOR_COMMS.asend(message)
+    comms = task_runner.SUPERVISOR_COMMS
+    if not hasattr(comms, "asend"):  # `dag.test()` has no supervisor of its own
+        return comms.send(message)
+    return await _undisturbed(comms.asend(message))
 
 
 async def ask_supervisor_in_worker(message: Any) -> Any:
@@ -233,7 +254,7 @@ async def read_connection(conn_id: str) -> PlainConnection:
 
     :raises AirflowNotFoundException: there is no such connection.
     """
-    found = await BaseHook.aget_connection(conn_id)
+    found = await _undisturbed(BaseHook.aget_connection(conn_id))
     return plain_connection(found)
 
 

@@ -20,6 +20,7 @@ from astronomer.deferral.trigger import JobTrigger
 __all__ = ["WatchSensor"]
 
 _POKE_INTERVAL_IN_WORKER = 60.0  # Airflow's own
+_NO_TRIGGERER = 120.0
 
 
 class WatchSensor(DeferrableSensor):
@@ -93,7 +94,10 @@ class WatchSensor(DeferrableSensor):
         if status is not None:
             self.seen(context, job, status)
             self.log.info("Waiting for %s (%s)", job.name, status.raw or "nothing known of it yet")
-        return self.defer(trigger=self.make_trigger(job, deadline), method_name="execute_complete")
+        # The trigger keeps the time; Airflow's own limit is for a task that no triggerer has room for.
+        limit = timedelta(seconds=max(0.0, deadline - clock.now()) + _NO_TRIGGERER)
+        trigger = self.make_trigger(job, deadline)
+        return self.defer(trigger=trigger, method_name="execute_complete", timeout=limit)
 
     def execute_complete(self, context: Mapping[str, Any], event: Mapping[str, Any]) -> Any:
         """Settle what the trigger reported."""
@@ -110,6 +114,7 @@ class WatchSensor(DeferrableSensor):
                 f"{self.task_id} has timed out while it waited for {job.name}{state}.{detail}"
             )
         if status.phase is Phase.LOST:
+            self.log.error("%s", status.message or status.raw)  # a soft failure does not show it
             raise JobLost(f"{status.message or status.raw} The task can be retried: it starts nothing.")
         self.seen(context, job, status)
         if status.phase is not Phase.SUCCEEDED:

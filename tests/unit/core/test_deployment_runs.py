@@ -147,6 +147,37 @@ class TestARun:
 
         assert on_time(main) < 330
 
+    @pytest.mark.parametrize("which", [{"run_ids": ["r1"]}, {"logical_dates": [date(1)]}])
+    def test_that_has_failed_and_is_marked_as_success_unseen(self, deployment, which):
+        async def main():
+            deployment.start(date=date(1), state="failed")
+            waiting = asyncio.ensure_future(watching(wait(**which), deployment.poller()))
+            await asyncio.sleep(400)
+            assert not waiting.done()
+            deployment.runs["orders", "r1"]["state"] = "success"  # and no other end
+            started = clock.now()
+            status = await waiting
+            return status.phase, clock.now() - started
+
+        phase, seconds = on_time(main)
+        assert phase is Phase.SUCCEEDED
+        assert seconds < 70
+
+    def test_that_has_failed_is_deleted_and_comes_again_unseen(self, deployment):
+        async def main():
+            deployment.start(date=date(1), state="failed")
+            waiting = asyncio.ensure_future(watching(wait(logical_dates=[date(1)]), deployment.poller()))
+            await asyncio.sleep(400)
+            deployment.delete()
+            deployment.start("r2", date=date(1), state="success")
+            started = clock.now()
+            status = await waiting
+            return status.url, clock.now() - started
+
+        url, seconds = on_time(main)
+        assert url.endswith("/runs/r2")
+        assert seconds < 400
+
     def test_that_is_deleted_is_waited_for(self, deployment):
         job = wait(run_ids=["r1"])
         deployment.start()

@@ -126,6 +126,30 @@ class TestArguments:
             sensor(**arguments).execute(context)
         assert deployment.asked == []
 
+    @pytest.mark.parametrize(
+        "name", ["external_task_id", "external_task_ids", "external_run_id", "external_logical_date"]
+    )
+    def test_that_turn_out_to_be_nothing_are_no_wait_for_something_else(self, deployment, context, name):
+        operator = sensor(**{name: ["{{ x }}"] if name.endswith("s") else "{{ x }}"})
+        setattr(operator, name, None)  # rendered natively, or an XCom that was never pushed
+        with pytest.raises(ValueError, match=f"`{name}` names nothing"):
+            operator.execute(context)
+        assert deployment.asked == []
+
+    def test_that_are_no_text(self, deployment, context):
+        with pytest.raises(TypeError, match="`external_task_id` must be a text"):
+            sensor(external_task_id=123).execute(context)
+
+    def test_states_that_cannot_come(self):
+        with pytest.raises(ValueError, match="`allowed_states` is empty"):
+            sensor(allowed_states=[])
+
+    def test_a_day_is_a_date(self, deployment, context):
+        operator = sensor(
+            external_logical_date=datetime(2026, 1, 1, tzinfo=timezone.utc).date(), check_existence=False
+        )
+        assert deferred(operator, context).remote_job.logical_dates == ("2026-01-01T00:00:00.000000+00:00",)
+
     def test_a_text_is_no_list(self, deployment, context):
         with pytest.raises(TypeError, match="`external_run_ids` must be a list"):
             sensor(external_run_ids="r1").execute(context)

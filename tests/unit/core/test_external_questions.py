@@ -130,21 +130,18 @@ class TestErrors:
         ("said", "words"),
         [
             ({"detail": {"reason": "not_found", "message": "no such thing"}}, "no such thing"),
-            ({"detail": "no such thing"}, "no such thing"),
-            ("no such thing", "no such thing"),
-            ({"detail": {"reason": "not_found"}}, "Server returned error"),
-            (None, "Server returned error"),
+            ({"reason": "not_found", "message": "no such thing"}, "no such thing"),
+            ({"detail": {"reason": "not_found"}}, "not found"),
         ],
     )
-    def test_of_404_are_told_in_words_however_they_are_wrapped(self, airflow, said, words):
+    def test_of_404_are_told_in_airflows_words(self, airflow, said, words):
         error = self.raised(airflow, api_error(404, said))
         assert isinstance(error, UnknownToAirflow)
         assert str(error) == words
 
-    def test_of_404_without_any_words(self, airflow):
-        trouble = api_error(404)
-        trouble.error.detail = {"status_code": 404}
-        assert str(self.raised(airflow, trouble)) == "not found"
+    @pytest.mark.parametrize("said", [{"detail": "Not Found"}, "<html>no such page", None])
+    def test_of_a_404_that_is_not_airflows_are_weather(self, airflow, said):
+        assert isinstance(self.raised(airflow, api_error(404, said)), Transient)
 
     @pytest.mark.parametrize(
         "trouble",

@@ -54,6 +54,10 @@ class TestTasks:
             ("a", {"a_0": "success", "a_1": "running"}, Phase.ACTIVE, None),
             ("a", {"a_0": "success", "a_10": None}, Phase.ACTIVE, None),
             ("a", {"a_0": "running", "a_1": "failed"}, Phase.FAILED, FAILED),
+            ("a", {"a_0": "success", "a_1": "removed"}, Phase.SUCCEEDED, None),
+            ("a", {"a_0": "running", "a_1": "removed"}, Phase.ACTIVE, None),
+            ("a", {"a_0": "removed", "a_1": "removed"}, Phase.ACTIVE, None),
+            ("a", {"a": "removed"}, Phase.ACTIVE, None),
             ("ab", {"a_0": "success", "a_1": "success"}, Phase.ACTIVE, None),
             ("ab", {"a_0": "success", "b": "success"}, Phase.SUCCEEDED, None),
             # what others have asked about
@@ -88,6 +92,13 @@ class TestTasks:
     def test_of_several_runs(self, runs, phase, code):
         status = judged(wait_for("a", dates=(ONE, TWO)), *runs)
         assert (status.phase, status.code) == (phase, code)
+
+    def test_removed_counts_for_who_waits_for_it(self):
+        status = judged(wait_for("a", allowed_states=("removed",)), {"a_0": "removed", "a_1": "removed"})
+        assert status.phase is Phase.SUCCEEDED
+
+    def test_a_wait_for_no_run_at_all_is_never_over(self):
+        assert judged(wait_for("a", dates=())).phase is Phase.ACTIVE
 
     def test_what_is_allowed_is_for_the_user_to_say(self):
         wait = wait_for("a", "b", allowed_states=("success", "failed"), failed_states=())

@@ -14,9 +14,11 @@ from airflow.providers.standard.exceptions import (
 from structlog.testing import capture_logs
 
 from astronomer.deferral import JobLost, Transient
-from astronomer.deferral._compat import AirflowSensorTimeout, AirflowSkipException
+from astronomer.deferral._compat import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
 from astronomer.providers.core.sensors.external_task import ExternalDagRunSensor, ExternalTaskSensor
-from tests.unit.core.airflow_side import api_error, tells_of_dags
+from astronomer.providers.core.triggers.astro import AstroDeploymentTrigger
+from astronomer.providers.core.triggers.external_task import ExternalTaskTrigger
+from tests.unit.core.airflow_side import DAY, api_error, tells_of_dags
 from tests.unit.core.waiting import Waiting
 from tests.unit.deferral.fakes import START
 
@@ -198,11 +200,6 @@ class TestCheckExistence:
         ("which", "error", "words"),
         [
             (
-                {"external_task_ids": ["load", "lode", "check"]},
-                ExternalTaskNotFoundError,
-                "The external task lode in DAG orders does not exist.",
-            ),
-            (
                 {"external_task_group_id": "h"},
                 ExternalTaskGroupNotFoundError,
                 "The external task group 'h' in DAG 'orders' does not exist (Task group h not found in DAG orders).",
@@ -213,7 +210,7 @@ class TestCheckExistence:
                 "The external DAG orders has no run your's.",
             ),
         ],
-        ids=["task", "group", "run"],
+        ids=["group", "run"],
     )
     def test_of_something_of_it(self, waiting, which, error, words, deferrable):
         a_run(waiting, "running")
@@ -232,10 +229,13 @@ class TestCheckExistence:
         with pytest.raises(ExternalTaskNotFoundError, match="task check in DAG"):
             self.check(waiting, **TASKS)
 
-    def test_of_a_dag_that_has_never_run_and_whose_file_is_elsewhere_is_said_to_be_in_vain(self, waiting):
-        assert self.check(waiting, **TASKS) == [
-            "Dag orders has never run, so nobody knows whether it has load, check"
-        ]
+    @pytest.mark.parametrize("ran", [False, True])
+    def test_of_a_task_that_has_never_run_and_whose_file_is_elsewhere_is_in_vain(self, waiting, ran):
+        """It may have been added since the last run."""
+        if ran:
+            a_run(waiting, "running")
+        (said,) = self.check(waiting, external_task_ids=["load", "lode"])
+        assert said.startswith(f"No run of Dag orders has had {'lode' if ran else 'load, lode'} yet, ")
         assert waiting.trigger is not None
 
     @tells_of_dags
@@ -283,3 +283,95 @@ class TestTheTimeout:
             "wait has timed out while it waited for task load of Dag orders, 2026-01-01T00:00:00+00:00 (not yet)."
         )
         assert START + 300 <= waiting.timeline.now <= START + 303
+
+
+class TestNothingNamed:
+    """What a template or an XCom finds to be nothing is an error, and never a wait for something else."""
+
+    @pytest.mark.parametrize("nothing", [None, "", "None", 7])
+    @pytest.mark.parametrize(
+        ("given", "attribute"),
+        [
+            ({"external_task_id": "{{ x }}"}, "external_task_ids"),
+            ({"external_task_group_id": "{{ x }}"}, "external_task_group_id"),
+            ({}, "external_dag_id"),
+        ],
+        ids=["task", "group", "dag"],
+    )
+    def test_is_told_with_the_argument(self, waiting, given, attribute, nothing):
+        sensor = make(**given)
+        setattr(sensor, attribute, [nothing] if attribute == "external_task_ids" else nothing)
+        with pytest.raises(ValueError, match=f"`{attribute}` names nothing"):
+            sensor.execute(waiting.context)
+        assert waiting.airflow.asked == []
+
+    @pytest.mark.parametrize("nothing", [None, []])
+    def test_nor_is_a_list_without_tasks_a_wait_for_the_run(self, waiting, nothing):
+        sensor = make(external_task_ids=["{{ x }}"])
+        sensor.external_task_ids = nothing
+        with pytest.raises(ValueError, match="`external_task_ids` names nothing"):
+            sensor.execute(waiting.context)
+
+    def test_the_argument_that_was_given_is_blamed(self, waiting):
+        sensor = make(external_run_id="{{ x }}")
+        sensor.external_run_id = None
+        with pytest.raises(ValueError, match="`external_run_id` names no run"):
+            sensor.execute(waiting.context)
+
+    @pytest.mark.parametrize(
+        "states", [{"external_run_id": "r", "allowed_states": []}, {"allowed_states": [None]}]
+    )
+    def test_states_that_cannot_come(self, states):
+        with pytest.raises(ValueError, match="`allowed_states`"):
+            make(**states)
+
+
+class TestHandOver:
+    def test_of_a_task_that_the_stock_sensor_has_deferred(self, waiting):
+        waiting.event = {"status": "success"}
+        assert waiting.resume(**TASK) is None
+        waiting.event = {"status": "failed"}
+        with pytest.raises(ExternalDagFailedError):
+            waiting.resume(**TASK)
+
+    def test_airflow_keeps_the_time_where_no_triggerer_does(self, waiting):
+        a_run(waiting, "running")
+        with pytest.raises(TaskDeferred) as deferral:
+            make(timeout=300, **TASK).execute(waiting.context)
+        assert deferral.value.timeout.total_seconds() == pytest.approx(420)
+
+
+class TestOverTheApi:
+    @pytest.fixture
+    def configured(self, monkeypatch):
+        monkeypatch.setenv("AIRFLOW__ASTRONOMER_PROVIDERS__AIRFLOW_CONN_ID", "this_airflow")
+
+    def trigger(self, waiting):
+        a_run(waiting, "running")
+        with pytest.raises(TaskDeferred) as deferral:
+            make(**TASK).execute(waiting.context)
+        return deferral.value.trigger
+
+    def test_the_same_wait_goes_to_this_airflows_own_api(self, waiting, configured, monkeypatch):
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_THIS_AIRFLOW", '{"conn_type": "Astro Cloud", "host": "http://x", "password": "t"}'
+        )
+        trigger = self.trigger(waiting)
+        assert isinstance(trigger, AstroDeploymentTrigger)
+        wait = trigger.remote_job
+        assert (wait.conn_id, wait.dag_id, wait.task_ids) == ("this_airflow", "orders", ("load",))
+        assert wait.logical_dates == (DAY.isoformat(),)
+        waiting.event = {
+            "job": trigger.job,
+            "outcome": {
+                "status": {"phase": "succeeded", "url": "/dags/orders/runs/mine"},
+                "timed_out": False,
+            },
+        }
+        assert waiting.resume(**TASK) is None
+        assert waiting.ti.xcoms["external_dag_run"].endswith("/dags/orders/runs/mine")
+
+    def test_a_connection_that_is_not_there_is_no_reason_to_fail(self, waiting, configured):
+        with capture_logs() as lines:
+            assert isinstance(self.trigger(waiting), ExternalTaskTrigger)
+        assert any("no Airflow connection" in line["event"] for line in lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 
-from astronomer.deferral import JobStatus, Phase, Poller
+from astronomer.deferral import JobStatus, Phase, Poller, Transient
 from astronomer.deferral._compat import dag_run_url
 from astronomer.providers.core.jobs.external import NOT_FOUND, ExternalWait, Sight, judge
 from astronomer.providers.core.jobs.groups import by_task, chunks, instance, unambiguous
@@ -42,6 +42,8 @@ class ExternalDagPoller(Poller[ExternalWait]):
         for by, waits in _alike(jobs):
             answers |= await self._judged(by, waits)
         self._dates.forget_the_unseen()
+        for runs in self._runs.values():
+            runs.forget_the_unwanted()
         self.look_again = any(self._last.get(wait, status) != status for wait, status in answers.items())
         self._last = answers
         return answers
@@ -59,6 +61,8 @@ class ExternalDagPoller(Poller[ExternalWait]):
             else:
                 sights = await self._whole_runs(by, waits)
         except UnknownToAirflow as error:
+            if not waits[0].group_id:
+                raise Transient(str(error)) from error  # of tasks and runs Airflow itself never says so
             return dict.fromkeys(waits, JobStatus(Phase.FAILED, NOT_FOUND, str(error), code=NOT_FOUND))
         return {wait: judge(wait, sights, url) for wait in waits}
 

@@ -32,6 +32,9 @@ _DUE_WITHIN = timedelta(
     days=3
 )  # a new run is older only in a backfill; so the question reads few rows of a database
 _AGAIN = 300.0  # seconds after which a run that is not there is asked for by itself once more
+_ENDED_AGAIN = (
+    60.0  # somebody may mark or clear an ended run that is still waited for, unseen between two looks
+)
 _AT_ONCE = 8
 _FEW = 20  # of such questions in one look
 _FORGET = 600.0
@@ -109,7 +112,7 @@ class DeploymentRuns:
                 found.see(row)
             elif _in_doubt(key, found, dags):
                 soon.append(key)
-            elif found.state not in _ENDED and now >= found.asked_at + _AGAIN:
+            elif now >= found.asked_at + (_ENDED_AGAIN if found.state in _ENDED else _AGAIN):
                 again.append(key)
         self._forget(now)
         again.sort(key=lambda key: self._found[key].asked_at)

@@ -13,6 +13,7 @@ __all__ = ["FAILED", "NOT_FOUND", "SKIPPED", "ExternalWait", "Sight", "judge", "
 FAILED, SKIPPED, NOT_FOUND = "failed", "skipped", "not_found"
 """Why a wait has ended badly: :attr:`JobStatus.code`."""
 
+_REMOVED = "removed"  # what Airflow makes of the rest, when a mapped task has become shorter
 _NO_RUN = "there is no such run yet"
 _NOT_YET = "not yet"
 
@@ -131,7 +132,7 @@ def keys_of(wait: ExternalWait, states: Mapping[str, Any]) -> Iterator[str]:
 
 def _reached(wait: ExternalWait, states: Mapping[str, str | None]) -> bool:
     """Whether every task is there, and all its instances are in an allowed state."""
-    found = list(keys_of(wait, states))
+    found = [key for key in keys_of(wait, states) if states[key] != _REMOVED or _REMOVED in wait.states]
     if not found or any(states[key] not in wait.allowed_states for key in found):
         return False
     there = {key if key in wait.task_ids else _unmapped(key) for key in found}

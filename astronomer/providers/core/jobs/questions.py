@@ -143,8 +143,8 @@ class Questions:
             return await _Gate.current().through(self._ask, message)
         except AirflowRuntimeError as error:
             detail = error.error.detail or {}
-            if detail.get("status_code") == 404:
-                raise UnknownToAirflow(_said(detail)) from error
+            if detail.get("status_code") == 404 and (said := _not_found(detail)):
+                raise UnknownToAirflow(said) from error
             raise Transient(f"Airflow's supervisor could not answer: {detail or error}") from error
         except (OSError, EOFError) as error:
             raise Transient(f"Airflow's supervisor was not heard: {error!r}") from error
@@ -160,8 +160,9 @@ def _words(states: Mapping[str, Any]) -> dict[str, str | None]:
     }
 
 
-def _said(detail: Mapping[str, Any]) -> str:
-    inner = detail.get("detail")
-    for _ in range(2):
-        inner = inner.get("detail", inner.get("message")) if isinstance(inner, Mapping) else inner
-    return str(inner or detail.get("message") or "not found")
+def _not_found(detail: Mapping[str, Any]) -> str:
+    """Airflow's words on what it does not know; empty for a 404 of something on the way, or of an unknown route."""
+    inner: Any = detail
+    while isinstance(inner, Mapping) and isinstance(inner.get("detail"), Mapping):
+        inner = inner["detail"]
+    return str(inner.get("message") or "not found") if inner.get("reason") == "not_found" else ""

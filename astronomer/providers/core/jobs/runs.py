@@ -73,12 +73,20 @@ class RunStates:
         self._state: dict[str, str] = {}
         self._there: set[str] = set()
         self._looked_at = float("-inf")
+        self._wanted: set[str] = set()
+
+    def forget_the_unwanted(self) -> None:
+        """After all questions of a round: nobody waits for these any more."""
+        self._state = {target: state for target, state in self._state.items() if target in self._wanted}
+        self._there &= self._wanted
+        self._wanted = set()
 
     async def sights(self, targets: Sequence[str], states: Sequence[str], count: Count) -> dict[str, Sight]:
         """What is known of each run; one that is in none of the states has the state ``""``.
 
         :param count: how many of some targets are in one of some states, or are there at all.
         """
+        self._wanted |= set(targets)
         found = await self._unchanged(targets, states, count)
         rest = [target for target in targets if target not in found]
         if rest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import DagRunState, TaskInstanceState
@@ -109,8 +109,9 @@ class ExternalDeploymentSensor(DagWaitSensor):
         self.external_run_ids = external_run_ids
         self.external_logical_date = external_logical_date
         self.run = run
-        about_tasks = self._only_one(_TASKS) is not None
-        self._only_one(_RUNS)
+        # Decided here: an argument whose template finds nothing must not pass for one that was not given.
+        self._about, self._which = self._only_one(_TASKS), self._only_one(_RUNS)
+        about_tasks = self._about is not None
         if run not in (None, "latest"):
             raise ValueError(f'`run` takes "latest" only; got {run!r}. A run id goes into `external_run_id`.')
         known = _TASK_STATES if about_tasks else _RUN_STATES
@@ -145,7 +146,7 @@ class ExternalDeploymentSensor(DagWaitSensor):
 
     def job(self, context: Mapping[str, Any]) -> DeploymentWait:
         """What is waited for."""
-        which = self._only_one(_RUNS)
+        which = self._which
         runs: dict[str, Any] = {}
         if which == "external_logical_date":
             runs["logical_dates"] = tuple(_date(one) for one in self._values(which))
@@ -153,7 +154,7 @@ class ExternalDeploymentSensor(DagWaitSensor):
             runs["run_ids"] = self._values(which)
         else:
             runs |= {"latest": True, **self._which_latest(context)}
-        about = self._only_one(_TASKS)
+        about = self._about
         (dag_id,) = self._values("external_dag_id")
         return DeploymentWait(
             dag_id=dag_id,
@@ -186,13 +187,16 @@ class ExternalDeploymentSensor(DagWaitSensor):
         """
         given = getattr(self, name)
         several = name.endswith("s") or (
-            name == "external_logical_date" and not isinstance(given, str | datetime)
+            name == "external_logical_date" and not isinstance(given, str | date | None)
         )
         if several and isinstance(given, str):
             raise TypeError(f"`{name}` must be a list, got the text {given!r}")
-        values = tuple(given) if several else (given,)
-        if not values or any(one in {"", "None"} for one in values):
+        values = tuple(given or ()) if several else (given,)
+        if not values or any(one in (None, "", "None") for one in values):
             raise ValueError(f"`{name}` names nothing: {given!r}. Has its template found a value?")
+        known = (str, date) if name == "external_logical_date" else str
+        if not all(isinstance(one, known) for one in values):
+            raise TypeError(f"`{name}` must be a text, or a list of texts; got {given!r}")
         if len(values) > len(set(values)):
             raise ValueError(f"`{name}` names something twice: {given!r}")
         return values
@@ -266,6 +270,8 @@ def _states(
     """
     found = default if given is None else [str(getattr(state, "value", state)) for state in given]
     wrong = sorted(set(found) - set(known))
+    if name == "allowed_states" and not found:
+        raise ValueError("`allowed_states` is empty, so the sensor could never succeed.")
     if wrong or isinstance(given, str):
         raise ValueError(f"`{name}` takes a list of {', '.join(sorted(known))}; got {given!r}")
     return found
@@ -277,6 +283,6 @@ def _date(given: Any) -> str:
     :raises ValueError: it is none.
     """
     try:
-        return moment(given.isoformat() if isinstance(given, datetime) else str(given))
+        return moment(given.isoformat() if isinstance(given, date) else str(given))
     except ValueError:
         raise ValueError(f"`external_logical_date` is no ISO 8601 date: {given!r}") from None

@@ -59,6 +59,8 @@ class ExternalDagRunSensor(DagWaitSensor):
         self.external_dag_id = external_dag_id
         self.external_run_id = external_run_id
         self.external_run_ids = external_run_ids
+        # Decided here: a template that finds nothing must not blame the other argument.
+        self._which = "external_run_ids" if external_run_id is None else "external_run_id"
         self.allowed_states = _states(allowed_states, "allowed_states", ["success"])
         self.skipped_states = _states(skipped_states, "skipped_states", [])
         self.failed_states = _states(failed_states, "failed_states", ["failed"])
@@ -73,7 +75,7 @@ class ExternalDagRunSensor(DagWaitSensor):
     def job(self, context: Mapping[str, Any]) -> ExternalWait:
         """What is waited for."""
         wait = ExternalWait(
-            dag_id=self.external_dag_id,
+            dag_id=self.named("external_dag_id", self.external_dag_id),
             run_ids=self._runs(),
             allowed_states=tuple(self.allowed_states),
             skipped_states=tuple(self.skipped_states),
@@ -84,16 +86,15 @@ class ExternalDagRunSensor(DagWaitSensor):
         return wait
 
     def _runs(self) -> tuple[str, ...]:
-        if self.external_run_id is not None:
+        if self._which == "external_run_id":
             runs: tuple[Any, ...] = (self.external_run_id,)
         elif isinstance(self.external_run_ids, str):
             raise TypeError(f"`external_run_ids` must be a list, got the text {self.external_run_ids!r}")
         else:
             runs = tuple(self.external_run_ids or ())
         if not runs or any(not isinstance(run, str) or run in {"", "None"} for run in runs):
-            name = "external_run_ids" if self.external_run_id is None else "external_run_id"
             raise ValueError(
-                f"`{name}` names no run: {runs!r}. Has the task that starts the run pushed its id?"
+                f"`{self._which}` names no run: {runs!r}. Has the task that starts the run pushed its id?"
             )
         return tuple(dict.fromkeys(runs))
 
@@ -105,6 +106,8 @@ def _states(given: Collection[str] | None, name: str, default: list[str]) -> lis
     """
     found = default if given is None else [str(getattr(state, "value", state)) for state in given]
     wrong = sorted(set(found) - _STATES)
+    if name == "allowed_states" and not found:
+        raise ValueError("`allowed_states` is empty, so the sensor could never succeed.")
     if wrong or isinstance(given, str):
         raise ValueError(f"`{name}` takes a list of {', '.join(sorted(_STATES))}; got {given!r}")
     return found

@@ -51,15 +51,22 @@ class ExternalTaskSensor(DagWaitSensor, StockExternalTaskSensor):  # type: ignor
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=poll_interval if poke_interval is None else poke_interval, **kwargs)
+        # Decided here: what a template finds to be nothing must not pass for a wait for the whole run.
+        self._about_tasks = self.external_task_ids is not None
+        self._about_group = self.external_task_group_id is not None
+        if None in self.allowed_states:
+            raise ValueError("`allowed_states` holds None, which is no state to wait for.")
 
     def job(self, context: Mapping[str, Any]) -> ExternalWait:
         """What is waited for."""
         dates = self._dates(context)
         self.external_dates_filter = self._serialize_dttm_filter(dates)  # listeners read it
         wait = ExternalWait(
-            dag_id=self.external_dag_id,
+            dag_id=self.named("external_dag_id", self.external_dag_id),
             task_ids=self._tasks(),
-            group_id=self.external_task_group_id,
+            group_id=self.named("external_task_group_id", self.external_task_group_id)
+            if self._about_group
+            else None,
             logical_dates=tuple(date.astimezone(timezone.utc).isoformat() for date in dates),
             allowed_states=_words(self.allowed_states),
             skipped_states=_words(self.skipped_states),
@@ -70,9 +77,10 @@ class ExternalTaskSensor(DagWaitSensor, StockExternalTaskSensor):  # type: ignor
             self.check(context, wait)
         return wait
 
-    def execute_complete(self, context: Mapping[str, Any], event: Mapping[str, Any] | None = None) -> Any:
+    def execute_complete(self, context: Any, event: Any = None) -> Any:
         """Settle what the trigger reported."""
-        event = event or {}
+        if event is None or "job" not in event:  # the task has deferred with the stock sensor's trigger
+            return StockExternalTaskSensor.execute_complete(self, context, event)
         self.external_dates_filter = ",".join(event["job"]["logical_dates"])
         return super().execute_complete(context, event)
 
@@ -80,9 +88,11 @@ class ExternalTaskSensor(DagWaitSensor, StockExternalTaskSensor):  # type: ignor
         found = self.external_task_ids
         if isinstance(found, str):
             raise TypeError(f"`external_task_ids` must be a list of task ids, got the text {found!r}")
-        tasks = tuple(found or ())
+        tasks = tuple(self.named("external_task_ids", one) for one in found or ())
         if len(tasks) > len(set(tasks)):
             raise ValueError("Duplicate task_ids passed in external_task_ids parameter")
+        if self._about_tasks and not tasks:
+            raise ValueError(f"`external_task_ids` names nothing: {found!r}. Has its template found a value?")
         return tasks
 
     def _dates(self, context: Any) -> list[datetime]:

@@ -17,7 +17,9 @@ from airflow.providers.standard.exceptions import (
 
 from astronomer.deferral import JobStatus, JobTrigger, RemoteJob, Transient, WatchSensor
 from astronomer.deferral._compat import (
+    AirflowNotFoundException,
     AirflowSkipException,
+    BaseHook,
     absolute_url,
     ask_supervisor_in_worker,
     dag_run_url,
@@ -49,6 +51,16 @@ class DagWaitSensor(WatchSensor):
         """What looks in this worker."""
         return ExternalDagPoller(job.dag_id, self._questions())
 
+    @staticmethod
+    def named(argument: str, value: Any) -> str:
+        """An id, after its template was rendered.
+
+        :raises ValueError: it names nothing.
+        """
+        if not isinstance(value, str) or value in {"", "None"}:
+            raise ValueError(f"`{argument}` names nothing: {value!r}. Has its template found a value?")
+        return value
+
     def _questions(self) -> Questions:
         return Questions(self.external_dag_id, ask_supervisor_in_worker)
 
@@ -64,6 +76,15 @@ class DagWaitSensor(WatchSensor):
         from astronomer.providers.core.jobs.deployment import DeploymentWait
         from astronomer.providers.core.triggers.astro import AstroDeploymentTrigger
 
+        try:
+            BaseHook.get_connection(conn_id)
+        except AirflowNotFoundException:
+            self.log.warning(
+                "There is no Airflow connection %r, which [astronomer_providers] airflow_conn_id names: asking over "
+                "the supervisor instead",
+                conn_id,
+            )
+            return super().make_trigger(job, deadline)
         wait = DeploymentWait(conn_id=conn_id, **job.to_dict())
         trigger = super().make_trigger(wait, deadline)
         return AstroDeploymentTrigger(**trigger.serialize()[1])
@@ -135,12 +156,15 @@ class DagWaitSensor(WatchSensor):
         if not unseen:
             return
         tasks = tasks_in_bundle(context["ti"], dag)
-        if tasks is None and not self._insist(questions.count_task_instances):
+        if tasks is None:  # it may have been added since the last run
             self.log.warning(
-                "Dag %s has never run, so nobody knows whether it has %s", job.dag_id, ", ".join(unseen)
+                "No run of Dag %s has had %s yet, and its file is not in the bundle of this task: nobody knows "
+                "whether it exists",
+                job.dag_id,
+                ", ".join(unseen),
             )
             return
-        missing = [one for one in unseen if one not in (tasks or ())]
+        missing = [one for one in unseen if one not in tasks]
         if missing:
             raise ExternalTaskNotFoundError(
                 f"The external task {', '.join(missing)} in DAG {job.dag_id} does not exist."
