@@ -14,7 +14,7 @@ from airflow.providers.standard.exceptions import (
 from structlog.testing import capture_logs
 
 from astronomer.deferral import JobLost, Transient
-from astronomer.deferral._compat import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
+from astronomer.deferral._compat import AirflowSensorTimeout, AirflowSkipException, BaseHook, TaskDeferred
 from astronomer.providers.core.sensors.external_task import ExternalDagRunSensor, ExternalTaskSensor
 from astronomer.providers.core.triggers.astro import AstroDeploymentTrigger
 from astronomer.providers.core.triggers.external_task import ExternalTaskTrigger
@@ -353,9 +353,7 @@ class TestOverTheApi:
         return deferral.value.trigger
 
     def test_the_same_wait_goes_to_this_airflows_own_api(self, waiting, configured, monkeypatch):
-        monkeypatch.setenv(
-            "AIRFLOW_CONN_THIS_AIRFLOW", '{"conn_type": "Astro Cloud", "host": "http://x", "password": "t"}'
-        )
+        monkeypatch.setattr(BaseHook, "get_connection", lambda conn_id: {"this_airflow": conn_id}[conn_id])
         trigger = self.trigger(waiting)
         assert isinstance(trigger, AstroDeploymentTrigger)
         wait = trigger.remote_job

@@ -1,9 +1,11 @@
+import asyncio
 import json
 import runpy
 import threading
 
 import airflow.sdk.execution_time.context as sdk_context
 import pytest
+from airflow.sdk.execution_time import task_runner
 from airflow.triggers.base import BaseTrigger
 
 from astronomer.deferral import _compat
@@ -148,3 +150,44 @@ async def test_a_connection_is_read_once_and_shows_no_secret(monkeypatch):
 async def test_a_missing_connection_is_an_error():
     with pytest.raises(AirflowNotFoundException, match="missing"):
         await _compat.read_connection("missing")
+
+
+class TestUndisturbed:
+    """Before Airflow 3.3 a question that is given up is answered all the same, so that no other one gets its answer."""
+
+    class Slow:
+        def __init__(self):
+            self.answered = []
+
+        async def asend(self, message):
+            await asyncio.sleep(0.01)
+            self.answered.append(message)
+            return f"answer to {message}"
+
+    @pytest.fixture
+    def comms(self, monkeypatch):
+        comms = self.Slow()
+        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
+        return comms
+
+    @pytest.fixture
+    def before_33(self, monkeypatch):
+        monkeypatch.setattr(_compat, "BaseTrigger", object)
+
+    async def test_a_question_is_answered(self, comms, before_33):
+        assert await _compat.ask_supervisor("a") == "answer to a"
+
+    async def test_one_that_is_given_up_too(self, comms, before_33):
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(_compat.ask_supervisor("a"), 0.001)
+        assert comms.answered == []
+        await asyncio.sleep(0.05)
+        assert comms.answered == ["a"]
+
+    async def test_of_a_dag_under_test_there_is_only_the_blocking_way(self, monkeypatch):
+        class InProcess:
+            def send(self, message):
+                return f"answer to {message}"
+
+        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", InProcess(), raising=False)
+        assert await _compat.ask_supervisor("a") == "answer to a"
