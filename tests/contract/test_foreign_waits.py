@@ -9,10 +9,11 @@ from astronomer.deferral import JobLost, JobTimedOut, Outcome, Phase
 from astronomer.deferral._compat import AirflowSensorTimeout, AirflowSkipException
 from tests.contract.airflow_waits import EXTERNAL_WAITS
 from tests.contract.checks import all_lines, assert_drop_in, assert_plain
+from tests.contract.deployment_waits import DEPLOYMENT_WAITS
 from tests.contract.waits import WAYS, WaitTask
 from tests.unit.deferral.fakes import events_of, revived
 
-FAMILIES = (*EXTERNAL_WAITS,)
+FAMILIES = (*EXTERNAL_WAITS, *DEPLOYMENT_WAITS)
 FAMILIES_IN_WEATHER = [(family, kind) for family in FAMILIES for kind in family.kinds]
 USER = "__airflow_user_action__"
 
@@ -245,7 +246,8 @@ class TestDeadline:
         world.forget()
         task.wait()
         assert task.event["outcome"]["timed_out"]
-        assert len([at for at in world.questions if at >= task.trigger.deadline]) == 1
+        asked = [at for at in world.questions if at >= task.trigger.deadline]
+        assert len(asked) == world.questions_per_look
 
     @pytest.mark.parametrize(("family", "kind"), FAMILIES_IN_WEATHER, ids=repr)
     def test_it_holds_in_an_outage_and_says_so(self, world, kind):

@@ -32,6 +32,7 @@ class WaitWorld(ABC):
     """
 
     beat: float = 30.0
+    questions_per_look: int = 1
     touched: list[Any]
 
     def __init__(self, timeline: Timeline) -> None:
@@ -183,8 +184,9 @@ class WaitTask:
             return self.make().execute(self.context)
         except TaskDeferred as deferral:
             deferred = deferral
-        assert deferred.timeout is None, "Airflow's own timeout would not allow a last look"
         self.trigger = revived(deferred.trigger)
+        limit = self.world.now() + deferred.timeout.total_seconds()
+        assert limit >= self.trigger.deadline + 60, "Airflow's own timeout would not allow a last look"
         self.trigger.task_instance = self.ti
         self.trigger.not_before = 0.0
         return None

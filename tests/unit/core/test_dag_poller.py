@@ -441,10 +441,19 @@ class TestThroughTheHub:
         assert {outcome.status.phase for outcome in outcomes} == {Phase.SUCCEEDED}
 
 
-async def test_a_question_that_cannot_be_asked_is_weather(airflow):
+@pytest.mark.parametrize("wait", [wait_for("load"), wait_for(), wait_for(group_id="g")])
+async def test_a_question_that_cannot_be_asked_is_weather(airflow, wait):
     airflow.weather = [api_error(500)]
     with pytest.raises(Transient):
-        await ExternalDagPoller("orders").poll([wait_for("load")])
+        await ExternalDagPoller("orders").poll([wait])
+
+
+@pytest.mark.parametrize("wait", [wait_for("load"), wait_for()])
+async def test_so_is_one_about_something_unknown_where_airflow_never_says_so(airflow, wait):
+    """Only of a task group it does; here, something on the way to it has."""
+    airflow.weather = [api_error(404, {"detail": {"reason": "not_found", "message": "no such page"}})]
+    with pytest.raises(Transient, match="no such page"):
+        await ExternalDagPoller("orders").poll([wait])
 
 
 def test_dates_are_those_of_the_world_not_of_a_zone(airflow, dag):

@@ -98,6 +98,11 @@ class TestWhatIsWaitedFor:
             with pytest.raises(error):
                 cls(task_id="wait", external_dag_id="orders", **arguments)
 
+    def test_is_never_no_state_at_all(self):
+        """A task that has not begun is in the state ``None``, and so is one that never will."""
+        with pytest.raises(ValueError, match="`allowed_states` holds None"):
+            make(external_task_id="load", allowed_states=["success", None])
+
 
 class TestTheDates:
     @pytest.mark.parametrize(

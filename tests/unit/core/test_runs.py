@@ -311,6 +311,7 @@ class TestRunStates:
                 for target, sight in sights.items():
                     (claimed,) = sight.states.values()
                     assert claimed == "" or (claimed in wanted and claimed in census.been[target])
+                memory.forget_the_unwanted()
                 await asyncio.sleep(5)
 
         run(main)
@@ -333,6 +334,7 @@ class TestRunStates:
                     known = set(those_in(census.state, wanted).values())
                     rest = len(those_in(seen, wanted)) < len(targets)
                     assert len(census.questions) == len(known) + rest
+                memory.forget_the_unwanted()
                 await asyncio.sleep(1)
 
         run(main)
@@ -405,6 +407,23 @@ class TestRunStates:
             return sights
 
         assert dict(run(main)[targets[3]].states) == {"": ""}
+
+    def test_what_nobody_waits_for_any_more_is_forgotten(self):
+        """In a round of several questions, what any of them is about is remembered."""
+        census = Census(dict.fromkeys(targets, "success"))
+
+        async def main():
+            memory = RunStates()
+            asked = []
+            for groups in ([targets], [targets[:4], targets[4:8]], [targets[:8]], [targets]):
+                census.questions.clear()
+                for some in groups:
+                    assert len(await memory.sights(some, ["success"], census.count)) == len(some)
+                memory.forget_the_unwanted()
+                asked.append(len(census.questions))
+            return asked
+
+        assert run(main) == [1, 2, 1, 2]
 
     def test_what_others_want_to_know_does_not_make_it_forget(self):
         """A target that is not asked for this time keeps what is known of it."""

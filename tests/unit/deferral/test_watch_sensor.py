@@ -24,6 +24,7 @@ from astronomer.deferral import (
 from astronomer.deferral._compat import (
     AirflowSensorTimeout,
     AirflowSkipException,
+    TaskDeferred,
     settling_time,
 )
 from tests.unit.deferral.fakes import (
@@ -195,6 +196,20 @@ class TestInTheWorker:
 
         assert world.defer(made=[FunctionPoller(slow)], timeout=100).deadline == START + 100
 
+    @pytest.mark.parametrize(("looked_for", "limit"), [(0, 220), (40, 180), (500, 120)])
+    def test_airflow_keeps_the_time_too_but_leaves_it_to_the_trigger_where_there_is_one(
+        self, world, looked_for, limit
+    ):
+        async def slow(jobs):
+            world.timeline.sleep(looked_for)
+            return dict.fromkeys(jobs, RUNNING)
+
+        sensor = world.make(made=[FunctionPoller(slow)], timeout=100)
+        with pytest.raises(TaskDeferred) as caught:
+            sensor.execute({})
+        assert caught.value.timeout == timedelta(seconds=limit)
+        assert world.timeline.now + limit >= caught.value.trigger.deadline + 120
+
     def test_a_failure_ends_it(self, world):
         world.service.start("a", ends=Phase.FAILED, message="why")
         with pytest.raises(JobFailed, match=r"^scripted job a why$"):
@@ -270,6 +285,12 @@ class TestTheEnd:
         said = message or "LOST"
         assert str(caught.value) == f"{said} The task can be retried: it starts nothing."
         assert world.sensor.shown == ["RUNNING"]
+
+    def test_of_what_is_lost_is_said_even_if_it_is_soft(self, world, lines):
+        world.service.start("a", runs_for=100, ends=Phase.LOST, message="It was not seen.")
+        with pytest.raises(AirflowSkipException):
+            world.run(soft_fail=True)
+        assert lines()[-1] == "It was not seen."
 
     def test_of_an_outage_is_lost(self, world):
         world.service.start("a", runs_for=1e6)
