@@ -462,3 +462,38 @@ def test_dates_are_those_of_the_world_not_of_a_zone(airflow, dag):
     assert run.date == day(0)
     answers, _ = FakeClock().run(lambda: Looks(airflow, wait).one())
     assert answers[wait].phase is Phase.SUCCEEDED
+
+
+class TestAGroupThatCannotBeAskedAbout:
+    def test_hides_no_task(self, airflow, dag):
+        """Each kind of question fails for itself; only when none is answered is it the weather of all."""
+
+        def refuse_groups(message):
+            if getattr(message, "task_group_id", None):
+                raise api_error(500, "boom")
+
+        task, group = wait_for("load"), wait_for(group_id="g")
+        dag.run(0, "one", load="success")
+        airflow.on_question = refuse_groups
+
+        async def main():
+            poller = ExternalDagPoller("orders")
+            found = await poller.poll([group, task])
+            with pytest.raises(Transient, match="boom"):
+                await poller.poll([group])
+            return found
+
+        found = FakeClock().run(main)
+        assert {wait: status.phase for wait, status in found.items()} == {task: Phase.SUCCEEDED}
+
+
+def test_the_breath_after_an_answer_that_never_came_is_short(airflow, dag):
+    async def main():
+        airflow.weather = [1000.0]
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(ExternalDagPoller("orders").poll([wait_for("load")]), 600)
+        begun = asyncio.get_running_loop().time()
+        await ExternalDagPoller("orders").poll([wait_for("load")])
+        return asyncio.get_running_loop().time() - begun
+
+    assert FakeClock().run(main) == pytest.approx(5.0)

@@ -39,8 +39,14 @@ class ExternalDagPoller(Poller[ExternalWait]):
     async def poll(self, jobs: Sequence[ExternalWait]) -> Mapping[ExternalWait, JobStatus]:
         """One look at all of them; soon another one, when something has changed."""
         answers: dict[ExternalWait, JobStatus] = {}
+        trouble: Transient | None = None
         for by, waits in _alike(jobs):
-            answers |= await self._judged(by, waits)
+            try:
+                answers |= await self._judged(by, waits)
+            except Transient as error:  # a group that cannot be asked about must not hide the tasks
+                trouble = error
+        if trouble is not None and not answers:
+            raise trouble
         self._dates.forget_the_unseen()
         for runs in self._runs.values():
             runs.forget_the_unwanted()

@@ -18,6 +18,7 @@ from astronomer.deferral._compat import ask_supervisor
 __all__ = ["Questions", "UnknownToAirflow"]
 
 _BREATH = 0.25  # of the time that the answer took: four fifths of the supervisor's time at most are ours
+_LONGEST_BREATH = 5.0  # after an answer that never came, others need not wait long
 
 Ask = Callable[[Any], Coroutine[Any, Any, Any]]
 
@@ -47,7 +48,7 @@ class _Gate:
             try:
                 return await ask(message)
             finally:
-                self._ready = loop.time() + _BREATH * (loop.time() - begun)
+                self._ready = loop.time() + min(_LONGEST_BREATH, _BREATH * (loop.time() - begun))
 
 
 class Questions:
