@@ -26,6 +26,7 @@ from astronomer.providers.core.jobs.deployment import DeploymentWait, moment, ru
 from astronomer.providers.core.jobs.deployment_poller import DeploymentPoller
 from astronomer.providers.core.links import ExternalDagLink
 from astronomer.providers.core.sensors.deployment_check import check_existence as check_that_it_exists
+from astronomer.providers.core.sensors.states import states_given
 from astronomer.providers.core.sensors.waits import DagWaitSensor
 from astronomer.providers.core.triggers.astro import AstroDeploymentTrigger
 
@@ -116,10 +117,10 @@ class ExternalDeploymentSensor(DagWaitSensor):
             raise ValueError(f'`run` takes "latest" only; got {run!r}. A run id goes into `external_run_id`.')
         known = _TASK_STATES if about_tasks else _RUN_STATES
         failed = ["failed", "upstream_failed"] if about_tasks else ["failed"]
-        self.allowed_states = _states(allowed_states, "allowed_states", ["success"], known)
-        self.skipped_states = _states(skipped_states, "skipped_states", [], known)
+        self.allowed_states = states_given(allowed_states, "allowed_states", ["success"], known)
+        self.skipped_states = states_given(skipped_states, "skipped_states", [], known)
         taken = {*self.allowed_states, *self.skipped_states}
-        self.failed_states = _states(
+        self.failed_states = states_given(
             failed_states, "failed_states", [one for one in failed if one not in taken], known
         )
         total = [*self.allowed_states, *self.skipped_states, *self.failed_states]
@@ -259,22 +260,6 @@ class ExternalDeploymentSensor(DagWaitSensor):
         """Push the link: to the run, as soon as it is known."""
         url = status.url or run_url(job.address, job.dag_id, None)
         context["ti"].xcom_push(key=ExternalDagLink.xcom_key, value=url)
-
-
-def _states(
-    given: Collection[str] | None, name: str, default: list[str], known: Collection[str]
-) -> list[str]:
-    """The states as plain words.
-
-    :raises ValueError: one is not a state of what is waited for.
-    """
-    found = default if given is None else [str(getattr(state, "value", state)) for state in given]
-    wrong = sorted(set(found) - set(known))
-    if name == "allowed_states" and not found:
-        raise ValueError("`allowed_states` is empty, so the sensor could never succeed.")
-    if wrong or isinstance(given, str):
-        raise ValueError(f"`{name}` takes a list of {', '.join(sorted(known))}; got {given!r}")
-    return found
 
 
 def _date(given: Any) -> str:

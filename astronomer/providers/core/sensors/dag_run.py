@@ -8,6 +8,7 @@ from typing import Any
 from airflow.sdk import DagRunState
 
 from astronomer.providers.core.jobs.external import ExternalWait
+from astronomer.providers.core.sensors.states import states_given
 from astronomer.providers.core.sensors.waits import DagWaitSensor
 
 __all__ = ["ExternalDagRunSensor"]
@@ -61,9 +62,9 @@ class ExternalDagRunSensor(DagWaitSensor):
         self.external_run_ids = external_run_ids
         # Decided here: a template that finds nothing must not blame the other argument.
         self._which = "external_run_ids" if external_run_id is None else "external_run_id"
-        self.allowed_states = _states(allowed_states, "allowed_states", ["success"])
-        self.skipped_states = _states(skipped_states, "skipped_states", [])
-        self.failed_states = _states(failed_states, "failed_states", ["failed"])
+        self.allowed_states = states_given(allowed_states, "allowed_states", ["success"], _STATES)
+        self.skipped_states = states_given(skipped_states, "skipped_states", [], _STATES)
+        self.failed_states = states_given(failed_states, "failed_states", ["failed"], _STATES)
         taken = [*self.allowed_states, *self.skipped_states, *self.failed_states]
         if len(taken) > len(set(taken)):
             raise ValueError(
@@ -97,17 +98,3 @@ class ExternalDagRunSensor(DagWaitSensor):
                 f"`{self._which}` names no run: {runs!r}. Has the task that starts the run pushed its id?"
             )
         return tuple(dict.fromkeys(runs))
-
-
-def _states(given: Collection[str] | None, name: str, default: list[str]) -> list[str]:
-    """The states as plain words.
-
-    :raises ValueError: one is not a state of a Dag run.
-    """
-    found = default if given is None else [str(getattr(state, "value", state)) for state in given]
-    wrong = sorted(set(found) - _STATES)
-    if name == "allowed_states" and not found:
-        raise ValueError("`allowed_states` is empty, so the sensor could never succeed.")
-    if wrong or isinstance(given, str):
-        raise ValueError(f"`{name}` takes a list of {', '.join(sorted(_STATES))}; got {given!r}")
-    return found
