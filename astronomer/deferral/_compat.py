@@ -65,6 +65,7 @@ __all__ = [
     "dag_run_url",
     "lacking",
     "read_connection",
+    "sensor_timeout",
     "setting",
     "settling_time",
     "still_deferred",
@@ -82,6 +83,11 @@ _asking: set[asyncio.Task[Any]] = set()  # the loop itself keeps only weak refer
 def setting(name: str, default: float) -> float:
     """A number of the ``[astronomer_providers]`` section of Airflow's configuration."""
     return float(conf.getfloat("astronomer_providers", name, fallback=default))
+
+
+def sensor_timeout() -> float:
+    """Seconds after which a sensor gives up that was given no timeout."""
+    return float(conf.getfloat("sensors", "default_timeout", fallback=7 * 86_400))
 
 
 def text_setting(name: str) -> str:

@@ -27,6 +27,9 @@ class Attempt:
     :param ended: whether the job's failure has been reported, so that a retry starts the next one.
     :param settled: the clear number of the Dag run in which the job's success was reported. When the task runs
         again in another one, it was cleared, though ``max_tries`` may say nothing of it.
+    :param lost: whether the job was left behind without a word of its end, so that a retry goes on with it.
+    :param try_number: of the task, where it matters in which try the job was started.
+    :param owner: which run of which trigger has written this, where there may be two.
     """
 
     generation: int
@@ -37,6 +40,9 @@ class Attempt:
     notes: dict[str, Any] = field(default_factory=dict)
     ended: bool = False
     settled: int | None = None
+    lost: bool = False
+    try_number: int | None = None
+    owner: str = ""
 
 
 class Memory:
@@ -67,6 +73,19 @@ class Memory:
     def next(self, attempt: Attempt, deadline: float | None) -> Attempt:
         """The attempt after one that ended."""
         return self._attempt(attempt.sequence + 1, deadline)
+
+    def is_new_try(self, attempt: Attempt) -> bool:
+        """Whether another try of the task has made the attempt."""
+        return True
+
+    def confirm(self, attempt: Attempt) -> None:
+        """Make sure that nobody else is about to submit the same attempt."""
+
+    def hold(self) -> None:
+        """The last look before a submit goes out; it may ask Airflow."""
+
+    def check(self) -> None:
+        """The same, without a question: for the event loop."""
 
     def save(self, attempt: Attempt, **changes: Any) -> Attempt:
         """Write the attempt, with changes; the write is complete when this returns."""

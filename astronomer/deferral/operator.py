@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
 from astronomer.deferral import _compat, clock
-from astronomer.deferral._compat import AirflowFailException, BaseOperator, setting
+from astronomer.deferral._compat import AirflowFailException, setting
 from astronomer.deferral.errors import JobCancelled, JobError, JobFailed, JobLost, JobTimedOut
 from astronomer.deferral.hub import Hub
 from astronomer.deferral.identity import TaskIdentity
@@ -21,6 +21,7 @@ from astronomer.deferral.pacing import Pacing
 from astronomer.deferral.settings import seconds
 from astronomer.deferral.trigger import JobTrigger
 from astronomer.deferral.watch import cancel_and_confirm, watch
+from astronomer.deferral.worker_free import WorkerFree
 
 __all__ = ["JobOperator"]
 
@@ -33,7 +34,7 @@ _SURE_LOOK = 10.0
 _KILL_BUDGET = 20.0
 
 
-class JobOperator(BaseOperator):
+class JobOperator(WorkerFree):
     """Runs one remote job per attempt and waits for it without a worker.
 
     A family subclasses it, names its ``trigger_type``, and writes :meth:`submit`, :meth:`finish` and, where the
@@ -69,6 +70,7 @@ class JobOperator(BaseOperator):
         self.retry_cancelled = retry_cancelled
         self._job: RemoteJob | None = None
         self._killed = False
+        self._settling: tuple[RemoteJob, Outcome] | None = None
 
     # What a family writes.
 
@@ -136,6 +138,7 @@ class JobOperator(BaseOperator):
 
     def settle(self, context: Mapping[str, Any], job: Any, outcome: Outcome) -> Any:
         """The one end of every path: the result, or the error of the job."""
+        self._settling = job, outcome
         if outcome.status.phase is Phase.SUCCEEDED:
             result = self.finish(context, job, outcome.status)
             self._job = None
@@ -143,11 +146,11 @@ class JobOperator(BaseOperator):
             return result
         self._job = None
         error = self.failure(context, job, outcome)
-        if outcome.status.phase is not Phase.LOST:  # what may still run is looked for, not replaced
-            memory = self._memory(context)
-            last = memory.last()
-            if last is not None:
-                memory.save(last, ended=True)
+        memory = self._memory(context)
+        last = memory.last()
+        if last is not None:  # what may still run is looked for, not replaced
+            lost = outcome.status.phase is Phase.LOST
+            memory.save(last, ended=not lost, lost=lost)
         if isinstance(error, JobCancelled) and not self.retry_cancelled:
             raise AirflowFailException(str(error)) from error
         raise error
@@ -194,7 +197,24 @@ class JobOperator(BaseOperator):
 
     # Steps.
 
+    @classmethod
+    def needs_worker(cls, arguments: Mapping[str, Any], task: Any) -> str | None:
+        """A wait that is not deferrable is a worker's."""
+        if not arguments.get("deferrable", True):
+            return "it waits in a worker: deferrable=False"
+        return super().needs_worker(arguments, task)
+
+    def to_resume(self) -> dict[str, Any] | None:
+        """What a worker needs to settle a job whose end is known."""
+        if self._settling is None:
+            return None
+        job, outcome = self._settling
+        event = {"job": job.to_dict(), "outcome": outcome.to_dict()}
+        return {"method": "execute_complete", "event": event}
+
     def _memory(self, context: Mapping[str, Any]) -> Memory:
+        if self.in_triggerer is not None:
+            return self.in_triggerer.memory
         return Memory(_compat.task_state_store(context), TaskIdentity.of(context["ti"]))
 
     def _waited_for(self, context: Mapping[str, Any]) -> Attempt | None:
@@ -205,6 +225,8 @@ class JobOperator(BaseOperator):
         return last if mine else None
 
     def _note_success(self, context: Mapping[str, Any]) -> None:
+        if self.in_triggerer is not None:  # the event that ends the task says it
+            return
         memory, clears = self._memory(context), self._clears(context)
         last = memory.last()
         if last is not None and clears is not None:
@@ -217,6 +239,8 @@ class JobOperator(BaseOperator):
         return found
 
     def _deadline(self) -> float | None:
+        if self.in_triggerer is not None:
+            return self.in_triggerer.deadline
         timeout: timedelta | None = self.execution_timeout
         return None if timeout is None else clock.now() + timeout.total_seconds()
 
@@ -237,11 +261,17 @@ class JobOperator(BaseOperator):
         if attempt.job is None:
             return attempt, None
         # Where nothing is remembered, a failure that was reported must not pass for a job that runs.
-        at_most = self.quick_wait if memory.lasting else max(self.quick_wait, _SURE_LOOK)
-        outcome = self._wait(self._job_of(attempt), attempt.deadline, at_most)
+        at_most = self._look_back(memory, attempt)
+        outcome = self._wait(self._job_of(attempt), attempt.deadline, at_most) if at_most else None
         if outcome is None or outcome.status.phase in (Phase.SUCCEEDED, Phase.LOST):
             return attempt, outcome
         return memory.next(attempt, self._deadline()), None
+
+    def _look_back(self, memory: Memory, attempt: Attempt) -> float:
+        """Seconds for which a job of an earlier try is looked at, before it is waited for."""
+        if self.in_triggerer is not None:  # whose restart must not hold up a thousand waits
+            return _SURE_LOOK if memory.is_new_try(attempt) else 0.0
+        return self.quick_wait if memory.lasting else max(self.quick_wait, _SURE_LOOK)
 
     def _newest(self, context: Mapping[str, Any], memory: Memory) -> Attempt:
         """The newest attempt that the vendor knows of, where Airflow remembers none; only it may still run."""
@@ -274,11 +304,14 @@ class JobOperator(BaseOperator):
 
     def _glance(self, attempt: Attempt) -> Outcome | None:
         """The outcome, if it comes within the time a worker waits."""
+        if self.in_triggerer is not None:
+            return None
         return self._wait(self._job_of(attempt), attempt.deadline, self.quick_wait)
 
     def _submit(self, context: Mapping[str, Any], memory: Memory, attempt: Attempt) -> Attempt:
         attempt = replace(attempt, notes=self.prepare(context, attempt))
         attempt = memory.save(attempt)
+        memory.confirm(attempt)
         job = self.submit(context, attempt)
         self._job = job
         attempt = memory.save(attempt, job=job.to_dict())
@@ -339,6 +372,5 @@ class JobOperator(BaseOperator):
         async with Hub(self.poller, _IN_WORKER) as hub:
             return await cancel_and_confirm(job, hub=hub, timeout=timeout)
 
-    @staticmethod
-    def _run(call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        return asyncio.run(call())
+    def _run(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        return asyncio.run(call()) if self.in_triggerer is None else self.in_triggerer.run(call)

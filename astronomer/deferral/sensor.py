@@ -7,17 +7,28 @@ from datetime import timedelta
 from typing import Any, ClassVar, NoReturn
 
 from astronomer.deferral import clock
-from astronomer.deferral._compat import AirflowSensorTimeout, BaseSensorOperator, setting, settling_time
+from astronomer.deferral._compat import (
+    AirflowSensorTimeout,
+    BaseSensorOperator,
+    sensor_timeout,
+    setting,
+    settling_time,
+)
 from astronomer.deferral.errors import JobError, JobFailed, JobTimedOut
 from astronomer.deferral.job import Outcome, Phase
 from astronomer.deferral.operator import JobOperator
 from astronomer.deferral.poke import PokeTrigger
 from astronomer.deferral.settings import seconds
+from astronomer.deferral.in_triggerer import NeedsWorker
+from astronomer.deferral.worker_free import WorkerFree
 
-__all__ = ["DeferrableSensor", "PokeSensor"]
+__all__ = ["NO_TRIGGERER", "DeferrableSensor", "PokeSensor"]
+
+NO_TRIGGERER = 120.0
+"""Seconds by which Airflow's own limit is later than the trigger's: it is for a task that no triggerer has room for."""
 
 
-class DeferrableSensor(BaseSensorOperator):
+class DeferrableSensor(WorkerFree, BaseSensorOperator):
     """What every sensor of this package has; it stands before the stock sensor among the base classes.
 
     :param deferrable: ``False`` pokes in a worker, as the stock sensor does.
@@ -40,7 +51,24 @@ class DeferrableSensor(BaseSensorOperator):
         limits = [float(self.timeout)]
         if self.execution_timeout is not None:
             limits.append(self.execution_timeout.total_seconds())
-        return clock.now() + min(limits)
+        if self.in_triggerer is None:
+            return clock.now() + min(limits)
+        deadline = self.in_triggerer.started_at + min(limits)
+        return min(deadline, self.in_triggerer.deadline or deadline)
+
+    @classmethod
+    def needs_worker(cls, arguments: Mapping[str, Any], task: Any) -> str | None:
+        """A sensor that is not deferrable pokes in a worker."""
+        if not arguments.get("deferrable", True):
+            return "it pokes in a worker: deferrable=False"
+        return super().needs_worker(arguments, task)
+
+    @classmethod
+    def limit_in_triggerer(cls, arguments: Mapping[str, Any]) -> timedelta:
+        """The sensor's own timeout, and some time more in which the trigger says so."""
+        given = arguments.get("timeout")
+        timeout = sensor_timeout() if given is None else seconds(given, "timeout", 0.0)
+        return timedelta(seconds=timeout + NO_TRIGGERER)
 
     def timed_out(self, message: str) -> Exception:
         """The error of a wait whose time is up: of whichever of the two limits was the sooner."""
@@ -98,6 +126,8 @@ class PokeSensor(DeferrableSensor):
     def execute(self, context: Any) -> Any:
         """Defer; the remote side is not asked for anything in the worker."""
         reason = self.why_in_worker() if self.deferrable else None
+        if reason is not None and self.in_triggerer is not None:
+            raise NeedsWorker(f"poking {reason}")
         if reason is not None:
             self.log.info("Poking in the worker, %s", reason)
         if not self.deferrable or reason is not None:

@@ -13,14 +13,13 @@ from astronomer.deferral import clock
 from astronomer.deferral._compat import AirflowException, AirflowSkipException, setting, settling_time
 from astronomer.deferral.errors import JobFailed, JobLost, Transient
 from astronomer.deferral.job import JobStatus, Outcome, Phase, Poller, RemoteJob
-from astronomer.deferral.sensor import DeferrableSensor
+from astronomer.deferral.sensor import NO_TRIGGERER, DeferrableSensor
 from astronomer.deferral.settings import seconds
 from astronomer.deferral.trigger import JobTrigger
 
 __all__ = ["WatchSensor"]
 
 _POKE_INTERVAL_IN_WORKER = 60.0  # Airflow's own
-_NO_TRIGGERER = 120.0
 
 
 class WatchSensor(DeferrableSensor):
@@ -87,15 +86,14 @@ class WatchSensor(DeferrableSensor):
             return super().execute(context)
         deadline = self.deadline()
         job = self.job(context)
-        status = self.look(job)
+        status = JobStatus(Phase.ACTIVE) if self.in_triggerer is not None else self.look(job)
         if status is not None and status.done:
             with self._softly():
                 return self.settle(context, job, Outcome(status))
         if status is not None:
             self.seen(context, job, status)
             self.log.info("Waiting for %s (%s)", job.name, status.raw or "nothing known of it yet")
-        # The trigger keeps the time; Airflow's own limit is for a task that no triggerer has room for.
-        limit = timedelta(seconds=max(0.0, deadline - clock.now()) + _NO_TRIGGERER)
+        limit = timedelta(seconds=max(0.0, deadline - clock.now()) + NO_TRIGGERER)
         trigger = self.make_trigger(job, deadline)
         return self.defer(trigger=trigger, method_name="execute_complete", timeout=limit)
 

@@ -66,6 +66,7 @@ def read(
     job: SnowflakeQuery,
     ids: list[str],
     handler: Callable[[Any], Any] | None,
+    limit: Callable[[int, str], None] | None = None,
 ) -> Any:
     """What ``SnowflakeHook.run`` returns, for queries that have run already.
 
@@ -73,6 +74,7 @@ def read(
     the lineage collector once.
 
     :param ids: of the statements, in order.
+    :param limit: told the bytes of each result, at least, before its rows are fetched.
     :raises AirflowFailException: Snowflake no longer has the results.
     """
     try:
@@ -86,6 +88,8 @@ def read(
                 )
                 continue
             cursor = session.cursor_on(query_id)
+            if limit is not None:
+                limit(_size(cursor), f"the result of {query_id}")
             send_sql_hook_lineage(
                 context=hook, sql=text, sql_parameters=operator.parameters, cur=cursor, job_id=query_id
             )
@@ -107,6 +111,11 @@ def read(
         return results[-1]
     hook.descriptions = descriptions
     return results
+
+
+def _size(cursor: Any) -> int:
+    """How many bytes a result has at least: two for each of its cells."""
+    return 2 * int(cursor.rowcount or 0) * max(1, len(cursor.description or ()))
 
 
 def process(operator: SQLExecuteQueryOperator, hook: Any, output: Any) -> Any:

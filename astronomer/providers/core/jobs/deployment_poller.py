@@ -62,6 +62,11 @@ class DeploymentPoller(Poller[DeploymentWait]):
         self.least_interval = min(_RESTS * (loop.time() - begun), _LONGEST_REST)
         return answers
 
+    async def check(self, job: DeploymentWait) -> None:
+        """Fail if what is waited for does not exist."""
+        check = (await asyncio.to_thread(import_module, "astronomer.providers.core.sensors.deployment_check"))
+        await check.check_existence(await self._open(), job)
+
     def run_of(self, job: DeploymentWait) -> str | None:
         """The latest run, where the wait is about it, and the last look has found it."""
         return self._runs[next(iter(job.keys.values()))].run_id if job.latest else None

@@ -11,6 +11,7 @@ from airflow.sdk import DagRunState, TaskInstanceState
 
 from astronomer.deferral import (
     CredentialsRejected,
+    Hub,
     JobLost,
     JobStatus,
     JobTrigger,
@@ -20,6 +21,7 @@ from astronomer.deferral import (
     clock,
 )
 from astronomer.deferral._compat import AirflowException, BaseHook, PlainConnection, plain_connection
+from astronomer.deferral.patience import insist
 from astronomer.providers.core.hooks.deployment_errors import ConnectionUnusable, NoSuchApi
 from astronomer.providers.core.hooks.deployment_login import Deployment
 from astronomer.providers.core.jobs.deployment import DeploymentWait, moment, run_url
@@ -175,9 +177,10 @@ class ExternalDeploymentSensor(DagWaitSensor):
             return {"run_ids": (self._latest,)}
         if self._as_of is None:
             first = None
+            started_at = clock.now() if self.in_triggerer is None else self.in_triggerer.started_at
             if not self.deferrable and self.mode == "reschedule":
                 first = context["ti"].get_first_reschedule_date(context)
-            begun = first or datetime.fromtimestamp(clock.now(), timezone.utc)
+            begun = first or datetime.fromtimestamp(started_at, timezone.utc)
             self._as_of = moment(begun.isoformat())
         return {"as_of": self._as_of}
 
@@ -202,6 +205,18 @@ class ExternalDeploymentSensor(DagWaitSensor):
             raise ValueError(f"`{name}` names something twice: {given!r}")
         return values
 
+    def execute(self, context: Any) -> Any:
+        """Look once; then wait in the triggerer, unless that was enough."""
+        if self.in_triggerer is not None and self.check_existence:
+            job = self.job(context)
+            self.in_triggerer.run(lambda: self._check_in_triggerer(job))
+        return super().execute(context)
+
+    async def _check_in_triggerer(self, job: DeploymentWait) -> None:
+        """Over the session of the waits, as soon as the weather allows."""
+        async with Hub.current().lease(job) as poller:
+            await insist(lambda: poller().check(job), tolerance=self.outage_tolerance)
+
     def _address(self) -> str:
         try:
             return Deployment.of(self._connection()).address
@@ -209,6 +224,8 @@ class ExternalDeploymentSensor(DagWaitSensor):
             raise AirflowException(f"{self.task_id} cannot ask the deployment: {error}") from error
 
     def _connection(self) -> PlainConnection:
+        if self.in_triggerer is not None:
+            return self.in_triggerer.connection(self.astro_cloud_conn_id)
         return plain_connection(BaseHook.get_connection(self.astro_cloud_conn_id))
 
     # The look in the worker.

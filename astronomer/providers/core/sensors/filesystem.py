@@ -26,7 +26,7 @@ class FileSensor(WatchSensor, StockFileSensor):
     :param fs_conn_id: the Airflow connection (templated).
     :param recursive: whether ``**`` in the pattern stands for any number of directories.
     :param deferrable: ``False`` pokes in a worker, as the stock sensor does.
-    :param start_from_trigger: accepted, but a worker looks first all the same. So is ``trigger_kwargs``.
+    :param start_from_trigger: whether the triggerer looks from the beginning. ``trigger_kwargs`` is accepted only.
     :param outage_tolerance: seconds (or ``timedelta``) that a directory may be impossible to read, because its mount
         hangs. One that is missing or forbidden is waited for, as by the stock sensor.
 
@@ -41,7 +41,7 @@ class FileSensor(WatchSensor, StockFileSensor):
         filepath: str,
         fs_conn_id: str = "fs_default",
         recursive: bool = False,
-        start_from_trigger: bool = False,
+        start_from_trigger: bool | None = None,
         trigger_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -49,17 +49,11 @@ class FileSensor(WatchSensor, StockFileSensor):
             filepath=filepath,
             fs_conn_id=fs_conn_id,
             recursive=recursive,
-            start_from_trigger=False,  # the stock sensor would read the connection when the Dag is parsed
             trigger_kwargs=trigger_kwargs,
             **kwargs,
         )
-        self._without_worker = start_from_trigger
-
-    def execute(self, context: Any) -> Any:
-        """Look once; then wait in the triggerer, unless that was enough."""
-        if self._without_worker and self.deferrable:
-            self.log.info("start_from_trigger has no effect on this sensor: a worker looks first")
-        return super().execute(context)
+        # Only now: the stock sensor would read the connection when the Dag is parsed.
+        self.start_from_trigger = start_from_trigger
 
     def execute_complete(self, context: Any, event: Any = None) -> Any:
         """Settle what the trigger reported; that of the stock sensor or of 1.x, too, if the task began with it."""

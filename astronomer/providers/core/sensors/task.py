@@ -57,6 +57,14 @@ class ExternalTaskSensor(DagWaitSensor, StockExternalTaskSensor):  # type: ignor
         if None in self.allowed_states:
             raise ValueError("`allowed_states` holds None, which is no state to wait for.")
 
+    @classmethod
+    def needs_worker(cls, arguments: Mapping[str, Any], task: Any) -> str | None:
+        """Whether a task exists that has not run yet is known by its Dag's file."""
+        about_tasks = any(arguments.get(name) for name in ("external_task_id", "external_task_ids"))
+        if arguments.get("check_existence") and about_tasks:
+            return "only workers have the file that tells whether a task exists: check_existence=True"
+        return super().needs_worker(arguments, task)
+
     def job(self, context: Mapping[str, Any]) -> ExternalWait:
         """What is waited for."""
         dates = self._dates(context)

@@ -90,8 +90,9 @@ class DagWaitSensor(WatchSensor):
         return AstroDeploymentTrigger(**trigger.serialize()[1])
 
     def seen(self, context: Mapping[str, Any], job: ExternalWait, status: JobStatus) -> None:
-        """Push the link."""
-        url = absolute_url(status.url or "") or dag_run_url(job.dag_id, self._run_of(job))
+        """Push the link; in a triggerer, where each question counts, to the run only at the end."""
+        run_id = self._run_of(job) if self.in_triggerer is None or status.done else ""
+        url = absolute_url(status.url or "") or dag_run_url(job.dag_id, run_id)
         context["ti"].xcom_push(key=ExternalDagLink.xcom_key, value=url)
 
     def _run_of(self, job: ExternalWait) -> str:

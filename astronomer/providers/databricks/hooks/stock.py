@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +11,7 @@ from airflow.providers.databricks.hooks.databricks_base import BaseDatabricksHoo
 from astronomer.deferral._compat import PlainConnection
 from astronomer.providers.databricks.hooks.credentials import basic, bearer
 
-__all__ = ["ReadHook", "StockLogin"]
+__all__ = ["ReadHook", "StockLogin", "over"]
 
 _UNTOLD_LIFE = 60.0
 
@@ -43,6 +44,17 @@ class ReadHook(BaseDatabricksHook):
 
     def _log_request_error(self, attempt_num: int, error: Any) -> None:
         """The engine tells of an outage, once."""
+
+
+def over(hook: Any, read: Callable[[str], PlainConnection]) -> Any:
+    """A stock hook that never asks Airflow for its connection.
+
+    :param hook: a ``BaseDatabricksHook``, which keeps the connection once it has it.
+    :param read: gives the connection of an id.
+    """
+    if "databricks_conn" not in vars(hook):
+        vars(hook)["databricks_conn"] = read(hook.databricks_conn_id)
+    return hook
 
 
 class StockLogin:

@@ -10,6 +10,8 @@ from airflow.providers.databricks.operators.databricks_sql import DatabricksSqlO
 
 from astronomer.deferral import JobError, JobStatus, Outcome, Transient
 from astronomer.deferral._compat import AirflowFailException
+from astronomer.deferral.in_triggerer import NeedsWorker
+from astronomer.providers.databricks.hooks.stock import over
 from astronomer.providers.databricks.jobs.statement import DatabricksStatement
 from astronomer.providers.databricks.operators.statement_jobs import StatementFailed, StatementOperator
 from astronomer.providers.databricks.sql import texts
@@ -70,6 +72,8 @@ class DatabricksSqlOperator(StatementOperator, StockSqlOperator):  # type: ignor
     def execute(self, context: Mapping[str, Any]) -> Any:
         """Run the SQL; returns the rows as the stock operator does."""
         reason = self._place().reason_for_connector(self._statements(), self.parameters)
+        if reason is not None and self.in_triggerer is not None:
+            raise NeedsWorker(f"through databricks-sql-connector: {reason}")
         if reason is not None:
             self.log.info("Running in the worker, through databricks-sql-connector: %s", reason)
             return StockSqlOperator.execute(self, cast("Any", context))
@@ -116,6 +120,11 @@ class DatabricksSqlOperator(StatementOperator, StockSqlOperator):  # type: ignor
             self.log.info("result: %s", result)
         return self._as_xcom(result, job) if self.do_xcom_push else result
 
+    def get_db_hook(self) -> Any:
+        """The stock hook; without a worker, over a connection that was read for all tasks."""
+        hook: Any = super().get_db_hook()
+        return hook if self.in_triggerer is None else over(hook, self.in_triggerer.connection)
+
     def failure(self, context: Mapping[str, Any], job: DatabricksStatement, outcome: Outcome) -> JobError:
         """The error; the statement ids are left on the hook, for lineage."""
         self.get_db_hook().query_ids = job.statement_ids
@@ -157,6 +166,7 @@ class DatabricksSqlOperator(StatementOperator, StockSqlOperator):  # type: ignor
                 parameters=self.parameters,
                 last_only=self._single,
                 tolerance=self.outage_tolerance,
+                in_triggerer=self.in_triggerer,
             )
         except ResultGone as gone:
             raise AirflowFailException(

@@ -49,6 +49,11 @@ class DatabricksWorkflowLaunchOperator(RunOperator, _CreateJob):  # type: ignore
     idempotency_token = None
     wait_for_termination = True
 
+    @classmethod
+    def needs_worker(cls, arguments: Mapping[str, Any], task: Any) -> str | None:
+        """The job is made of the Dag file's tasks."""
+        return "a workflow's job is made of the tasks in the Dag file"
+
     def request(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """The body of the request, once the job is as the Dag says."""
         if not isinstance(self.task_group, StockWorkflowTaskGroup):

@@ -45,6 +45,16 @@ class MemberOperator(RunOperator):
         """Whether the task is part of a workflow."""
         return self._databricks_workflow_task_group is not None
 
+    @classmethod
+    def needs_worker(cls, arguments: Mapping[str, Any], task: Any) -> str | None:
+        """Which run a member belongs to is known by the Dag's task groups."""
+        group = task.task_group
+        while group is not None:
+            if getattr(group, "is_databricks", False):
+                return "it is part of a workflow, which the Dag file knows"
+            group = group.parent_group
+        return super().needs_worker(arguments, task)
+
     # The engine's steps.
 
     def execute(self, context: Mapping[str, Any]) -> Any:

@@ -51,6 +51,7 @@ class StatementOperator(JobOperator):
     """
 
     trigger_type = DatabricksStatementTrigger
+    claims_submits = True  # the API has no token
     operator_extra_links = (DatabricksQueryLink(),)
 
     databricks_conn_id: str
@@ -156,6 +157,7 @@ class StatementOperator(JobOperator):
         if found is None:
             notes = attempt.notes | {_NEXT: wanted.index, "next_since": clock.now()}
             attempt = memory.save(attempt, notes=notes)
+            memory.confirm(attempt)
             try:
                 found = self._start(context, wanted)
             except StatementFailed:
@@ -211,12 +213,17 @@ class StatementOperator(JobOperator):
             "wait_timeout": "0s",
             "query_tags": dict_to_query_tag_list(tags or {}),
         }
+        memory = self._memory(context)
         key, submitted_at = submit.statement_key(wanted.submit_key, wanted.index), clock.now()
 
         async def start(client: Any) -> tuple[str, str]:
-            return client.address, await submit.start(client, body, key, tolerance=self.outage_tolerance)
+            answer = await submit.start(
+                client, body, key, tolerance=self.outage_tolerance, check=memory.check
+            )
+            return client.address, answer
 
         self.log.info("Executing: %s", body["statement"])
+        memory.hold()
         try:
             address, statement_id = self.with_client(start)
         except JobLost as error:

@@ -9,6 +9,7 @@ from airflow.providers.databricks.utils.query_tags import build_query_tags, dict
 
 from astronomer.deferral import JobError, PokeSensor, PokeTrigger, Transient
 from astronomer.deferral._compat import plain_connection
+from astronomer.providers.databricks.hooks.stock import over
 from astronomer.providers.databricks.hooks.workspace import Workspace
 from astronomer.providers.databricks.jobs.statement import DatabricksStatement
 from astronomer.providers.databricks.sql.reading import PURE_HANDLERS, read
@@ -80,7 +81,7 @@ class SqlPokes(PokeSensor):
             "",
             self.databricks_conn_id,
             warehouse_id=self._place().warehouse_id,
-            address=Workspace.of(plain_connection(self.stock_hook().databricks_conn)).address,
+            address=Workspace.of(plain_connection(self._read_hook().databricks_conn)).address,
         )
 
     def trigger_arguments(self, context: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,22 +105,27 @@ class SqlPokes(PokeSensor):
         try:
             return bool(
                 read(
-                    self.stock_hook(),
+                    self._read_hook(),
                     job,
                     self.statements(),
                     self.handler,
                     last_only=self.last_only(),
                     tolerance=self.outage_tolerance,
+                    in_triggerer=self.in_triggerer,
                 )
             )
         except (ResultGone, Transient) as error:
             raise JobError(f"The poke's result cannot be read: {error}. See {job.url}") from error
 
+    def _read_hook(self) -> Any:
+        hook = self.stock_hook()
+        return hook if self.in_triggerer is None else over(hook, self.in_triggerer.connection)
+
     def _place(self) -> Place:
         names = {"session_configuration": "session_config"}
         connectors = ("session_configuration", "client_parameters", "hook_params", "http_headers")
         return Place(
-            extra=self.stock_hook().databricks_conn.extra_dejson,
+            extra=self._read_hook().databricks_conn.extra_dejson,
             http_path=self._http_path,
             warehouse_name=self._sql_warehouse_name,
             catalog=self.catalog,

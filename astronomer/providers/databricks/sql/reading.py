@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.sql.hooks.handlers import fetch_all_handler, fetch_one_handler, get_row_count
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 
 from astronomer.providers.databricks.jobs.statement import DatabricksStatement
 from astronomer.providers.databricks.sql.results import reader
+
+if TYPE_CHECKING:
+    from astronomer.deferral.in_triggerer import InTriggerer
 
 __all__ = ["PURE_HANDLERS", "read"]
 
@@ -26,6 +29,7 @@ def read(
     parameters: Any = None,
     last_only: bool,
     tolerance: float,
+    in_triggerer: InTriggerer | None = None,
 ) -> Any:
     """The handler's output for each statement, or for the last.
 
@@ -35,13 +39,14 @@ def read(
     :param handler: is called with a cursor on each result, in order; one that only fetches is called with those whose
         output counts.
     :param tolerance: seconds for which bad weather is waited out.
+    :param in_triggerer: where there is no worker: requests go over the triggerer's loop, and results have to be small.
 
     :raises ResultGone: Databricks no longer has a result.
     :raises Transient: Databricks could not be asked.
     """
     hook.query_ids, hook.descriptions = job.statement_ids, []
     results: list[Any] = []
-    with reader(job.conn_id, tolerance) as source:
+    with reader(job.conn_id, tolerance, in_triggerer) as source:
         for place, (statement_id, text) in enumerate(zip(job.statement_ids, statements, strict=False), 1):
             idle = last_only and place < len(statements) and handler in PURE_HANDLERS
             cursor = None if handler is None or idle else source.cursor(statement_id)

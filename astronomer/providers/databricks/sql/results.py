@@ -7,7 +7,7 @@ of values and columns are those of the connector's Thrift results.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from astronomer.providers.databricks.errors import RequestRejected
 from astronomer.providers.databricks.jobs.statement import STATEMENTS, open_client
 
 if TYPE_CHECKING:
+    from astronomer.deferral.in_triggerer import InTriggerer
     from astronomer.providers.databricks.hooks.client import DatabricksClient
 
 __all__ = ["Manifest", "ResultGone", "ResultReader", "StatementCursor", "reader"]
@@ -58,6 +59,7 @@ class Manifest:
         columns = (found.get("schema") or {}).get("columns") or []
         self.description = [_described(column) for column in columns]
         self.rows = int(found.get("total_row_count") or 0)
+        self.bytes = int(found.get("total_byte_count") or 0)
         self.truncated = bool(found.get("truncated"))
         self.chunks = int(found.get("total_chunk_count") or 0) if self.rows else 0
         links = (answer.get("result") or {}).get("external_links") or []
@@ -75,15 +77,24 @@ def _described(column: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 class ResultReader:
-    """Fetches results over one client, in an event loop of its own.
+    """Fetches results over one client, in an event loop that is not this thread's.
 
+    :param run: runs a coroutine there.
     :param tolerance: seconds for which bad weather is waited out.
+    :param limit: told the bytes of each result before it is fetched.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, client: DatabricksClient, tolerance: float) -> None:
-        self._loop = loop
+    def __init__(
+        self,
+        run: Callable[[Coroutine[Any, Any, Any]], Any],
+        client: DatabricksClient,
+        tolerance: float,
+        limit: Callable[[int, str], None] | None = None,
+    ) -> None:
+        self._run = run
         self._client = client
         self._tolerance = tolerance
+        self._limit = limit
 
     def cursor(self, statement_id: str) -> StatementCursor:
         """A cursor on the result of a statement that has succeeded.
@@ -91,16 +102,16 @@ class ResultReader:
         :raises ResultGone: Databricks no longer has it.
         :raises Transient: Databricks could not be asked.
         """
-        answer = self._loop.run_until_complete(self._get(f"{STATEMENTS}/{statement_id}"))
+        answer = self._run(self._get(f"{STATEMENTS}/{statement_id}"))
         if (answer.get("status") or {}).get("state") != "SUCCEEDED" or "manifest" not in answer:
             raise ResultGone("the statement is closed")
         manifest = Manifest(answer)
+        if self._limit is not None:
+            self._limit(manifest.bytes, f"the result of {statement_id}")
         return StatementCursor(
             statement_id,
             manifest,
-            lambda first, last: self._loop.run_until_complete(
-                self._chunks(statement_id, manifest, first, last)
-            ),
+            lambda first, last: self._run(self._chunks(statement_id, manifest, first, last)),
         )
 
     async def _chunks(self, statement_id: str, manifest: Manifest, first: int, last: int) -> list[pa.Table]:
@@ -150,13 +161,29 @@ class ResultReader:
 
 
 @contextmanager
-def reader(conn_id: str, tolerance: float) -> Iterator[ResultReader]:
-    """A reader over the connection, for the block."""
+def reader(
+    conn_id: str, tolerance: float, in_triggerer: InTriggerer | None = None
+) -> Iterator[ResultReader]:
+    """A reader over the connection, for the block.
+
+    :param in_triggerer: whose loop, and client, are used where there is no worker.
+    """
+    if in_triggerer is not None:
+
+        def run(call: Coroutine[Any, Any, Any]) -> Any:
+            return in_triggerer.run(lambda: call)
+
+        client = run(open_client(conn_id))
+        try:
+            yield ResultReader(run, client, tolerance, in_triggerer.no_more_than)
+        finally:
+            run(client.close())
+        return
     loop = asyncio.new_event_loop()
     try:
         client = loop.run_until_complete(open_client(conn_id))
         try:
-            yield ResultReader(loop, client, tolerance)
+            yield ResultReader(loop.run_until_complete, client, tolerance)
         finally:
             loop.run_until_complete(client.close())
             loop.run_until_complete(loop.shutdown_default_executor())

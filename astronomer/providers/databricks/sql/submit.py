@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from astronomer.deferral import CredentialsRejected, Transient, clock
@@ -45,12 +45,20 @@ def statement_key(submit_key: str, index: int) -> str:
     return f"{submit_key}-{index}"
 
 
-async def start(client: DatabricksClient, body: Mapping[str, Any], key: str, *, tolerance: float) -> str:
+async def start(
+    client: DatabricksClient,
+    body: Mapping[str, Any],
+    key: str,
+    *,
+    tolerance: float,
+    check: Callable[[], None] = lambda: None,
+) -> str:
     """Start a statement, once; its id.
 
     :param body: of the request, without the tag.
     :param key: the tag's value, different for every statement.
     :param tolerance: seconds for which bad weather is waited out.
+    :param check: raises where somebody else may be starting it; called right before each request.
 
     :raises RequestRejected: Databricks does not take it; nothing was started.
     :raises CredentialsRejected: likewise.
@@ -61,6 +69,7 @@ async def start(client: DatabricksClient, body: Mapping[str, Any], key: str, *, 
     while True:
         sent = clock.now()
         try:
+            check()
             answer = await client.post(STATEMENTS, {**body, "query_tags": tags})
             return str(answer["statement_id"])
         except CredentialsRejected:

@@ -90,14 +90,20 @@ class SqlApiClient:
         answer = await self._result(handle)
         return [str(one) for one in answer.get("statementHandles") or [handle]]
 
-    async def rows(self, handle: str) -> list[dict[str, Any]]:
+    async def rows(
+        self, handle: str, limit: Callable[[int, str], None] | None = None
+    ) -> list[dict[str, Any]]:
         """All rows of a succeeded statement, partition by partition, as dictionaries of strings.
 
+        :param limit: told the bytes of the result before more than its first partition is fetched.
         :raises StatementRejected: the API no longer has the result.
         """
         answer = await self._result(handle)
         meta = answer.get("resultSetMetaData") or {}
         names = [str(column["name"]) for column in meta.get("rowType") or []]
+        if limit is not None:
+            parts = meta.get("partitionInfo") or []
+            limit(sum(int(part.get("uncompressedSize") or 0) for part in parts), f"the result of {handle}")
         data = list(answer.get("data") or [])
         for partition in range(1, len(meta.get("partitionInfo") or [])):
             more = await self._result(handle, partition=str(partition))

@@ -24,6 +24,7 @@ from astronomer.deferral import (
     Poller,
     Transient,
 )
+from astronomer.deferral.in_triggerer import NeedsWorker
 from astronomer.providers.snowflake import reading, statements
 from astronomer.providers.snowflake.arguments import (
     merge_hook_params,
@@ -32,7 +33,7 @@ from astronomer.providers.snowflake.arguments import (
     statement_options,
     tag_of,
 )
-from astronomer.providers.snowflake.hooks.session import SnowflakeSession
+from astronomer.providers.snowflake.hooks.session import ReadHook, SnowflakeSession
 from astronomer.providers.snowflake.jobs.query import SnowflakePoller, SnowflakeQuery
 from astronomer.providers.snowflake.links import SnowsightQueryLink
 from astronomer.providers.snowflake.states import STATEMENT_TIMEOUT
@@ -46,6 +47,7 @@ _NO_WAREHOUSE_HINT = (
     "or the operator."
 )
 _LOGIN_PATIENCE = 300.0  # seconds; a mistyped account looks like an outage, and somebody waits for the error
+_IN_WORKER = "PUT, GET or server-side parameters of several statements"
 _JSON_HANDLERS = (fetch_all_handler, fetch_one_handler)
 
 
@@ -70,6 +72,7 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
     """
 
     trigger_type = SnowflakeTrigger
+    claims_submits = True  # a repeated request id starts nothing in one session only
     conn_id_field = "snowflake_conn_id"
     template_fields: Sequence[str] = (*SQLExecuteQueryOperator.template_fields, "snowflake_conn_id")
     operator_extra_links = (SnowsightQueryLink(),)
@@ -102,12 +105,15 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
         super().__init__(sql=sql, conn_id=conn_id or snowflake_conn_id, hook_params=merged, **kwargs)
         self.snowflake_conn_id = conn_id or snowflake_conn_id
         self._session: SnowflakeSession | None = None
+        self._own_hook: ReadHook | None = None
         reject_empty(sql)
 
     def execute(self, context: Mapping[str, Any]) -> Any:
         """Run the SQL; returns the rows as the stock operator does."""
         if self._needs_worker():
-            self.log.info("Running in the worker: PUT, GET or server-side parameters of several statements")
+            if self.in_triggerer is not None:
+                raise NeedsWorker(_IN_WORKER)
+            self.log.info("Running in the worker: %s", _IN_WORKER)
             return SQLExecuteQueryOperator.execute(self, context)  # type: ignore[no-untyped-call]
         try:
             result = super().execute(context)
@@ -143,9 +149,13 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
         options = statement_options(session.parameters, tag, attempt.deadline)
         self.log.info("Executing: %s", self.sql)
         submitted_at = time.time()
-        query_id = session.insist(
-            lambda: session.submit(text, parameters, request_id=request_id, options=options, count=count)
-        )
+        memory = self._memory(context)
+
+        def send() -> str:
+            memory.hold()
+            return session.submit(text, parameters, request_id=request_id, options=options, count=count)
+
+        query_id = session.insist(send)
         job = self._query(session, query_id, block=block, statements=len(found), submitted_at=submitted_at)
         self.log.info("%s started: %s", job.name, job.url)
         return job
@@ -165,6 +175,15 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
         """Push the Snowsight link, so that it is there while the query runs."""
         context["ti"].xcom_push(key=SnowsightQueryLink.xcom_key, value=job.url)
 
+    def get_db_hook(self) -> Any:
+        """The stock hook; without a worker, over a connection that was read for all tasks."""
+        if self.in_triggerer is None:
+            return super().get_db_hook()
+        if self._own_hook is None:
+            connection = self.in_triggerer.connection(self.snowflake_conn_id)
+            self._own_hook = ReadHook(connection, **(self.hook_params or {}))
+        return self._own_hook
+
     def poller(self, job: SnowflakeQuery) -> Poller[SnowflakeQuery]:
         """Polls over the session this worker has open."""
         return SnowflakePoller(job, self._session_or_new())
@@ -180,7 +199,8 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
             ids = session.insist(lambda: reading.ids_of(session, job))
             if handler is not None:
                 session.insist(session.open)
-            output = reading.read(self, hook, session, job, ids, handler)
+            limit = None if self.in_triggerer is None else self.in_triggerer.no_more_than
+            output = reading.read(self, hook, session, job, ids, handler, limit)
         except Transient as error:
             raise JobError(
                 f"{job.name} succeeded, but its result cannot be read: {error}. See {job.url}"

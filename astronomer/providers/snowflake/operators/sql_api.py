@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 from airflow.providers.snowflake.operators.snowflake import SnowflakeSqlApiOperator as StockSqlApiOperator
@@ -29,7 +29,7 @@ from astronomer.deferral.settings import tolerance_of
 from astronomer.providers.snowflake import statements
 from astronomer.providers.snowflake.arguments import plain, reject_empty, server_limit, tag_of
 from astronomer.providers.snowflake.hooks.session import connection_parameters
-from astronomer.providers.snowflake.hooks.sql_api import SqlApiClient, StatementRejected
+from astronomer.providers.snowflake.hooks.sql_api import ReadSqlApiHook, SqlApiClient, StatementRejected
 from astronomer.providers.snowflake.jobs.statements import SnowflakeStatements
 from astronomer.providers.snowflake.links import SnowsightQueryLink
 from astronomer.providers.snowflake.states import STATEMENT_TIMEOUT
@@ -144,9 +144,11 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
         if not self.fetch_results:
             return None
 
+        limit = None if self.in_triggerer is None else self.in_triggerer.no_more_than
+
         async def read(client: SqlApiClient) -> list[list[dict[str, Any]]]:
             handles = [one for parent in job.query_ids for one in await self._insist(client.children, parent)]
-            return [await self._insist(client.rows, one) for one in handles]
+            return [await self._insist(client.rows, one, limit) for one in handles]
 
         try:
             return self._with_client(read)
@@ -167,6 +169,19 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
     def on_kill(self) -> None:
         """End the statements when the task ends in the worker."""
         JobOperator.on_kill(self)
+
+    @cached_property
+    def _hook(self) -> Any:
+        """The stock hook; without a worker, over a connection that was read for all tasks."""
+        if self.in_triggerer is None:
+            return StockSqlApiOperator._hook.func(self)
+        connection = self.in_triggerer.connection(self.snowflake_conn_id)
+        return ReadSqlApiHook(
+            connection,
+            token_life_time=self.token_life_time,
+            token_renewal_delta=self.token_renewal_delta,
+            **self.hook_params,
+        )
 
     def _leave_ids(self, job: SnowflakeStatements) -> None:
         """For lineage, which reads them from operator and hook."""
@@ -211,7 +226,7 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
                 await client.close()
 
         try:
-            return asyncio.run(run())
+            return self._run(run)
         except Transient as error:
             raise JobError(str(error)) from error
 

@@ -13,7 +13,7 @@ from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
 from astronomer.deferral import JobFailed, PokeSensor, PokeTrigger
 from astronomer.providers.snowflake import statements
 from astronomer.providers.snowflake.arguments import merge_hook_params, reject_empty
-from astronomer.providers.snowflake.hooks.session import SnowflakeSession
+from astronomer.providers.snowflake.hooks.session import ReadHook, SnowflakeSession
 from astronomer.providers.snowflake.jobs.query import SnowflakeQuery, read_last
 from astronomer.providers.snowflake.triggers.poke import SnowflakeSensorTrigger
 
@@ -94,6 +94,9 @@ class SnowflakeSensor(PokeSensor, SqlSensor):
         return self._answer or self._hook()
 
     def _hook(self) -> SnowflakeHook:
+        if self.in_triggerer is not None:
+            connection = self.in_triggerer.connection(self.snowflake_conn_id)
+            return ReadHook(connection, **(self.hook_params or {}))
         return SnowflakeHook(snowflake_conn_id=self.snowflake_conn_id, **(self.hook_params or {}))
 
     def met(self, context: Mapping[str, Any], job: Any, event: Mapping[str, Any]) -> bool:

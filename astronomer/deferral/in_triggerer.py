@@ -1,0 +1,111 @@
+"""What stands in for a worker in a triggerer: threads for an operator's steps, and the loop for its requests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar, TypeVar
+from weakref import WeakKeyDictionary
+
+from astronomer.deferral import _compat
+from astronomer.deferral._compat import PlainConnection
+from astronomer.deferral.xcom_memory import XComMemory
+
+__all__ = ["InTriggerer", "NeedsWorker", "Steps"]
+
+T = TypeVar("T")
+
+_CONNECTION_LASTS = 60.0
+
+
+class NeedsWorker(Exception):
+    """The rest of the task is for a worker. Raise it in an operator's step; the message says why."""
+
+
+class Steps:
+    """The threads of one event loop that run the steps of operators: rendering, submit, reading of results.
+
+    They are not those of the pollers, so that a slow submit delays no answer about what runs.
+    """
+
+    _of_loop: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, Steps]] = WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        size = int(_compat.setting("worker_free_threads", 8))
+        self._pool = ThreadPoolExecutor(size, thread_name_prefix="astronomer-worker-free")
+        self._connections: dict[str, tuple[float, asyncio.Future[PlainConnection]]] = {}
+
+    @classmethod
+    def current(cls) -> Steps:
+        """Those of the running loop."""
+        return cls._of_loop.setdefault(asyncio.get_running_loop(), cls())
+
+    def run(self, step: Callable[[], T]) -> asyncio.Future[T]:
+        """Run a step in the log context of the caller. Who stops to wait for it does not stop it."""
+        call = functools.partial(contextvars.copy_context().run, step)
+        return asyncio.get_running_loop().run_in_executor(self._pool, call)
+
+    async def connection(self, conn_id: str) -> PlainConnection:
+        """An Airflow connection, read once a minute for all tasks of the triggerer."""
+        now = time.monotonic()
+        found = self._connections.get(conn_id)
+        if found is None or now - found[0] > _CONNECTION_LASTS:
+            found = now, asyncio.ensure_future(_compat.read_connection(conn_id))
+            self._connections[conn_id] = found
+        try:
+            return await asyncio.shield(found[1])
+        except Exception:
+            self._connections.pop(conn_id, None)
+            raise
+
+
+class InTriggerer:
+    """What an operator that runs without a worker uses in its place; given to it as ``in_triggerer``.
+
+    :param loop: the triggerer's.
+    :param memory: what the task remembers.
+    :param started_at: epoch seconds at which the try began, whichever triggerer it began in.
+    :param deadline: epoch seconds by which it has to have ended, before Airflow ends it without a word.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        steps: Steps,
+        memory: XComMemory,
+        started_at: float,
+        deadline: float | None,
+    ) -> None:
+        self._loop = loop
+        self._steps = steps
+        self.memory = memory
+        self.started_at = started_at
+        self.deadline = deadline
+        self.result_limit = int(_compat.setting("worker_free_result_bytes", 48 * 1024))
+
+    def run(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine on the triggerer's loop, where sessions, tokens and quotas are shared; for a step's thread."""
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result()
+
+    def connection(self, conn_id: str) -> PlainConnection:
+        """An Airflow connection; for a step's thread.
+
+        :raises AirflowNotFoundException: there is no such connection.
+        """
+        return self.run(lambda: self._steps.connection(conn_id))
+
+    def no_more_than(self, size: int, what: str) -> None:
+        """Leave a result to a worker when it is too large.
+
+        :param size: in bytes.
+        :raises NeedsWorker: it is.
+        """
+        if size > self.result_limit:
+            raise NeedsWorker(
+                f"{what} has {size} bytes, and the triggerer reads up to {self.result_limit} "
+                "([astronomer_providers] worker_free_result_bytes)"
+            )

@@ -1,0 +1,271 @@
+"""The trigger that does all of an operator's work: submit, wait and finish, without any worker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, TypeVar, cast
+
+from astronomer.deferral import _compat, clock, recipe
+from astronomer.deferral import _compat_worker_free as airflow
+from astronomer.deferral._compat import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    BaseTrigger,
+    TaskDeferred,
+    TriggerEvent,
+)
+from astronomer.deferral.in_triggerer import InTriggerer, NeedsWorker, Steps
+from astronomer.deferral.worker_free import WorkerFree
+from astronomer.deferral.xcom_memory import SUBMITTED_BY, XCOM_KEY, Contested, XComMemory
+
+__all__ = ["OperatorTrigger"]
+
+T = TypeVar("T")
+
+_AHEAD = 10.0  # of Airflow's own limit, which fails the task and leaves the job alone
+_SHARE = 0.2
+_KILL_BUDGET = 25.0  # Airflow gives on_kill 30 s by default
+
+
+@dataclass(eq=False, repr=False)
+class OperatorTrigger(BaseTrigger):
+    """Run an operator as a worker would: the same steps, each on a thread; and wait on the loop, as its trigger does.
+
+    Whatever it cannot do, a worker goes on with: :class:`~astronomer.deferral.in_triggerer.NeedsWorker`.
+
+    :param recipe: the operator, as :mod:`astronomer.deferral.recipe` has written it down.
+    """
+
+    recipe: str
+
+    def __post_init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.timeout_after: datetime | None = None
+        self._context: Mapping[str, Any] = {}
+        self._life: _Life | None = None
+        self._step: asyncio.Future[Any] | None = None
+        self._waiting: BaseTrigger | None = None
+        self._resume: dict[str, Any] | None = None
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class path and the recipe."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {"recipe": self.recipe}
+
+    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
+        """Keep the context: fields are rendered in a thread, because that may ask Airflow, and take its time."""
+        self._context = context
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield once: the task's end, or what a worker has to go on with."""
+        try:
+            yield await self._live()
+        except asyncio.CancelledError:
+            if self._life is not None:
+                self._life.memory.abandoned = True  # a step that still runs must not submit anything
+            raise
+
+    async def on_kill(self) -> None:
+        """End what was started, because a user ended the task; leave it alone when the trigger only moved."""
+        if self._waiting is not None:
+            await self._waiting.on_kill()
+        elif self._life is not None and await _compat.still_deferred(self.task_instance) is False:
+            killing = Steps.current().run(self._life.task.on_kill)
+            await asyncio.wait({killing, *filter(None, [self._step])}, timeout=_KILL_BUDGET)
+
+    # The one life of a task.
+
+    async def _live(self) -> TriggerEvent:
+        state, error = "failed", None
+        try:
+            await self._begin()
+            result = await self._work()
+            return await self._run(lambda: self._succeed(result))
+        except NeedsWorker as reason:
+            return await self._hand_over(str(reason))
+        except AirflowSkipException as skipped:
+            self.log.info("Skipping the task: %s", skipped)
+            state = "skipped"
+        except Exception as failed:
+            error = failed
+            self._tell(failed)
+            if isinstance(failed, AirflowFailException) and self._may_be_retried():
+                return TriggerEvent({"fail": str(failed)})  # type: ignore[no-untyped-call]  # a trigger's would be
+        await self._run(lambda: self._end(state, error))
+        return airflow.ended(state)
+
+    async def _work(self) -> Any:
+        """The operator's steps, with its waits between them; what it returns at the end."""
+        while True:
+            life = cast("_Life", self._life)
+            try:
+                await self._see_whose_turn_it_is(life)
+                step: Callable[[], Any] = life.execute
+                while True:
+                    try:
+                        return await self._run(step)
+                    except TaskDeferred as deferred:
+                        step = life.resumed(await self._wait_for(deferred))
+            except Contested as contested:
+                if life.memory.abandoned:
+                    raise
+                self.log.info("Waiting: %s", contested)
+                await asyncio.sleep(SUBMITTED_BY * random.uniform(1, 1.5))  # noqa: S311  # no secret
+                await self._begin()
+
+    async def _see_whose_turn_it_is(self, life: _Life) -> None:
+        pause = await self._run(life.memory.take_over)
+        if pause:
+            self.log.info("A submit of this task may be under way in another triggerer: looking in %g s", pause)
+            await asyncio.sleep(pause)
+
+    async def _wait_for(self, deferred: Any) -> dict[str, Any]:
+        """What the trigger reports, as the step that a worker would be resumed with."""
+        trigger = deferred.trigger
+        trigger.task_instance = self.task_instance
+        trigger.not_before = 0.0  # no worker has to be seen to exit
+        self._waiting = trigger  # and it stays when this is cancelled: its job is what on_kill has to end
+        async with aclosing(trigger.run()) as events:
+            event = await anext(events)
+        self._waiting = None
+        return {"method": deferred.method_name, "kwargs": deferred.kwargs or {}, "event": event.payload}
+
+    # Steps, each on a thread.
+
+    async def _run(self, step: Callable[[], T]) -> T:
+        self._step = step_run = Steps.current().run(step)
+        return await asyncio.shield(step_run)
+
+    async def _begin(self) -> None:
+        """Make the operator anew, with its fields rendered."""
+        loop, steps = asyncio.get_running_loop(), Steps.current()
+        self._life = await self._run(lambda: self._made(loop, steps))
+
+    def _made(self, loop: asyncio.AbstractEventLoop, steps: Steps) -> _Life:
+        given = cast("Any", self.task_instance)
+        written = json.loads(self.recipe)
+        started_at, deadline = self._times(written["limit"])
+        ti, context = airflow.adopt(given, self._context or given.get_template_context(), started_at)
+        kind: type[WorkerFree] = recipe.load(written["operator"])
+        memory = XComMemory(
+            ti,
+            retries=int(given.task.retries or 0),
+            read=lambda: airflow.read_xcom(ti, XCOM_KEY),
+            write=lambda value: ti.xcom_push(XCOM_KEY, value),
+            owner=uuid.uuid4().hex,
+            claims=kind.claims_submits,
+        )
+        if memory.has_old_results:
+            airflow.delete_result(ti)
+        pull = ti.xcom_pull
+        arguments = recipe.decode(written["arguments"], lambda task, key: airflow.Pulled(pull(task, key=key)))
+        if written["expand"] is not None:
+            arguments |= _mapped(written["expand"], ti, kind)
+        task = airflow.make_operator(kind, ti, arguments, context, native=written["native"])
+        task.in_triggerer = InTriggerer(loop, steps, memory, started_at, deadline)
+        life = _Life(task, ti, context, memory)
+        if self._life is None:
+            airflow.tell_listeners("running", ti)
+        return life
+
+    def _times(self, limit: float | None) -> tuple[float, float | None]:
+        """When the task began, and by when it has to have ended, as epoch seconds.
+
+        Airflow's own end of time is absolute, so a restart of the trigger renews nothing. At it, Airflow fails the
+        task and leaves the job alone, so the engine has to be a little earlier.
+        """
+        timeout = getattr(cast("Any", self.task).execution_timeout, "total_seconds", lambda: None)()
+        limits = [one for one in (limit, timeout) if one is not None]
+        if self.timeout_after is None or not limits:
+            return clock.now(), None
+        end = self.timeout_after.replace(tzinfo=self.timeout_after.tzinfo or timezone.utc).timestamp()
+        return end - min(limits), end - min(_AHEAD, _SHARE * min(limits))
+
+    def _succeed(self, result: Any) -> TriggerEvent:
+        life = cast("_Life", self._life)
+        life.check_size(result)
+        airflow.push_result(life.ti, life.task, result)
+        self._end("success", None)
+        note = life.memory.note(settled=0, ended=True)
+        return airflow.ended("success", None if note is None else {XCOM_KEY: note})
+
+    def _end(self, state: str, error: Exception | None) -> None:
+        """What a worker does at the end of a task."""
+        if self._life is None:  # not even the operator could be made
+            return
+        airflow.push_links(self._life.ti, self._life.task)
+        more = {"error": error} if state == "failed" else {}
+        airflow.tell_listeners(state, self._life.ti, **more)
+
+    async def _hand_over(self, why: str) -> TriggerEvent:
+        self.log.info("A worker goes on: %s", why)
+        life = self._life
+        event: dict[str, Any] = {"why": why}
+        if life is not None:
+            await self._run(life.leave)
+            event |= {"resume": life.task.to_resume() or life.last_step, "memory": life.settled()}
+        return TriggerEvent(event)  # type: ignore[no-untyped-call]
+
+    def _may_be_retried(self) -> bool:
+        return bool(cast("Any", self.task).retries)
+
+    def _tell(self, error: Exception) -> None:
+        """The error, for the log; a defect with its trace."""
+        expected = isinstance(error, (AirflowException, ValueError))
+        self.log.error("Task failed: %s: %s", type(error).__name__, error, exc_info=None if expected else error)
+
+
+@dataclass
+class _Life:
+    """One operator in the triggerer, and what it needs."""
+
+    task: WorkerFree
+    ti: Any
+    context: dict[str, Any]
+    memory: XComMemory
+    last_step: dict[str, Any] | None = None
+
+    def execute(self) -> Any:
+        """The first step."""
+        return airflow.execute(self.task, self.context)
+
+    def resumed(self, step: dict[str, Any]) -> Callable[[], Any]:
+        """The step after a wait."""
+        self.last_step = step
+        return lambda: airflow.resume(self.task, step, self.context)
+
+    def check_size(self, result: Any) -> None:
+        """Leave a result that is too large for an XCom of the triggerer to a worker."""
+        if result is not None and self.task.do_xcom_push and self.task.in_triggerer is not None:
+            self.task.in_triggerer.no_more_than(airflow.size_of(result), "the result")
+
+    def leave(self) -> None:
+        """Note that the job is not settled, so that a retry goes on with it."""
+        last = self.memory.last()
+        if last is not None:
+            self.memory.save(last, lost=True)
+
+    def settled(self) -> dict[str, Any] | None:
+        """The XCom that a worker has to push once it has settled the job."""
+        note = self.memory.note(settled=0, ended=True)
+        return None if note is None else {"key": XCOM_KEY, "value": note}
+
+
+def _mapped(expand: Any, ti: Any, kind: type[WorkerFree]) -> dict[str, Any]:
+    """The mapped arguments of this task instance; what comes from an XCom is not rendered."""
+    which, written = expand
+    value = recipe.decode(written, lambda task, key: ti.xcom_pull(task, key=key))
+    fields = set(kind.template_fields)
+    return {
+        name: airflow.Pulled(one)
+        if name in fields and not airflow.is_rendered(which, written, name, one)
+        else one
+        for name, one in airflow.expand(which, value, ti.map_index).items()
+    }
