@@ -63,6 +63,7 @@ __all__ = [
     "ask_supervisor",
     "ask_supervisor_in_worker",
     "dag_run_url",
+    "flag",
     "lacking",
     "read_connection",
     "sensor_timeout",
@@ -83,6 +84,11 @@ _asking: set[asyncio.Task[Any]] = set()  # the loop itself keeps only weak refer
 def setting(name: str, default: float) -> float:
     """A number of the ``[astronomer_providers]`` section of Airflow's configuration."""
     return float(conf.getfloat("astronomer_providers", name, fallback=default))
+
+
+def flag(name: str, section: str = "astronomer_providers") -> bool:
+    """A yes or no of Airflow's configuration; no where there is none."""
+    return bool(conf.getboolean(section, name, fallback=False))
 
 
 def sensor_timeout() -> float:

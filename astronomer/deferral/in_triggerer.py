@@ -15,9 +15,11 @@ from astronomer.deferral import _compat
 from astronomer.deferral._compat import PlainConnection
 from astronomer.deferral.xcom_memory import XComMemory
 
-__all__ = ["InTriggerer", "NeedsWorker", "Steps"]
+__all__ = ["THREAD_NAME", "InTriggerer", "NeedsWorker", "Steps"]
 
 T = TypeVar("T")
+
+THREAD_NAME = "astronomer-worker-free"
 
 _CONNECTION_LASTS = 60.0
 
@@ -36,7 +38,7 @@ class Steps:
 
     def __init__(self) -> None:
         size = int(_compat.setting("worker_free_threads", 8))
-        self._pool = ThreadPoolExecutor(size, thread_name_prefix="astronomer-worker-free")
+        self._pool = ThreadPoolExecutor(size, thread_name_prefix=THREAD_NAME)
         self._connections: dict[str, tuple[float, asyncio.Future[PlainConnection]]] = {}
 
     @classmethod

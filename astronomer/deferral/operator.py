@@ -49,6 +49,7 @@ class JobOperator(WorkerFree):
     """
 
     trigger_type: ClassVar[type[JobTrigger]]
+    remembers = True
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import Any, TypeVar, cast
 
 from astronomer.deferral import _compat, clock, recipe
-from astronomer.deferral import _compat_worker_free as airflow
+from astronomer.deferral import _compat_triggerer as airflow
 from astronomer.deferral._compat import (
     AirflowException,
     AirflowFailException,
@@ -93,7 +93,7 @@ class OperatorTrigger(BaseTrigger):
         except AirflowSkipException as skipped:
             self.log.info("Skipping the task: %s", skipped)
             state = "skipped"
-        except Exception as failed:
+        except Exception as failed:  # noqa: BLE001  # whatever it is, the task has failed with it
             error = failed
             self._tell(failed)
             if isinstance(failed, AirflowFailException) and self._may_be_retried():
@@ -123,7 +123,9 @@ class OperatorTrigger(BaseTrigger):
     async def _see_whose_turn_it_is(self, life: _Life) -> None:
         pause = await self._run(life.memory.take_over)
         if pause:
-            self.log.info("A submit of this task may be under way in another triggerer: looking in %g s", pause)
+            self.log.info(
+                "A submit of this task may be under way in another triggerer: looking in %g s", pause
+            )
             await asyncio.sleep(pause)
 
     async def _wait_for(self, deferred: Any) -> dict[str, Any]:
@@ -157,7 +159,7 @@ class OperatorTrigger(BaseTrigger):
         memory = XComMemory(
             ti,
             retries=int(given.task.retries or 0),
-            read=lambda: airflow.read_xcom(ti, XCOM_KEY),
+            read=lambda: airflow.read_xcom(ti, XCOM_KEY) if kind.remembers else None,
             write=lambda value: ti.xcom_push(XCOM_KEY, value),
             owner=uuid.uuid4().hex,
             claims=kind.claims_submits,
@@ -219,7 +221,9 @@ class OperatorTrigger(BaseTrigger):
     def _tell(self, error: Exception) -> None:
         """The error, for the log; a defect with its trace."""
         expected = isinstance(error, (AirflowException, ValueError))
-        self.log.error("Task failed: %s: %s", type(error).__name__, error, exc_info=None if expected else error)
+        self.log.error(
+            "Task failed: %s: %s", type(error).__name__, error, exc_info=None if expected else error
+        )
 
 
 @dataclass

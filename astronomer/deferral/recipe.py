@@ -41,6 +41,10 @@ def encode(value: Any, name: str) -> Any:
     if isinstance(value, (tuple, set, frozenset)) and not hasattr(value, "_fields"):
         kind = "tuple" if isinstance(value, tuple) else "set"
         return {_KIND: kind, "value": [encode(one, name) for one in value]}
+    return _encode_object(value, name)
+
+
+def _encode_object(value: Any, name: str) -> dict[str, Any]:
     if isinstance(value, timedelta):
         return {_KIND: "timedelta", "value": value.total_seconds()}
     if isinstance(value, datetime):

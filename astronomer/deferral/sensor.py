@@ -15,11 +15,11 @@ from astronomer.deferral._compat import (
     settling_time,
 )
 from astronomer.deferral.errors import JobError, JobFailed, JobTimedOut
+from astronomer.deferral.in_triggerer import NeedsWorker
 from astronomer.deferral.job import Outcome, Phase
 from astronomer.deferral.operator import JobOperator
 from astronomer.deferral.poke import PokeTrigger
 from astronomer.deferral.settings import seconds
-from astronomer.deferral.in_triggerer import NeedsWorker
 from astronomer.deferral.worker_free import WorkerFree
 
 __all__ = ["NO_TRIGGERER", "DeferrableSensor", "PokeSensor"]

@@ -49,6 +49,9 @@ class WorkerFree(BaseOperator):
     claims_submits: ClassVar[bool] = False
     """Whether the vendor would start the same submit twice, so that two triggerers have to agree on who sends it."""
 
+    remembers: ClassVar[bool] = False
+    """Whether it starts something that a restart or a retry has to find again."""
+
     in_triggerer: InTriggerer | None = None
     """What stands in for a worker, where there is none."""
 
@@ -60,7 +63,7 @@ class WorkerFree(BaseOperator):
     # What a family adds.
 
     @classmethod
-    def needs_worker(cls, arguments: Mapping[str, Any], task: Any) -> str | None:
+    def needs_worker(cls, arguments: Mapping[str, Any], task: Any) -> str | None:  # noqa: ARG003  # a family's
         """What only a worker can do for a task; ``None`` when there is nothing.
 
         :param arguments: of the operator, as they stand in the Dag; mapped ones apart.
@@ -69,7 +72,7 @@ class WorkerFree(BaseOperator):
         return None
 
     @classmethod
-    def limit_in_triggerer(cls, arguments: Mapping[str, Any]) -> timedelta | None:
+    def limit_in_triggerer(cls, arguments: Mapping[str, Any]) -> timedelta | None:  # noqa: ARG003  # likewise
         """How long Airflow lets the trigger run, ``execution_timeout`` apart."""
         return None
 
@@ -89,7 +92,7 @@ class WorkerFree(BaseOperator):
         return (), kwargs
 
     @property
-    def start_trigger_args(self) -> StartTriggerArgs | None:  # type: ignore[override]
+    def start_trigger_args(self) -> Any:  # StartTriggerArgs | None, but stock operators have an attribute
         """What the scheduler makes the trigger of; ``None`` on the worker path."""
         if not _compat.is_complete(self) or not _wanted(self._asked_worker_free):
             return None
@@ -122,7 +125,7 @@ class WorkerFree(BaseOperator):
 
     def _arguments(self) -> dict[str, Any]:
         """What the operator was made with, as it is now: template fields may have been changed."""
-        given = self._given
+        given: dict[str, Any] = self.__dict__["_given"]
         return given | {name: getattr(self, name) for name in self.template_fields if name in given}
 
 
@@ -219,7 +222,7 @@ class _TemplateFiles:
 def _let_mapped_start(mapped: Any) -> None:
     """Let a mapped task start in the triggerer, if that is wanted and nothing speaks against it."""
     kind: type[WorkerFree] = mapped.operator_class
-    given = dict(mapped.partial_kwargs)
+    given = _compat.defaults_of(mapped) | dict(mapped.partial_kwargs)
     mapped.start_from_trigger, mapped.start_trigger_args = False, None
     if not _wanted(given.pop("start_from_trigger", None)):
         return

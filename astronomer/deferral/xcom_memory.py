@@ -152,7 +152,7 @@ class XComMemory(Memory):
             raise Contested("the trigger has ended here")
 
     def _found(self) -> Attempt | None:
-        found = self._read()
+        found: Any = self._read()
         if isinstance(found, str):  # what an event pushes is encoded twice in Airflow 3.3
             found = json.loads(found)
         return Attempt(**known_fields(Attempt, found)) if isinstance(found, Mapping) else None
@@ -164,7 +164,7 @@ class XComMemory(Memory):
         last = self._last
         if last is None or not self.is_new_try(last):
             return last is None
-        no_retry_left = (last.try_number or 0) >= -last.generation + retries
+        no_retry_left: bool = (last.try_number or 0) >= -last.generation + retries
         return no_retry_left or not (last.ended or last.lost)
 
     def _attempt(self, sequence: int, deadline: float | None) -> Attempt:

@@ -144,7 +144,7 @@ class TestArguments:
     def test_come_from_the_defaults_of_a_dag(self):
         with DAG("dag", schedule=None, default_args={"fs_conn_id": "other", "start_from_trigger": True}):
             sensor = FileSensor(task_id="wait", filepath="a")
-        assert (sensor.fs_conn_id, sensor.start_from_trigger) == ("other", False)
+        assert (sensor.fs_conn_id, sensor.start_from_trigger) == ("other", True)
 
     def test_filepath_is_needed(self):
         with pytest.raises((TypeError, AirflowException), match="filepath"):

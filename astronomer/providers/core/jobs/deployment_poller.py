@@ -64,7 +64,7 @@ class DeploymentPoller(Poller[DeploymentWait]):
 
     async def check(self, job: DeploymentWait) -> None:
         """Fail if what is waited for does not exist."""
-        check = (await asyncio.to_thread(import_module, "astronomer.providers.core.sensors.deployment_check"))
+        check = await asyncio.to_thread(import_module, "astronomer.providers.core.sensors.deployment_check")
         await check.check_existence(await self._open(), job)
 
     def run_of(self, job: DeploymentWait) -> str | None:

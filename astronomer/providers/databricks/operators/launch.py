@@ -52,6 +52,7 @@ class DatabricksWorkflowLaunchOperator(RunOperator, _CreateJob):  # type: ignore
     @classmethod
     def needs_worker(cls, arguments: Mapping[str, Any], task: Any) -> str | None:
         """The job is made of the Dag file's tasks."""
+        del arguments, task
         return "a workflow's job is made of the tasks in the Dag file"
 
     def request(self, context: Mapping[str, Any]) -> dict[str, Any]:

@@ -161,9 +161,7 @@ class ResultReader:
 
 
 @contextmanager
-def reader(
-    conn_id: str, tolerance: float, in_triggerer: InTriggerer | None = None
-) -> Iterator[ResultReader]:
+def reader(conn_id: str, tolerance: float, in_triggerer: InTriggerer | None = None) -> Iterator[ResultReader]:
     """A reader over the connection, for the block.
 
     :param in_triggerer: whose loop, and client, are used where there is no worker.

@@ -17,6 +17,7 @@ from snowflake.connector.errors import DatabaseError, Error, OperationalError, P
 
 from astronomer.deferral import CredentialsRejected, JobError, Transient
 from astronomer.deferral._compat import PlainConnection
+from astronomer.deferral.in_triggerer import THREAD_NAME as WORKER_FREE
 from astronomer.providers.snowflake.hooks import THREAD_NAME
 
 __all__ = ["RESULT_GONE", "ReadHook", "SnowflakeSession", "connection_parameters"]
@@ -42,7 +43,7 @@ class _Noise(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if str(record.msg).startswith("Parameter server_session_keep_alive was set to True"):
             return False
-        return not (record.threadName or "").startswith(THREAD_NAME)
+        return not (record.threadName or "").startswith((THREAD_NAME, WORKER_FREE))
 
 
 for _noisy in (

@@ -174,7 +174,7 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
     def _hook(self) -> Any:
         """The stock hook; without a worker, over a connection that was read for all tasks."""
         if self.in_triggerer is None:
-            return StockSqlApiOperator._hook.func(self)
+            return vars(StockSqlApiOperator)["_hook"].func(self)
         connection = self.in_triggerer.connection(self.snowflake_conn_id)
         return ReadSqlApiHook(
             connection,
