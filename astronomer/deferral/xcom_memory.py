@@ -89,7 +89,7 @@ class XComMemory(Memory):
 
     def is_new_try(self, attempt: Attempt) -> bool:
         """Whether another try of the task has made the attempt."""
-        return attempt.try_number != self._ti.try_number
+        return bool(attempt.try_number != self._ti.try_number)
 
     def save(self, attempt: Attempt, **changes: Any) -> Attempt:
         """Claim an attempt, or write what became of it.
