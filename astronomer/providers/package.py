@@ -127,6 +127,26 @@ def get_provider_info() -> dict[str, Any]:
                         "",
                         example="this_airflow",
                     ),
+                    "worker_free": _option(
+                        "Whether tasks start in the triggerer, and need no worker, where their operator is not told. What "
+                        "only a worker can do for a task is found when its Dag is parsed; it then starts in a worker.",
+                        "boolean",
+                        False,
+                        example=True,
+                    ),
+                    "worker_free_threads": _option(
+                        "Threads of one triggerer that render, submit and read results for tasks without a worker.",
+                        "integer",
+                        8,
+                        example=16,
+                    ),
+                    "worker_free_result_bytes": _option(
+                        "The largest result, as JSON, that a triggerer reads for a task without a worker. A larger one is "
+                        "read by a worker.",
+                        "integer",
+                        49152,
+                        example=16384,
+                    ),
                     "poll_threads": _option(
                         "Threads of one triggerer for remote clients that block.", "integer", 4, example=8
                     ),

@@ -112,7 +112,8 @@ def all_tasks():
     """Every task of every plan, ended as it should."""
     found = []
     for dag_id, plan in PLANS.items():
-        names = {*plan.mapped, *plan.failed, *plan.skipped, *([plan.cancel] if plan.cancel else [])}
+        names = {*plan.mapped, *plan.failed, *plan.skipped, *plan.worker_free}
+        names |= {plan.cancel} if plan.cancel else set()
         single = plan.tasks - sum(plan.mapped.get(name, 1) for name in names)
         names |= {f"other_{number}" for number in range(single)}
         for name in names:

@@ -90,6 +90,7 @@ def test_the_demo_knows_each_task(dag):
     plan = PLANS[dag.dag_id]
     assert set(plan.conf) == set(plan.short) <= set(dag.params)
     assert {*plan.failed, *plan.skipped, *plan.mapped} <= set(dag.task_ids)
+    assert {task.task_id for task in dag.tasks if task.start_from_trigger} == set(plan.worker_free)
     assert plan.cancel is None or plan.cancel in dag.task_ids
     assert plan.tasks == sum(plan.mapped.get(task_id, 1) for task_id in dag.task_ids)
     assert plan.elsewhere is None or plan.elsewhere in PLANS

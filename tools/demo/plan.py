@@ -20,6 +20,7 @@ class Plan:
     :param mapped: tasks that are mapped, and how often.
     :param failed: tasks that should fail.
     :param skipped: tasks that should be skipped.
+    :param worker_free: tasks that no worker should run.
     :param cancel: the task that is cancelled while it waits.
     :param elsewhere: the Dag of the other Airflow that is triggered while its task waits for it.
     :param triggered: whether the demo starts it; otherwise another Dag does.
@@ -31,6 +32,7 @@ class Plan:
     mapped: Mapping[str, int] = field(default_factory=lambda: NONE)
     failed: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    worker_free: tuple[str, ...] = ()
     cancel: str | None = None
     elsewhere: str | None = None
     triggered: bool = True
@@ -53,6 +55,10 @@ PLANS: dict[str, Plan] = {
     "external_failure_waiters": Plan(2, failed=("fails_too",), skipped=("is_skipped",)),
     "external_failure": Plan(1, {"seconds": 1}, {"seconds": 5}, failed=("load",)),
     "external_deployment": Plan(1, elsewhere="external_producer"),
+    "databricks_worker_free": Plan(2, {"seconds": 3}, {"seconds": 10}, worker_free=("extract", "count")),
+    "snowflake_worker_free": Plan(
+        5, {"seconds": 3}, {"seconds": 15}, mapped={"orders": 3}, worker_free=("orders", "total")
+    ),
     "databricks_cancel": Plan(1, {"seconds": 1800}, {"seconds": 1800}, cancel="long_run"),
     "databricks_job": Plan(2, {"seconds": 6}, {"seconds": 20}),
     "databricks_failure": Plan(2, {"seconds": 5}, {"seconds": 20}, failed=("convert",)),

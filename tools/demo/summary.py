@@ -101,6 +101,7 @@ def checks(facts: Facts) -> list[Check]:
     found = _ended_as_planned(facts.board)
     found += _cancelled(facts)
     found += _elsewhere(facts)
+    found += _worker_free(facts.board)
     for side in facts.sides:
         running = [job.id for job in side.jobs if job.running]
         found.append(_none(running, f"job still runs on {side.name}"))
@@ -226,6 +227,25 @@ def _went_on(task: Task, run: OtherRun | None, dag_id: str) -> Check:
     seconds = task.woke - run.ended
     when = f"{abs(seconds):.1f} s {'after' if seconds >= 0 else 'before'}"
     return Check(seconds >= 0, f"{task.dag}: the wait was over {when} the end of {there}")
+
+
+def _worker_free(board: Board) -> list[Check]:
+    """A task that starts in the triggerer has never been in a process of its own."""
+    own = [
+        task
+        for task in board.rows()
+        if (plan := PLANS.get(task.dag)) and task.instance["task_id"] in plan.worker_free
+    ]
+    ran = [
+        f"{task.dag}.{task.name}" for task in own if task.instance.get("pid") or task.instance.get("hostname")
+    ]
+    if not own:
+        return []
+    return (
+        [Check(False, f"A worker ran {', '.join(ran)}")]
+        if ran
+        else [Check(True, f"{len(own)} tasks needed no worker from their beginning to their end")]
+    )
 
 
 def _none(found: Sequence[str], what: str) -> Check:
