@@ -16,6 +16,7 @@ from astronomer.deferral.errors import (
 )
 from astronomer.deferral.hub import Hub
 from astronomer.deferral.identity import TaskIdentity
+from astronomer.deferral.in_triggerer import NeedsWorker
 from astronomer.deferral.job import JobStatus, Outcome, Phase, Poller, RemoteJob
 from astronomer.deferral.memory import Attempt
 from astronomer.deferral.operator import JobOperator
@@ -41,6 +42,7 @@ __all__ = [
     "JobStatus",
     "JobTimedOut",
     "JobTrigger",
+    "NeedsWorker",
     "Outcome",
     "Pacing",
     "Phase",
