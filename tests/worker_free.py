@@ -42,10 +42,12 @@ class Killed(BaseException):
 class Installation:
     """What Airflow's database keeps, and the supervisor of every triggerer.
 
+    :param run_id: of the Dag run; remote sides that live longer than a test know the submits of another one.
     :param connections: by id: the fields of Airflow connections; others are read from the environment.
     :param states: the states of other tasks, for :class:`GetTICount`: called with the message.
     """
 
+    run_id: str = RUN
     xcoms: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     connections: dict[str, dict[str, Any]] = field(default_factory=dict)
     count: Callable[[Any], int] = lambda message: 1
@@ -73,7 +75,7 @@ class Installation:
         """An XCom, as another task would pull it."""
         from airflow.sdk.serde import deserialize
 
-        found = self.xcoms.get((RUN, task_id, map_index, key))
+        found = self.xcoms.get((self.run_id, task_id, map_index, key))
         return None if found is None else deserialize(json.loads(json.dumps(found)))
 
     @contextmanager
@@ -166,7 +168,7 @@ class WorkerFreeTask:
             id=uuid.uuid5(uuid.NAMESPACE_OID, f"{self.map_index} {self.try_number}"),
             task_id=self.task.task_id,
             dag_id="dag",
-            run_id=RUN,
+            run_id=self.airflow.run_id,
             try_number=self.try_number,
             dag_version_id=uuid.UUID(int=1),
             map_index=self.map_index,
@@ -175,7 +177,7 @@ class WorkerFreeTask:
         )
         run = DagRun(
             dag_id="dag",
-            run_id=RUN,
+            run_id=self.airflow.run_id,
             logical_date=DAY,
             data_interval_start=DAY,
             data_interval_end=DAY + timedelta(days=1),
@@ -217,7 +219,9 @@ class WorkerFreeTask:
         elif event.xcoms:
             for key, value in event.xcoms.items():
                 # Encoded twice, as in Airflow 3.3.
-                self.airflow.xcoms[(RUN, self.task.task_id, self.map_index, key)] = json.dumps(value)
+                self.airflow.xcoms[(self.airflow.run_id, self.task.task_id, self.map_index, key)] = (
+                    json.dumps(value)
+                )
         return Ended(self.state, event)
 
     def run(self) -> Ended:

@@ -28,7 +28,7 @@ PRODUCED = (
     *(".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"),
 )
 ENGINE = "astronomer/deferral/*"
-FAMILIES = ("snowflake", "databricks", "external_task")
+FAMILIES = ("snowflake", "databricks", "external_task", "worker_free")
 
 
 def demo() -> NoReturn:

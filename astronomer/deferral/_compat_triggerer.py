@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, cast
 
@@ -26,7 +27,6 @@ __all__ = [
     "ended",
     "execute",
     "expand",
-    "is_rendered",
     "make_operator",
     "push_links",
     "push_result",
@@ -39,6 +39,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _NOT_GIVEN: Any = object()
+_collecting = threading.Lock()
 
 
 class Pulled(ResolveMixin):
@@ -185,18 +186,6 @@ def execute(task: BaseOperator, context: Mapping[str, Any]) -> Any:
     return task.execute(context, **sentinel)  # type: ignore[arg-type]
 
 
-def is_rendered(kind: str, written: Any, name: str, value: Any) -> bool:
-    """Whether Airflow renders a mapped argument: only what stands in the Dag file, by rules of its own.
-
-    :param kind: as Airflow calls the way of mapping.
-    :param written: all mapped arguments, as the recipe has them.
-    :param value: of this task instance.
-    """
-    if kind == "list-of-dicts":
-        return isinstance(value, (list, dict))
-    return isinstance(written[name], list) or "__astronomer" not in written[name]
-
-
 def size_of(result: Any) -> int:
     """How many bytes a result has as an XCom."""
     from airflow.sdk.serde import serialize
@@ -241,27 +230,29 @@ def push_result(ti: Any, task: Any, result: Any) -> None:
     XCom.set(
         key="return_value",
         value=result,
-        dag_result=bool(getattr(ti.serialized, "returns_dag_result", False)),
+        dag_result=task.returns_dag_result,
         _mapped_length=length,
         **_whose(ti),
     )
 
 
 def push_links(ti: Any, task: Any) -> None:
-    """Push the links of the task's page, which a worker pushes at the end; not those that were there all along."""
+    """Push the links of the task's page, which a worker pushes at the end; not those that are there already."""
     for link in task.operator_extra_links:
         if link.xcom_key in ti.pushed:
             continue
         try:
-            ti.xcom_push(link.xcom_key, link.get_link(operator=task, ti_key=ti))
+            if found := link.get_link(operator=task, ti_key=ti):
+                ti.xcom_push(link.xcom_key, found)
         except Exception:  # as in a worker: a link is not worth a task
             log.exception("The link %r could not be pushed", link.name)
 
 
-def tell_listeners(what: str, ti: Any, **more: Any) -> None:
+def tell_listeners(what: str, ti: Any, lineage: Iterable[Callable[[], object]] = (), **more: Any) -> None:
     """Tell listeners, such as OpenLineage's, what a worker would tell them.
 
     :param what: ``running``, ``success``, ``failed`` or ``skipped``.
+    :param lineage: what hooks have to say of the task to the collector of this process, which all its tasks share.
     """
     from airflow.sdk.listener import get_listener_manager
 
@@ -272,10 +263,24 @@ def tell_listeners(what: str, ti: Any, **more: Any) -> None:
     if what != "running":
         ti.end_date = datetime.now(timezone.utc)
     before = TaskInstanceState.QUEUED if what == "running" else TaskInstanceState.RUNNING
-    try:
-        getattr(manager.hook, f"on_task_instance_{what}")(previous_state=before, task_instance=ti, **more)
-    except Exception:
-        log.exception("A listener failed")
+    with _collecting:
+        try:
+            for send in lineage:
+                send()
+            getattr(manager.hook, f"on_task_instance_{what}")(previous_state=before, task_instance=ti, **more)
+        except Exception:
+            log.exception("A listener failed")
+        finally:
+            _forget_lineage()
+
+
+def _forget_lineage() -> None:
+    """Nothing else does: a worker's collector ends with its process."""
+    from airflow.sdk.lineage import get_hook_lineage_collector
+
+    for one in vars(get_hook_lineage_collector()).values():
+        if isinstance(one, dict) and one is not get_hook_lineage_collector()._asset_factories:  # noqa: SLF001
+            one.clear()
 
 
 def ended(state: str, xcoms: dict[str, Any] | None = None) -> TriggerEvent:

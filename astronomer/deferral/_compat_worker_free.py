@@ -100,8 +100,8 @@ def _lineage_needs_worker() -> str | None:
 
 
 def is_complete(task: Any) -> bool:
-    """Whether all of the operator's ``__init__`` have run."""
-    return bool(task.__dict__.get("_BaseOperator__instantiated"))
+    """Whether all of the operator's ``__init__`` have run, and it is part of a Dag."""
+    return bool(task.__dict__.get("_BaseOperator__instantiated") and task.has_dag())
 
 
 def accepted_arguments(kind: type) -> set[str]:

@@ -8,6 +8,7 @@ import functools
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -15,7 +16,7 @@ from astronomer.deferral import _compat
 from astronomer.deferral._compat import PlainConnection
 from astronomer.deferral.xcom_memory import XComMemory
 
-__all__ = ["THREAD_NAME", "InTriggerer", "NeedsWorker", "Steps"]
+__all__ = ["THREAD_NAME", "InTriggerer", "NeedsWorker", "Steps", "lineage_sender"]
 
 T = TypeVar("T")
 
@@ -26,6 +27,11 @@ _CONNECTION_LASTS = 60.0
 
 class NeedsWorker(Exception):
     """The rest of the task is for a worker. Raise it in an operator's step; the message says why."""
+
+
+def lineage_sender(in_triggerer: InTriggerer | None, send: Callable[..., object]) -> Callable[..., object]:
+    """What tells of lineage: ``send`` itself in a worker, else what keeps it for the end of the task."""
+    return send if in_triggerer is None else functools.partial(in_triggerer.report, send)
 
 
 class Steps:
@@ -64,6 +70,10 @@ class Steps:
             self._connections.pop(conn_id, None)
             raise
 
+    def forget(self, conn_id: str) -> None:
+        """Read an Airflow connection anew at its next use."""
+        self._connections.pop(conn_id, None)
+
 
 class InTriggerer:
     """What an operator that runs without a worker uses in its place; given to it as ``in_triggerer``.
@@ -87,6 +97,7 @@ class InTriggerer:
         self.memory = memory
         self.started_at = started_at
         self.deadline = deadline
+        self.lineage: list[Callable[[], object]] = []
         self.result_limit = int(_compat.setting("worker_free_result_bytes", 48 * 1024))
 
     def run(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -99,6 +110,23 @@ class InTriggerer:
         :raises AirflowNotFoundException: there is no such connection.
         """
         return self.run(lambda: self._steps.connection(conn_id))
+
+    async def read_connection(self, conn_id: str) -> PlainConnection:
+        """The same for the loop."""
+        return await self._steps.connection(conn_id)
+
+    def forget(self, conn_id: str) -> None:
+        """Read the connection anew at its next use: its login was refused, and somebody may be correcting it."""
+        self._steps.forget(conn_id)
+
+    def report(self, send: Callable[..., object], **what: Any) -> None:
+        """Keep what a hook tells of its lineage for the end of the task; a process has one collector for all tasks.
+
+        :param what: the arguments of ``send``; of a cursor, only what it says now is kept.
+        """
+        if (cursor := what.get("cur")) is not None:
+            what["cur"] = SimpleNamespace(rowcount=cursor.rowcount)
+        self.lineage.append(functools.partial(send, **what))
 
     def no_more_than(self, size: int, what: str) -> None:
         """Leave a result to a worker when it is too large.

@@ -256,7 +256,7 @@ class JobOperator(WorkerFree):
         if last is None and (memory.lasting or context["ti"].try_number == 1):
             return memory.first(self._deadline()), None
         attempt = last or self._newest(context, memory)
-        if attempt.ended:
+        if attempt.ended and memory.is_new_try(attempt):  # else its failure is still to be reported
             return memory.next(attempt, self._deadline()), None
         attempt = self._find_again(context, memory, attempt)
         if attempt.job is None:
@@ -315,9 +315,12 @@ class JobOperator(WorkerFree):
         memory.confirm(attempt)
         job = self.submit(context, attempt)
         self._job = job
-        attempt = memory.save(attempt, job=job.to_dict())
+        try:
+            attempt = memory.save(attempt, job=job.to_dict())
+        finally:  # whoever ended the task wants the job to end, even if nobody may write any more
+            if self._killed:
+                self.on_kill()
         if self._killed:
-            self.on_kill()
             raise JobCancelled(f"The task was ended while {job.name} was being submitted.")
         self.announce(context, job)
         return attempt

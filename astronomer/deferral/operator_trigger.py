@@ -7,7 +7,7 @@ import json
 import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, TypeVar, cast
@@ -17,6 +17,7 @@ from astronomer.deferral import _compat_triggerer as airflow
 from astronomer.deferral._compat import (
     AirflowException,
     AirflowFailException,
+    AirflowSensorTimeout,
     AirflowSkipException,
     BaseTrigger,
     TaskDeferred,
@@ -96,7 +97,8 @@ class OperatorTrigger(BaseTrigger):
         except Exception as failed:  # noqa: BLE001  # whatever it is, the task has failed with it
             error = failed
             self._tell(failed)
-            if isinstance(failed, AirflowFailException) and self._may_be_retried():
+            final = isinstance(failed, (AirflowFailException, AirflowSensorTimeout))
+            if final and self._may_be_retried():
                 return TriggerEvent({"fail": str(failed)})  # type: ignore[no-untyped-call]  # a trigger's would be
         await self._run(lambda: self._end(state, error))
         return airflow.ended(state)
@@ -107,18 +109,25 @@ class OperatorTrigger(BaseTrigger):
             life = cast("_Life", self._life)
             try:
                 await self._see_whose_turn_it_is(life)
-                step: Callable[[], Any] = life.execute
-                while True:
-                    try:
-                        return await self._run(step)
-                    except TaskDeferred as deferred:
-                        step = life.resumed(await self._wait_for(deferred))
+                return await self._steps(life)
             except Contested as contested:
-                if life.memory.abandoned:
-                    raise
                 self.log.info("Waiting: %s", contested)
                 await asyncio.sleep(SUBMITTED_BY * random.uniform(1, 1.5))  # noqa: S311  # no secret
                 await self._begin()
+
+    async def _steps(self, life: _Life) -> Any:
+        step: Callable[[], Any] = life.execute
+        try:
+            while True:
+                try:
+                    return await self._run(step)
+                except TaskDeferred as deferred:
+                    step = life.resumed(await self._wait_for(life, deferred))
+        except (AirflowSkipException, Contested, NeedsWorker):
+            raise
+        except Exception:
+            await self._run(life.leave_open)
+            raise
 
     async def _see_whose_turn_it_is(self, life: _Life) -> None:
         pause = await self._run(life.memory.take_over)
@@ -128,11 +137,12 @@ class OperatorTrigger(BaseTrigger):
             )
             await asyncio.sleep(pause)
 
-    async def _wait_for(self, deferred: Any) -> dict[str, Any]:
+    async def _wait_for(self, life: _Life, deferred: Any) -> dict[str, Any]:
         """What the trigger reports, as the step that a worker would be resumed with."""
         trigger = deferred.trigger
         trigger.task_instance = self.task_instance
         trigger.not_before = 0.0  # no worker has to be seen to exit
+        await self._run(life.show)
         self._waiting = trigger  # and it stays when this is cancelled: its job is what on_kill has to end
         async with aclosing(trigger.run()) as events:
             event = await anext(events)
@@ -171,6 +181,7 @@ class OperatorTrigger(BaseTrigger):
         if written["expand"] is not None:
             arguments |= _mapped(written["expand"], ti, kind)
         task = airflow.make_operator(kind, ti, arguments, context, native=written["native"])
+        task.returns_dag_result = written["dag_result"]
         task.in_triggerer = InTriggerer(loop, steps, memory, started_at, deadline)
         life = _Life(task, ti, context, memory)
         if self._life is None:
@@ -204,7 +215,8 @@ class OperatorTrigger(BaseTrigger):
             return
         airflow.push_links(self._life.ti, self._life.task)
         more = {"error": error} if state == "failed" else {}
-        airflow.tell_listeners(state, self._life.ti, **more)
+        lineage = cast("InTriggerer", self._life.task.in_triggerer).lineage
+        airflow.tell_listeners(state, self._life.ti, lineage, **more)
 
     async def _hand_over(self, why: str) -> TriggerEvent:
         self.log.info("A worker goes on: %s", why)
@@ -240,6 +252,10 @@ class _Life:
         """The first step."""
         return airflow.execute(self.task, self.context)
 
+    def show(self) -> None:
+        """Push the links while there is time; at the end, each question to Airflow holds up the next task."""
+        airflow.push_links(self.ti, self.task)
+
     def resumed(self, step: dict[str, Any]) -> Callable[[], Any]:
         """The step after a wait."""
         self.last_step = step
@@ -254,6 +270,16 @@ class _Life:
         """Note that the job is not settled, so that a retry goes on with it."""
         last = self.memory.last()
         if last is not None:
+            with suppress(Contested):  # then somebody else sees to it
+                self.memory.save(last, lost=True)
+
+    def leave_open(self) -> None:
+        """The same for what this try has begun, if it fails before the end of the job was reported.
+
+        :raises Contested: another triggerer goes on with it, so it has not failed.
+        """
+        last = self.memory.last()
+        if last is not None and not last.ended and not self.memory.is_new_try(last):
             self.memory.save(last, lost=True)
 
     def settled(self) -> dict[str, Any] | None:
@@ -263,13 +289,15 @@ class _Life:
 
 
 def _mapped(expand: Any, ti: Any, kind: type[WorkerFree]) -> dict[str, Any]:
-    """The mapped arguments of this task instance; what comes from an XCom is not rendered."""
+    """The mapped arguments of this task instance; a worker does not render those that are mapped over an XCom."""
     which, written = expand
-    value = recipe.decode(written, lambda task, key: ti.xcom_pull(task, key=key))
-    fields = set(kind.template_fields)
-    return {
-        name: airflow.Pulled(one)
-        if name in fields and not airflow.is_rendered(which, written, name, one)
-        else one
-        for name, one in airflow.expand(which, value, ti.map_index).items()
-    }
+    value = recipe.decode(written, lambda task, key: airflow.Pulled(ti.xcom_pull(task, key=key)))
+    whole: set[str] = set()
+    if isinstance(value, airflow.Pulled):  # dictionaries of arguments: a worker does render these
+        value = value.value
+    elif isinstance(value, dict):
+        whole = {name for name, one in value.items() if isinstance(one, airflow.Pulled)}
+        value = {name: one.value if name in whole else one for name, one in value.items()}
+    whole &= set(kind.template_fields)
+    found = airflow.expand(which, value, ti.map_index)
+    return {name: airflow.Pulled(one) if name in whole else one for name, one in found.items()}

@@ -30,7 +30,7 @@ def encode(value: Any, name: str) -> Any:
     :param name: of the argument, for the message.
     :raises Unwritable: it is a function of the Dag file, or an object that only it knows.
     """
-    if isinstance(value, Enum):
+    if isinstance(value, Enum) and isinstance(value, (str, int)):
         return encode(value.value, name)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -39,8 +39,11 @@ def encode(value: Any, name: str) -> Any:
     if isinstance(value, list):
         return [encode(one, name) for one in value]
     if isinstance(value, (tuple, set, frozenset)) and not hasattr(value, "_fields"):
-        kind = "tuple" if isinstance(value, tuple) else "set"
-        return {_KIND: kind, "value": [encode(one, name) for one in value]}
+        encoded = [encode(one, name) for one in value]
+        if isinstance(value, tuple):
+            return {_KIND: "tuple", "value": encoded}
+        # In one order, because another one would be another version of the Dag.
+        return {_KIND: "set", "value": sorted(encoded, key=repr)}
     return _encode_object(value, name)
 
 
@@ -119,7 +122,7 @@ def _path_of_function(value: Any, name: str) -> str:
     module, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
     if not module or "<" in qualname or not is_installed(module):
         raise Unwritable(f"`{name}` is a function that only the Dag file knows")
-    path = path_of(value)
+    path = f"{module}:{qualname}"  # a `functools.partial` has a module, and no name
     try:
         same = load(path) is value
     except (ImportError, AttributeError):
@@ -150,6 +153,7 @@ def written(recipe: Mapping[str, Any]) -> str:
     :raises Unwritable: a number in it is none that JSON has.
     """
     try:
-        return json.dumps(dict(recipe), sort_keys=True, allow_nan=False)
+        # Not sorted: the order of mapped arguments says which values belong to which map index.
+        return json.dumps(dict(recipe), allow_nan=False)
     except ValueError as error:
         raise Unwritable(f"an argument cannot be written as JSON: {error}") from None

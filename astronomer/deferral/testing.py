@@ -157,7 +157,7 @@ class ScriptedService:
         obeys_cancel: bool = True,
     ) -> ScriptedJob:
         """Start a job that ends after ``runs_for`` seconds, counted from the first time anybody looks."""
-        self._jobs[job_id] = _Entry(runs_for, ends, message, obeys_cancel=obeys_cancel)
+        self._jobs[job_id] = _Entry(runs_for, Phase(ends), message, obeys_cancel=obeys_cancel)
         return ScriptedJob(job_id, self.name)
 
     def submit(self, submit_key: str, **job: Any) -> ScriptedJob:

@@ -156,6 +156,7 @@ def _start_trigger_args(
             "expand": None if expand is None else _written_expand(*expand, read, fields),
             "native": bool(getattr(task.dag, "render_template_as_native_obj", False)),
             "limit": None if limit is None else limit.total_seconds(),
+            "dag_result": bool(getattr(task, "returns_dag_result", False)),
         }
     )
     return StartTriggerArgs(

@@ -1,7 +1,14 @@
 """What a task without a worker remembers: in an XCom of its own, because a triggerer has no task state store.
 
-An XCom survives tries and clears as the store does. But two triggerers may write it at the same moment, when one that
-was paused wakes up, so an attempt is claimed before its submit, and the claim is looked at again right before it.
+An XCom survives tries and clears as the store does. But two triggerers may write it, when one that was paused wakes
+up after Airflow has given its trigger away. So nothing is written over what has not been seen: who has not looked for
+a while looks again. And for a vendor that takes a submit twice, an attempt is claimed before its submit, and the claim
+is looked at again right before it.
+
+An XCom cannot be compared and set at once, so time has to do the rest: Airflow gives a trigger away when its triggerer
+has been silent for half a minute, and a claim that took longer than a few seconds to make is not trusted, because it
+may have been written over another one. Whoever makes it then goes the way of a newcomer who finds a claim: takes it
+over, lets a submit that may be under way arrive, and asks the vendor for it.
 """
 
 from __future__ import annotations
@@ -21,13 +28,13 @@ __all__ = ["XCOM_KEY", "Contested", "XComMemory"]
 XCOM_KEY = "astronomer_deferral"
 
 _CLAIM_LASTS = 10.0
-"""Seconds from the confirmation of a claim to the submit; older ones are confirmed again."""
+"""Seconds from a look at the XCom to what is done about it; then it is looked at again."""
 SUBMITTED_BY = 15.0
 """Seconds after which the submit of somebody else's claim has arrived, or never will."""
 
 
 class Contested(Exception):
-    """Somebody else has claimed the attempt, or nobody is left to submit it for. Look again later."""
+    """Somebody else has claimed the attempt, or may have, or nobody is left to submit it for. Look again later."""
 
 
 class XComMemory(Memory):
@@ -61,6 +68,8 @@ class XComMemory(Memory):
         self.claims = claims
         self.abandoned = False
         self._confirmed_at: float | None = None
+        self._known: Any = None
+        self._begun_at = self._looked_at = time.monotonic()
         self._last = self._found()
         generation = -int(ti.try_number) if self._begins_anew(retries) else self._last_generation()
         super().__init__(None, replace(TaskIdentity.of(ti), generation=generation))
@@ -73,14 +82,26 @@ class XComMemory(Memory):
     @property
     def has_old_results(self) -> bool:
         """Whether XComs of a success before a clear are still there."""
-        return self._last is not None and self._last.settled is not None and self.is_new_try(self._last)
+        last = self._last
+        if last is None or last.settled is None or self._is_over(last):
+            return False
+        try:
+            self._unless_overtaken()
+        except Contested:  # then they may be new ones
+            return False
+        return True
 
     def take_over(self) -> float:
-        """Claim what somebody else has claimed before; seconds after which it is known whether they submitted it."""
+        """Claim what somebody else has claimed before; seconds after which it is known whether they submitted it.
+
+        :raises Contested: the task has gone on since this trigger was made.
+        """
         last = self._last
+        if last is not None and self._is_over(last):
+            raise Contested("the task has gone on without this trigger, which Airflow will end")
         if not self.claims or last is None or last.job is not None or last.ended or self._own(last):
             return 0.0
-        self._write(asdict(replace(last, owner=self._owner)))  # from here on they confirm nothing
+        self._set_unless_overtaken(replace(last, owner=self._owner))  # from here on they confirm nothing
         return SUBMITTED_BY
 
     def last(self) -> Attempt | None:
@@ -94,15 +115,16 @@ class XComMemory(Memory):
     def save(self, attempt: Attempt, **changes: Any) -> Attempt:
         """Claim an attempt, or write what became of it.
 
-        :raises Contested: the trigger has ended meanwhile.
+        :raises Contested: the trigger has ended meanwhile, or somebody else has written, or may have.
         """
         before = attempt
         attempt = replace(attempt, **changes, owner=self._owner, try_number=self._ti.try_number)
-        self._last = attempt
         only_the_id = before.job is None and attempt.job is not None
         if not only_the_id or self.claims:  # else a submit under the same key tells it again
             self._unless_abandoned()
-            self._write(asdict(attempt))
+            is_claim = attempt.job is None or (self.claims and attempt.job == before.job)
+            self._claim(attempt) if is_claim else self._set_unless_overtaken(attempt)
+        self._last = attempt
         return attempt
 
     def confirm(self, attempt: Attempt) -> None:
@@ -112,12 +134,16 @@ class XComMemory(Memory):
         """
         self._unless_abandoned()
         if not self.claims:
+            self._unless_overtaken()
             return
         asked_at = time.monotonic()
         found = self._found()
+        if self._is_of_before(found):
+            self._set(attempt)
+            found = self._found()
         if found is None or not self._own(found) or found.submit_key != attempt.submit_key:
             raise Contested("another triggerer is submitting this attempt")
-        self._confirmed_at = asked_at
+        self._confirmed_at = self._looked_at = asked_at
 
     def hold(self) -> None:
         """The last look before a submit goes out: a process that was paused meanwhile must not just send it.
@@ -125,24 +151,74 @@ class XComMemory(Memory):
         :raises Contested: somebody else has taken over.
         """
         self._unless_abandoned()
-        if self._is_old() and self._last is not None:
+        if not self.claims:
+            self._unless_overtaken()
+        elif self._is_old() and self._last is not None:
             self.confirm(self._last)
 
     def check(self) -> None:
         """The same, without a question: for the event loop.
 
-        :raises Contested: the claim is old, or nobody is left to submit for.
+        :raises Contested: the last look is old, or nobody is left to submit for.
         """
         self._unless_abandoned()
-        if self._is_old():
-            raise Contested("the claim on this submit is old")
+        if self._is_old() if self.claims else self._is_late(self._looked_at):
+            raise Contested("the last look at what others do is old")
 
     def note(self, **changes: Any) -> dict[str, Any] | None:
         """What the XCom has to say at the end of the task; ``None`` where nothing was started."""
         return None if self._last is None else asdict(replace(self._last, **changes))
 
     def _is_old(self) -> bool:
-        return self._confirmed_at is not None and time.monotonic() - self._confirmed_at > _CLAIM_LASTS
+        return self._confirmed_at is not None and self._is_late(self._confirmed_at)
+
+    def _claim(self, attempt: Attempt) -> None:
+        """Write over what is known to be there, and see to it that nothing else was."""
+        is_new = self._known is None or self._known["submit_key"] != attempt.submit_key
+        if self.claims:
+            self._look()
+        self._set_unless_overtaken(attempt)
+        if self._is_late(self._begun_at if is_new and self.claims else self._looked_at):
+            raise Contested("it took long to claim this attempt, and another triggerer may have done so, too")
+
+    def _unless_overtaken(self) -> None:
+        if self._is_late(self._looked_at):
+            self._look()
+
+    def _look(self) -> None:
+        asked_at, known = time.monotonic(), self._known
+        found = self._found()
+        if self._is_of_before(found) and known is not None and known["try_number"] == self._ti.try_number:
+            self._known = known
+        if self._known != known:
+            self._known = known
+            raise Contested("another triggerer goes on with this task")
+        self._looked_at = asked_at
+
+    def _is_of_before(self, found: Attempt | None) -> bool:
+        """Whether, instead of this try's, it is the late word of a trigger that had been paused since an earlier one."""
+        return found is not None and self._try_of(found) < self._ti.try_number
+
+    def _set_unless_overtaken(self, attempt: Attempt) -> None:
+        self._unless_overtaken()
+        self._set(attempt)
+
+    def _set(self, attempt: Attempt) -> None:
+        self._known = json.loads(json.dumps(asdict(attempt)))
+        self._write(self._known)
+
+    def _is_over(self, last: Attempt) -> bool:
+        """Whether it is known of another trigger that the try of this one has ended."""
+        ahead = self._try_of(last) - self._ti.try_number
+        return bool(ahead > 0 or (ahead == 0 and last.settled is not None))
+
+    @staticmethod
+    def _try_of(attempt: Attempt) -> int:
+        return attempt.try_number or 0
+
+    @staticmethod
+    def _is_late(since: float) -> bool:
+        return time.monotonic() - since > _CLAIM_LASTS
 
     def _own(self, attempt: Attempt) -> bool:
         return attempt.owner == self._owner
@@ -155,6 +231,7 @@ class XComMemory(Memory):
         found: Any = self._read()
         if isinstance(found, str):  # what an event pushes is encoded twice in Airflow 3.3
             found = json.loads(found)
+        self._known = found
         return Attempt(**known_fields(Attempt, found)) if isinstance(found, Mapping) else None
 
     def _last_generation(self) -> int:
@@ -164,8 +241,9 @@ class XComMemory(Memory):
         last = self._last
         if last is None or not self.is_new_try(last):
             return last is None
-        no_retry_left: bool = (last.try_number or 0) >= -last.generation + retries
-        return no_retry_left or not (last.ended or last.lost)
+        no_retry_left = self._try_of(last) >= -last.generation + retries
+        succeeded = last.settled is not None
+        return succeeded or no_retry_left or not (last.ended or last.lost)
 
     def _attempt(self, sequence: int, deadline: float | None) -> Attempt:
         return replace(super()._attempt(sequence, deadline), try_number=self._ti.try_number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.sql.hooks.handlers import get_row_count, return_single_query_results
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
@@ -12,9 +12,13 @@ from snowflake.connector.errors import Error, ProgrammingError
 
 from astronomer.deferral import Attempt, JobStatus, Transient
 from astronomer.deferral._compat import AirflowFailException
+from astronomer.deferral.in_triggerer import lineage_sender
 from astronomer.providers.snowflake import statements
 from astronomer.providers.snowflake.hooks.session import RESULT_GONE, SnowflakeSession
 from astronomer.providers.snowflake.jobs.query import SnowflakeQuery
+
+if TYPE_CHECKING:
+    from astronomer.deferral.in_triggerer import InTriggerer
 
 __all__ = ["check_serialisable", "explain", "find_query", "ids_of", "ids_of_failed", "process", "read"]
 
@@ -66,7 +70,7 @@ def read(
     job: SnowflakeQuery,
     ids: list[str],
     handler: Callable[[Any], Any] | None,
-    limit: Callable[[int, str], None] | None = None,
+    in_triggerer: InTriggerer | None = None,
 ) -> Any:
     """What ``SnowflakeHook.run`` returns, for queries that have run already.
 
@@ -74,25 +78,22 @@ def read(
     the lineage collector once.
 
     :param ids: of the statements, in order.
-    :param limit: told the bytes of each result, at least, before its rows are fetched.
+    :param in_triggerer: where there is no worker: results have to be small.
     :raises AirflowFailException: Snowflake no longer has the results.
     """
+    send = lineage_sender(in_triggerer, send_sql_hook_lineage)
     try:
         hook.query_ids = ids
         texts = _texts(operator, len(ids))
         results, descriptions = [], []
         for query_id, text in zip(ids, texts, strict=True):
             if handler is None:
-                send_sql_hook_lineage(
-                    context=hook, sql=text, sql_parameters=operator.parameters, job_id=query_id
-                )
+                send(context=hook, sql=text, sql_parameters=operator.parameters, job_id=query_id)
                 continue
             cursor = session.cursor_on(query_id)
-            if limit is not None:
-                limit(_size(cursor), f"the result of {query_id}")
-            send_sql_hook_lineage(
-                context=hook, sql=text, sql_parameters=operator.parameters, cur=cursor, job_id=query_id
-            )
+            if in_triggerer is not None:
+                in_triggerer.no_more_than(_size(cursor), f"the result of {query_id}")
+            send(context=hook, sql=text, sql_parameters=operator.parameters, cur=cursor, job_id=query_id)
             if (row_count := get_row_count(cursor)) is not None:
                 operator.log.info("Rows affected: %s", row_count)
             results.append(hook._make_common_data_structure(handler(cursor)))

@@ -155,8 +155,9 @@ class TestArguments:
         monkeypatch.setattr(FileSensor, "path", property(lambda self: pytest.fail("read")))
         with DAG("dag", schedule=None):
             sensor = FileSensor(task_id="wait", filepath="a", start_from_trigger=True)
-            FileSensor.partial(task_id="mapped", start_from_trigger=True).expand(filepath=["a", "b"])
-        assert sensor.start_from_trigger is False
+            partial = FileSensor.partial(task_id="mapped", start_from_trigger=True)
+            mapped = partial.expand(filepath=["a", "b"])
+        assert (sensor.start_from_trigger, mapped.start_from_trigger) == (True, True)
 
     def test_templates_are_rendered_before_the_connection_is_read(self, world):
         sensor = world.make(filepath="{{ name }}.csv", fs_conn_id="fs_{{ conn }}")
@@ -224,9 +225,8 @@ class TestInTheWorker:
         with pytest.raises(AirflowNotFoundException, match="no_such"):
             sensor.execute({})
 
-    def test_start_from_trigger_takes_the_worker_and_says_so(self, world, lines):
+    def test_a_task_that_was_to_start_in_the_triggerer_can_do_all_of_it_too(self, world):
         world.defer(start_from_trigger=True, trigger_kwargs={"filepath": "x"})
-        assert lines()[0].startswith("start_from_trigger has no effect")
         assert world.wait((10, world.touch))["outcome"]["status"]["phase"] == "succeeded"
 
     def test_a_mount_that_hangs_defers(self, world, monkeypatch, lines):

@@ -158,7 +158,7 @@ class Workspace:
     def in_place(self) -> Iterator[Workspace]:
         """Let everybody who asks for a client of any connection get one of this workspace."""
 
-        async def shared(conn_id: str) -> Client:
+        async def shared(conn_id: str, read: Any = None) -> Client:
             return self.client()
 
         with pytest.MonkeyPatch.context() as patch:

@@ -191,3 +191,16 @@ class TestUndisturbed:
 
         monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", InProcess(), raising=False)
         assert await _compat.ask_supervisor("a") == "answer to a"
+
+
+class TestSettings:
+    def test_are_what_is_configured_or_nothing(self, monkeypatch):
+        assert (_compat.text_setting("motto"), _compat.flag("worker_free")) == ("", False)
+        monkeypatch.setenv("AIRFLOW__ASTRONOMER_PROVIDERS__MOTTO", "be quiet")
+        monkeypatch.setenv("AIRFLOW__ASTRONOMER_PROVIDERS__WORKER_FREE", "True")
+        assert (_compat.text_setting("motto"), _compat.flag("worker_free")) == ("be quiet", True)
+
+    def test_the_time_that_a_sensor_has_is_airflows(self, monkeypatch):
+        assert _compat.sensor_timeout() == 7 * 86_400
+        monkeypatch.setenv("AIRFLOW__SENSORS__DEFAULT_TIMEOUT", "60")
+        assert _compat.sensor_timeout() == 60

@@ -7,6 +7,7 @@ costs some twenty SQL statements, whatever is asked; so few questions are asked,
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
@@ -18,6 +19,8 @@ from astronomer.deferral._compat import ask_supervisor
 __all__ = ["Questions", "UnknownToAirflow"]
 
 _BREATH = 0.25  # of the time that the answer took: four fifths of the supervisor's time at most are ours
+_NO_GROUP = "astronomer-providers asks whether the Dag exists"
+_NO_DAG = re.compile(r"^The Dag with\b.*\bnot found")  # airflow/api_fastapi/common/dagbag.py
 _LONGEST_BREATH = 5.0  # after an answer that never came, others need not wait long
 
 Ask = Callable[[Any], Coroutine[Any, Any, Any]]
@@ -124,6 +127,18 @@ class Questions:
         if not hasattr(comms, "GetDag"):  # before Airflow 3.3
             return None
         return await self._answer(comms.GetDag(dag_id=self._dag_id))
+
+    async def exists(self) -> bool:
+        """Whether there is such a Dag. A triggerer may not ask for it, but for a task group of it."""
+        try:
+            await self.task_states(group_id=_NO_GROUP)
+        except UnknownToAirflow as error:
+            return _NO_DAG.search(str(error)) is None
+        return True
+
+    async def run_with(self, date: str) -> str | None:
+        """The id of the run with that logical date, if it has tasks. A triggerer may ask this."""
+        return next(iter(await self.task_states(dates=[date])), None)
 
     async def run_at(self, date: str) -> str | None:
         """The id of the run with that logical date, if there is one. A worker may ask this."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -54,6 +55,14 @@ class FileSensor(WatchSensor, StockFileSensor):
         )
         # Only now: the stock sensor would read the connection when the Dag is parsed.
         self.start_from_trigger = start_from_trigger
+
+    @cached_property
+    def path(self) -> str:
+        """The stock path; without a worker, over a connection that was read for all tasks."""
+        if self.in_triggerer is None:
+            return str(vars(StockFileSensor)["path"].func(self))
+        base = str(self.in_triggerer.connection(self.fs_conn_id).extra_dejson.get("path", ""))
+        return os.path.join(base, self.filepath)  # noqa: PTH118  # text, as the stock sensor's
 
     def execute_complete(self, context: Any, event: Any = None) -> Any:
         """Settle what the trigger reported; that of the stock sensor or of 1.x, too, if the task began with it."""

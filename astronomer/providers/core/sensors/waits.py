@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from airflow.providers.standard.exceptions import (
@@ -26,6 +26,7 @@ from astronomer.deferral._compat import (
     tasks_in_bundle,
     text_setting,
 )
+from astronomer.deferral.in_triggerer import NeedsWorker
 from astronomer.deferral.patience import insist
 from astronomer.providers.core.jobs.dag_poller import ExternalDagPoller
 from astronomer.providers.core.jobs.external import NOT_FOUND, SKIPPED, ExternalWait
@@ -62,11 +63,16 @@ class DagWaitSensor(WatchSensor):
         return value
 
     def _questions(self) -> Questions:
+        if self.in_triggerer is not None:
+            return Questions(self.external_dag_id)
         return Questions(self.external_dag_id, ask_supervisor_in_worker)
+
+    def _ask(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        return asyncio.run(call()) if self.in_triggerer is None else self.in_triggerer.run(call)
 
     def _insist(self, call: Any) -> Any:
         """A question that has to be answered before anything else, through bad weather."""
-        return asyncio.run(insist(call, tolerance=self.outage_tolerance))
+        return self._ask(lambda: insist(call, tolerance=self.outage_tolerance))
 
     def make_trigger(self, job: RemoteJob, deadline: float) -> JobTrigger:
         """The trigger that waits on: over the supervisor, or over this Airflow's own API where a connection is set."""
@@ -77,7 +83,7 @@ class DagWaitSensor(WatchSensor):
         from astronomer.providers.core.triggers.astro import AstroDeploymentTrigger
 
         try:
-            BaseHook.get_connection(conn_id)
+            self._read(conn_id)
         except AirflowNotFoundException:
             self.log.warning(
                 "There is no Airflow connection %r, which [astronomer_providers] airflow_conn_id names: asking over "
@@ -89,18 +95,26 @@ class DagWaitSensor(WatchSensor):
         trigger = super().make_trigger(wait, deadline)
         return AstroDeploymentTrigger(**trigger.serialize()[1])
 
+    def _read(self, conn_id: str) -> object:
+        read = BaseHook.get_connection if self.in_triggerer is None else self.in_triggerer.connection
+        return read(conn_id)
+
     def seen(self, context: Mapping[str, Any], job: ExternalWait, status: JobStatus) -> None:
         """Push the link; in a triggerer, where each question counts, to the run only at the end."""
-        run_id = self._run_of(job) if self.in_triggerer is None or status.done else ""
-        url = absolute_url(status.url or "") or dag_run_url(job.dag_id, run_id)
+        url = absolute_url(status.url or "")
+        if not url:
+            asks = self.in_triggerer is None or status.done or not job.logical_dates
+            url = dag_run_url(job.dag_id, self._run_of(job) if asks else "")
         context["ti"].xcom_push(key=ExternalDagLink.xcom_key, value=url)
 
     def _run_of(self, job: ExternalWait) -> str:
         """The run of the last date, where the wait itself cannot know its id; empty when there is none."""
         if not job.logical_dates:
             return job.run_ids[-1]
+        questions, date = self._questions(), job.logical_dates[-1]
+        find = questions.run_at if self.in_triggerer is None else questions.run_with
         try:
-            return asyncio.run(self._questions().run_at(job.logical_dates[-1])) or ""
+            return self._ask(lambda: find(date)) or ""
         except Transient:  # a link is not worth a wait
             return ""
 
@@ -131,9 +145,11 @@ class DagWaitSensor(WatchSensor):
         """
         if self._has_checked_existence:
             return
+        if job.task_ids and self.in_triggerer is not None:  # mapped ones are not known when the Dag is parsed
+            raise NeedsWorker("only workers have the file that tells whether a task exists")
         questions = self._questions()
         try:
-            dag = self._insist(questions.dag)
+            dag = self._find_dag(questions)
         except UnknownToAirflow as error:
             raise ExternalDagNotFoundError(f"The external DAG {job.dag_id} does not exist.") from error
         if job.task_ids:
@@ -146,6 +162,13 @@ class DagWaitSensor(WatchSensor):
         elif job.run_ids:
             self._check_runs(job)
         self._has_checked_existence = True
+
+    def _find_dag(self, questions: Questions) -> Any:
+        if self.in_triggerer is None:
+            return self._insist(questions.dag)
+        if not self._insist(questions.exists):
+            raise UnknownToAirflow(self.external_dag_id)
+        return None
 
     def _check_tasks(self, context: Mapping[str, Any], job: ExternalWait, dag: Any) -> None:
         questions = self._questions()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -19,6 +19,8 @@ from astronomer.providers.databricks.hooks.transport import Transport
 from astronomer.providers.databricks.hooks.workspace import Mode, Workspace
 
 __all__ = ["DatabricksClient", "RequestRejected"]
+
+ReadConnection = Callable[[str], Awaitable[PlainConnection]]
 
 _CANCELS = re.compile(r"/(cancel|cancel-all)$")
 _FORM = {"grant_type": "client_credentials", "scope": "all-apis"}
@@ -56,15 +58,16 @@ class DatabricksClient:
         return f"{type(self).__name__}({self.address})"
 
     @classmethod
-    async def shared(cls, conn_id: str) -> DatabricksClient:
+    async def shared(cls, conn_id: str, read: ReadConnection | None = None) -> DatabricksClient:
         """The running loop's client for a connection; :meth:`close` gives it back.
 
         Connections that name the same workspace and principal share it.
 
+        :param read: reads the connection, where somebody has read it already.
         :raises CredentialsRejected: there is no such connection, or it makes no sense.
         """
         try:
-            connection = await read_connection(conn_id)
+            connection = await (read or read_connection)(conn_id)
         except AirflowNotFoundException:
             raise ConnectionUnusable(f"the Airflow connection {conn_id!r} is gone") from None
         return _Shared.current().client(connection)

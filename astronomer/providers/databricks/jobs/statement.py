@@ -16,6 +16,7 @@ from astronomer.deferral import CredentialsRejected, JobStatus, Phase, Poller, R
 from astronomer.providers.databricks.errors import RequestRejected
 
 if TYPE_CHECKING:
+    from astronomer.deferral.in_triggerer import InTriggerer
     from astronomer.providers.databricks.hooks.client import DatabricksClient
 
 __all__ = ["STATEMENTS", "DatabricksStatement", "StatementPoller", "open_client", "statement_status"]
@@ -122,11 +123,15 @@ def statement_status(answer: Mapping[str, Any], url: str | None) -> JobStatus:
     )
 
 
-async def open_client(conn_id: str) -> DatabricksClient:
-    """The client that this loop shares for a connection; the caller closes it."""
+async def open_client(conn_id: str, in_triggerer: InTriggerer | None = None) -> DatabricksClient:
+    """The client that this loop shares for a connection; the caller closes it.
+
+    :param in_triggerer: where there is no worker: has read the connection for all tasks.
+    """
     # In a thread, because the import takes its time.
     module = await asyncio.to_thread(import_module, "astronomer.providers.databricks.hooks.client")
-    client: DatabricksClient = await module.DatabricksClient.shared(conn_id)
+    read = None if in_triggerer is None else in_triggerer.read_connection
+    client: DatabricksClient = await module.DatabricksClient.shared(conn_id, read)
     return client
 
 

@@ -67,9 +67,10 @@ class WorkspaceOperator(JobOperator):
 
         :raises JobError: the workspace could not be reached, or refused the login.
         """
+        read = None if self.in_triggerer is None else self.in_triggerer.read_connection
 
         async def run() -> T:
-            client = await DatabricksClient.shared(self.databricks_conn_id)
+            client = await DatabricksClient.shared(self.databricks_conn_id, read)
             try:
                 return await call(client)
             finally:
@@ -80,6 +81,8 @@ class WorkspaceOperator(JobOperator):
         except ConnectionUnusable as error:
             raise JobError(f"T{_sentence(error)[1:]} Nothing was started.") from error
         except CredentialsRejected as error:
+            if self.in_triggerer is not None:
+                self.in_triggerer.forget(self.databricks_conn_id)
             raise JobError(
                 f"Databricks refused the login of the Airflow connection {self.databricks_conn_id!r}: {_sentence(error)} "
                 "Check its token, or its client id and secret."

@@ -247,7 +247,7 @@ class StatementOperator(JobOperator):
         """
 
         async def run() -> T:
-            client = await open_client(self.databricks_conn_id)
+            client = await open_client(self.databricks_conn_id, self.in_triggerer)
             try:
                 return await call(client)
             finally:
@@ -262,6 +262,8 @@ class StatementOperator(JobOperator):
             hint = _NO_LINKS if "EXTERNAL_LINKS" in refused.message else _HINTS.get(refused.status, "")
             raise StatementFailed(f"{where}.{hint}") from refused
         except CredentialsRejected as refused:
+            if self.in_triggerer is not None:
+                self.in_triggerer.forget(self.databricks_conn_id)
             raise JobError(
                 f"Databricks refused the login of the Airflow connection {self.databricks_conn_id!r}: {refused}"
             ) from refused

@@ -11,6 +11,7 @@ from airflow.providers.databricks.operators.databricks import (
 )
 
 from astronomer.deferral import Attempt, JobError, JobStatus, Outcome, clock
+from astronomer.deferral.in_triggerer import lineage_sender
 from astronomer.providers.databricks.jobs.statement import DatabricksStatement
 from astronomer.providers.databricks.operators.base import WorkspaceOperator
 from astronomer.providers.databricks.operators.statement_jobs import StatementFailed, StatementOperator
@@ -79,7 +80,10 @@ class OneStatement(WorkspaceOperator, StatementOperator):
         limits = [float(self.timeout)]
         if self.execution_timeout is not None:
             limits.append(self.execution_timeout.total_seconds())
-        return clock.now() + min(limits)
+        if self.in_triggerer is None:
+            return clock.now() + min(limits)
+        deadline = self.in_triggerer.started_at + min(limits)
+        return min(deadline, self.in_triggerer.deadline or deadline)
 
 
 class DatabricksSQLStatementsOperator(OneStatement, StockStatementsOperator):  # type: ignore[misc,unused-ignore]
@@ -124,7 +128,8 @@ class DatabricksSQLStatementsOperator(OneStatement, StockStatementsOperator):  #
     def submit(self, context: Mapping[str, Any], attempt: Attempt) -> DatabricksStatement:
         """Start the statement, and report it to the lineage collector, as the stock hook does."""
         job = super().submit(context, attempt)
-        send_sql_hook_lineage(
+        send = lineage_sender(self.in_triggerer, send_sql_hook_lineage)
+        send(
             context=self._hook,
             sql=self.statement,
             sql_parameters=self.parameters,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.sql.hooks.handlers import fetch_all_handler, fetch_one_handler, get_row_count
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 
+from astronomer.deferral.in_triggerer import lineage_sender
 from astronomer.providers.databricks.jobs.statement import DatabricksStatement
 from astronomer.providers.databricks.sql.results import reader
 
@@ -44,15 +45,14 @@ def read(
     :raises ResultGone: Databricks no longer has a result.
     :raises Transient: Databricks could not be asked.
     """
+    send = lineage_sender(in_triggerer, send_sql_hook_lineage)
     hook.query_ids, hook.descriptions = job.statement_ids, []
     results: list[Any] = []
     with reader(job.conn_id, tolerance, in_triggerer) as source:
         for place, (statement_id, text) in enumerate(zip(job.statement_ids, statements, strict=False), 1):
             idle = last_only and place < len(statements) and handler in PURE_HANDLERS
             cursor = None if handler is None or idle else source.cursor(statement_id)
-            send_sql_hook_lineage(
-                context=hook, sql=text, sql_parameters=parameters, cur=cursor, job_id=statement_id
-            )
+            send(context=hook, sql=text, sql_parameters=parameters, cur=cursor, job_id=statement_id)
             if handler is None or cursor is None:
                 continue
             if (row_count := get_row_count(cursor)) is not None:

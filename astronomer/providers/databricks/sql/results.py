@@ -171,7 +171,7 @@ def reader(conn_id: str, tolerance: float, in_triggerer: InTriggerer | None = No
         def run(call: Coroutine[Any, Any, Any]) -> Any:
             return in_triggerer.run(lambda: call)
 
-        client = run(open_client(conn_id))
+        client = run(open_client(conn_id, in_triggerer))
         try:
             yield ResultReader(run, client, tolerance, in_triggerer.no_more_than)
         finally:

@@ -199,8 +199,7 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
             ids = session.insist(lambda: reading.ids_of(session, job))
             if handler is not None:
                 session.insist(session.open)
-            limit = None if self.in_triggerer is None else self.in_triggerer.no_more_than
-            output = reading.read(self, hook, session, job, ids, handler, limit)
+            output = reading.read(self, hook, session, job, ids, handler, self.in_triggerer)
         except Transient as error:
             raise JobError(
                 f"{job.name} succeeded, but its result cannot be read: {error}. See {job.url}"
@@ -303,6 +302,8 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
         try:
             session.insist(session.open, at_most=_LOGIN_PATIENCE)
         except JobError as error:
+            if self.in_triggerer is not None:
+                self.in_triggerer.forget(self.snowflake_conn_id)
             raise JobError(f"{str(error.__cause__).rstrip('.')}. No query was started.") from error.__cause__
         return session
 

@@ -228,6 +228,8 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
         try:
             return self._run(run)
         except Transient as error:
+            if self.in_triggerer is not None:
+                self.in_triggerer.forget(self.snowflake_conn_id)
             raise JobError(str(error)) from error
 
     async def _insist(self, call: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any) -> Any:

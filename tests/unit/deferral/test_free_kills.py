@@ -1,0 +1,198 @@
+"""A user ends a task that runs in the triggerer; or Airflow moves it, and nothing may end."""
+
+import asyncio
+
+import pytest
+from airflow.sdk.execution_time.comms import GetTICount
+
+from astronomer.deferral import Phase, operator_trigger
+from tests.unit.deferral.fakes import let
+from tests.unit.deferral.free import ClaimingOperator, FreeOperator, Gate, ShortOperator, WatchOperator
+
+USER = "__airflow_user_action__"
+
+
+@pytest.fixture
+def gate():
+    gate = Gate()
+    yield gate
+    gate.open()
+
+
+class Killing:
+    """One trigger in its triggerer."""
+
+    def __init__(self, free, task):
+        self.free = free
+        task.schedule()
+        self.trigger = task.trigger()
+
+    async def begin(self):
+        self.running = asyncio.ensure_future(anext(self.trigger.run()))
+
+    async def end(self):
+        """As the triggerer does: the coroutine first, and then what was started."""
+        self.running.cancel(USER)
+        await asyncio.wait({self.running})
+        await self.trigger.on_kill()
+
+
+def deferred(free, count):
+    """What Airflow says of how many such task instances are deferred."""
+    free.airflow.count = lambda message: count
+
+
+@pytest.mark.parametrize("kind", [FreeOperator, ClaimingOperator])
+class TestJob:
+    def test_ends_with_the_wait(self, free, kind):
+        killing = Killing(free, free.task(kind))
+        deferred(free, 0)
+
+        async def main():
+            await killing.begin()
+            await let(30)
+            await killing.end()
+
+        free.timeline.run(main)
+        assert free.service.cancels == ["job-1"]
+        assert free.service.status("job-1").phase is Phase.CANCELLED
+
+    def test_ends_when_it_is_being_submitted(self, free, kind, gate, monkeypatch):
+        monkeypatch.setattr(kind, "submit", gate.before(kind.submit))
+        monkeypatch.setattr(kind, "on_kill", gate.opened_by(kind.on_kill))
+        killing = Killing(free, free.task(kind))
+        deferred(free, 0)
+
+        async def main():
+            await killing.begin()
+            await gate.reached()
+            await killing.end()
+
+        free.timeline.run(main)
+        assert free.service.jobs == free.service.cancels == ["job-1"]
+
+    def test_goes_on_when_the_trigger_moves_during_the_wait(self, free, kind):
+        killing = Killing(free, free.task(kind))
+        deferred(free, 1)
+
+        async def main():
+            await killing.begin()
+            await let(30)
+            await killing.end()
+
+        free.timeline.run(main)
+        assert not free.service.cancels
+
+    def test_goes_on_when_the_trigger_moves_during_the_submit(self, free, kind, gate, monkeypatch):
+        monkeypatch.setattr(kind, "submit", gate.before(kind.submit))
+        killing = Killing(free, free.task(kind))
+        deferred(free, 1)
+
+        async def main():
+            await killing.begin()
+            await gate.reached()
+            await killing.end()
+            gate.open()
+            await asyncio.wait({killing.trigger._step})
+
+        free.timeline.run(main)
+        assert free.service.jobs == ["job-1"]
+        assert not free.service.cancels
+
+    def test_goes_on_when_the_triggerer_shuts_down(self, free, kind):
+        killing = Killing(free, free.task(kind))
+
+        async def main():
+            await killing.begin()
+            await let(30)
+            killing.running.cancel()
+            await asyncio.wait({killing.running})
+
+        free.timeline.run(main)
+        assert killing.running.cancelled()
+        assert not free.service.cancels
+
+    def test_goes_on_when_that_is_asked_for(self, free, kind):
+        killing = Killing(free, free.task(kind, cancel_on_kill=False))
+        deferred(free, 0)
+
+        async def main():
+            await killing.begin()
+            await let(30)
+            await killing.end()
+
+        free.timeline.run(main)
+        assert not free.service.cancels
+
+
+class TestNothing:
+    def test_is_ended_before_the_task_has_begun(self, free):
+        killing = Killing(free, free.task())
+        deferred(free, 0)
+
+        async def main():
+            await killing.begin()
+            await killing.end()
+
+        free.timeline.run(main)
+        assert not free.service.cancels
+        assert not free.airflow.of(GetTICount)
+
+    def test_is_ended_while_the_operator_is_being_made(self, free, gate):
+        free.airflow.before = gate.before(lambda message: None)
+        killing = Killing(free, free.task())
+        deferred(free, 0)
+
+        async def main():
+            await killing.begin()
+            await gate.reached()
+            await killing.end()
+            gate.open()
+            await asyncio.wait({killing.trigger._step})
+
+        free.timeline.run(main)
+        assert not free.service.submits
+        assert not free.airflow.of(GetTICount)
+
+    def test_is_ended_that_is_not_the_tasks_own(self, free):
+        free.service.start("a", runs_for=1000)
+        killing = Killing(free, free.task(WatchOperator))
+        deferred(free, 0)
+
+        async def main():
+            await killing.begin()
+            await let(30)
+            await killing.end()
+
+        free.timeline.run(main)
+        assert not free.service.cancels
+
+    def test_is_waited_for_longer_than_airflow_gives(self, free, gate, monkeypatch):
+        monkeypatch.setattr(operator_trigger, "_KILL_BUDGET", 0.0)
+        monkeypatch.setattr(ShortOperator, "execute", gate.before(ShortOperator.execute))
+        killing = Killing(free, free.task(ShortOperator))
+        deferred(free, 0)
+
+        async def main():
+            await killing.begin()
+            await gate.reached()
+            await killing.end()
+            assert not killing.trigger._step.done()
+            gate.open()
+            await asyncio.wait({killing.trigger._step})
+
+        free.timeline.run(main)
+
+    def test_is_left_to_end_after_the_wait(self, free, gate, monkeypatch):
+        monkeypatch.setattr(FreeOperator, "finish", gate.before(FreeOperator.finish))
+        monkeypatch.setattr(FreeOperator, "on_kill", gate.opened_by(FreeOperator.on_kill))
+        killing = Killing(free, free.task())
+        deferred(free, 0)
+
+        async def main():
+            await killing.begin()
+            await gate.reached()
+            await killing.end()
+
+        free.timeline.run(main)
+        assert free.service.status("job-1").phase is Phase.SUCCEEDED
