@@ -10,7 +10,8 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from airflow.sdk import DAG, BaseOperator
+import jinja2
+from airflow.sdk import BaseOperator
 from airflow.sdk import log as sdk_log
 from airflow.sdk.definitions.mappedoperator import OperatorPartial
 from airflow.sdk.definitions.xcom_arg import PlainXComArg
@@ -69,7 +70,7 @@ def only_in_worker(task: Any) -> str | None:
         ("`jinja_environment_kwargs` are known in the Dag file", task.dag.jinja_environment_kwargs),
         (
             "`template_undefined` is known in the Dag file",
-            task.dag.template_undefined is not DAG("any", schedule=None).template_undefined,
+            task.dag.template_undefined is not jinja2.StrictUndefined,
         ),
         (
             "triggerers have queues, and Airflow has none for it",

@@ -50,7 +50,10 @@ class Steps:
     @classmethod
     def current(cls) -> Steps:
         """Those of the running loop."""
-        return cls._of_loop.setdefault(asyncio.get_running_loop(), cls())
+        loop = asyncio.get_running_loop()
+        if loop not in cls._of_loop:
+            cls._of_loop[loop] = cls()
+        return cls._of_loop[loop]
 
     def run(self, step: Callable[[], T]) -> asyncio.Future[T]:
         """Run a step in the log context of the caller. Who stops to wait for it does not stop it."""

@@ -23,6 +23,7 @@ from astronomer.deferral._compat import (
     TaskDeferred,
     TriggerEvent,
 )
+from astronomer.deferral.errors import CredentialsRejected, Transient
 from astronomer.deferral.in_triggerer import InTriggerer, NeedsWorker, Steps
 from astronomer.deferral.worker_free import WorkerFree
 from astronomer.deferral.xcom_memory import SUBMITTED_BY, XCOM_KEY, Contested, XComMemory
@@ -33,6 +34,8 @@ T = TypeVar("T")
 
 _AHEAD = 10.0  # of Airflow's own limit, which fails the task and leaves the job alone
 _SHARE = 0.2
+_STEP_PATIENCE = 5.0  # a step holds a thread, of which there are few
+_LONGEST_PAUSE = 60.0
 _KILL_BUDGET = 25.0  # Airflow gives on_kill 30 s by default
 
 
@@ -104,30 +107,38 @@ class OperatorTrigger(BaseTrigger):
         return airflow.ended(state)
 
     async def _work(self) -> Any:
-        """The operator's steps, with its waits between them; what it returns at the end."""
+        """The operator's steps, with its waits between them; what it returns at the end.
+
+        What is not a step's fault, bad weather and a claim of somebody else's, is slept over here, and not in its
+        thread. Then the task goes on as after a restart, from what it remembers.
+        """
+        outage = _Outage(self.log)
         while True:
             life = cast("_Life", self._life)
             try:
                 await self._see_whose_turn_it_is(life)
-                return await self._steps(life)
+                return await self._steps(life, outage)
             except Contested as contested:
                 self.log.info("Waiting: %s", contested)
                 await asyncio.sleep(SUBMITTED_BY * random.uniform(1, 1.5))  # noqa: S311  # no secret
-                await self._begin()
+            except (AirflowSkipException, NeedsWorker):
+                raise
+            except Exception as error:
+                pause = outage.pause(error, life)
+                if pause is None:
+                    await self._run(life.leave_open)
+                    raise
+                await asyncio.sleep(pause)
+            await self._begin()
 
-    async def _steps(self, life: _Life) -> Any:
+    async def _steps(self, life: _Life, outage: _Outage) -> Any:
         step: Callable[[], Any] = life.execute
-        try:
-            while True:
-                try:
-                    return await self._run(step)
-                except TaskDeferred as deferred:
-                    step = life.resumed(await self._wait_for(life, deferred))
-        except (AirflowSkipException, Contested, NeedsWorker):
-            raise
-        except Exception:
-            await self._run(life.leave_open)
-            raise
+        while True:
+            try:
+                return await self._run(step)
+            except TaskDeferred as deferred:
+                outage.over()
+                step = life.resumed(await self._wait_for(life, deferred))
 
     async def _see_whose_turn_it_is(self, life: _Life) -> None:
         pause = await self._run(life.memory.take_over)
@@ -142,6 +153,8 @@ class OperatorTrigger(BaseTrigger):
         trigger = deferred.trigger
         trigger.task_instance = self.task_instance
         trigger.not_before = 0.0  # no worker has to be seen to exit
+        if hasattr(trigger, "outage_tolerance"):
+            trigger.outage_tolerance = life.patience
         await self._run(life.show)
         self._waiting = trigger  # and it stays when this is cancelled: its job is what on_kill has to end
         async with aclosing(trigger.run()) as events:
@@ -183,7 +196,9 @@ class OperatorTrigger(BaseTrigger):
         task = airflow.make_operator(kind, ti, arguments, context, native=written["native"])
         task.returns_dag_result = written["dag_result"]
         task.in_triggerer = InTriggerer(loop, steps, memory, started_at, deadline)
-        life = _Life(task, ti, context, memory)
+        life = _Life(task, ti, context, memory, patience=getattr(task, "outage_tolerance", 0.0))
+        if life.patience:
+            task.outage_tolerance = min(life.patience, _STEP_PATIENCE)
         if self._life is None:
             airflow.tell_listeners("running", ti)
         return life
@@ -238,6 +253,39 @@ class OperatorTrigger(BaseTrigger):
         )
 
 
+class _Outage:
+    """The bad weather that the steps of a task have met in a row."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self.over()
+
+    def over(self) -> None:
+        """A step has been taken."""
+        self._since: float | None = None
+        self._pause = 1.0
+
+    def pause(self, error: BaseException, life: _Life) -> float | None:
+        """Seconds until the step can be tried again; ``None`` where the error is none of the weather, or lasts."""
+        trouble = _weather(error)
+        deadline = cast("InTriggerer", life.task.in_triggerer).deadline
+        if trouble is None or (deadline is not None and clock.now() >= deadline):
+            return None
+        if self._since is None:
+            self._since = clock.now()
+            self._log.warning("Trying on for up to %g s: %s", life.patience, error)
+        pause = max(self._pause, trouble.retry_after or 0.0)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        return pause if clock.now() + pause <= self._since + life.patience else None
+
+
+def _weather(error: BaseException | None) -> Transient | None:
+    """The bad weather that an error comes of; a refused login is none, because repeating it would lock the user out."""
+    while error is not None and not isinstance(error, Transient):
+        error = error.__cause__
+    return None if isinstance(error, CredentialsRejected) else error
+
+
 @dataclass
 class _Life:
     """One operator in the triggerer, and what it needs."""
@@ -246,6 +294,7 @@ class _Life:
     ti: Any
     context: dict[str, Any]
     memory: XComMemory
+    patience: float = 0.0
     last_step: dict[str, Any] | None = None
 
     def execute(self) -> Any:

@@ -105,7 +105,9 @@ def all_of(tasks, condition):
     try:
         until_now(none_is_late, seconds=60)
     except AssertionError:
-        raise AssertionError("\n".join(f"{task.name} {task.point}: {task.said()[-600:]}" for task in late)) from None
+        raise AssertionError(
+            "\n".join(f"{task.name} {task.point}: {task.said()[-600:]}" for task in late)
+        ) from None
 
 
 @FAMILIES
@@ -125,7 +127,9 @@ GUARDED = [point for point in POINTS if point != UNGUARDED]
 
 
 @FAMILIES
-@pytest.mark.parametrize("wakes", ["when all is done", "when the other begins"])
+@pytest.mark.parametrize(
+    "wakes", ["when all is done", pytest.param("when the other begins", marks=pytest.mark.chaos)]
+)
 def test_a_stop_at_each_point_while_another_takes_over(tasks, operator, wakes):
     found = tasks(operator, GUARDED)
     first = {task: task.start(point=task.point, signal=signal.SIGSTOP) for task in found}

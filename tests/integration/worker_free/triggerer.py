@@ -105,7 +105,9 @@ def read_xcoms(file: Path) -> dict[tuple[Any, ...], Any]:
 def pass_points(point: Point) -> None:
     """Have the steps of the trigger pass them."""
 
-    def around(kind: Any, name: str, before: str, after: str = "", only: Callable[..., bool] | None = None) -> None:
+    def around(
+        kind: Any, name: str, before: str, after: str = "", only: Callable[..., bool] | None = None
+    ) -> None:
         plain = getattr(kind, name)
 
         def passing(self: Any, *arguments: Any, **named: Any) -> Any:

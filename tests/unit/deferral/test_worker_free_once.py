@@ -378,7 +378,6 @@ def points(kind):
 @KINDS
 def test_a_triggerer_passes_by_all_that_counts(kind):
     trace = points(kind)
-    print(len(trace), trace)
     assert {"prepare", "submit", "submit answered", "GetXCom", "SetXCom answered", "event"} <= set(trace)
 
 
@@ -421,7 +420,7 @@ def test_a_pause_at_every_point_until_another_triggerer_has_done_all(kind, told_
 
 
 @KINDS
-@pytest.mark.parametrize("told_after", [1.0, 300.0])
+@pytest.mark.parametrize("told_after", [300.0])
 def test_a_pause_at_every_point_until_another_triggerer_is_at_any_point(kind, told_after):
     every = range(1, len(points(kind)) + 1)
     for step, other in itertools.product(every, every):
@@ -503,8 +502,7 @@ class Schedule:
         """Whether the task's state changes before the triggerer has been silent for too long."""
         silent_for = 0.0
         clear_at = self.random.uniform(0, 150) if self.clears and self.random.random() < 0.3 else math.inf
-        for second in itertools.count():
-            assert second < 2000, f"nothing happens: {world.said}"
+        for second in range(2000):
             if await world.happens(1.0):
                 return True
             if second > clear_at:
@@ -517,6 +515,7 @@ class Schedule:
                 self.later(self.random.choice([0.0, 1.0, 30.0, 300.0]) * self.random.random(), triggerer.wake)
                 self.told_soon(triggerer)
                 return False
+        raise AssertionError(f"nothing happens: {world.said}")
 
     def told_soon(self, triggerer):
         """It is told a moment after it wakes up, or much later."""
@@ -538,7 +537,7 @@ class Schedule:
 @KINDS
 @pytest.mark.parametrize("part", range(4))
 def test_random_schedules(kind, part):
-    for seed in range(150 * part, 150 * (part + 1)):
+    for seed in range(130 * part, 130 * (part + 1)):
         schedule = Schedule(kind, seed)
         try:
             schedule.world.run(schedule.play)

@@ -83,9 +83,14 @@ class DatabricksClient:
         """
         return await self._request("GET", path, params=list(_query(params)))
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer to an order, such as ``2.2/jobs/runs/cancel``. Raises as :meth:`get`."""
-        return await self._request("POST", path, json=dict(body))
+    async def post(
+        self, path: str, body: Mapping[str, Any], *, check: Callable[[], None] | None = None
+    ) -> dict[str, Any]:
+        """The answer to an order, such as ``2.2/jobs/runs/cancel``. Raises as :meth:`get`.
+
+        :param check: called when the request's turn has come and it is logged in; what it raises, nothing is sent for.
+        """
+        return await self._request("POST", path, check, json=dict(body))
 
     async def patch(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to a change of a part, such as ``2.0/permissions/jobs/7``. Raises as :meth:`get`."""
@@ -125,13 +130,17 @@ class DatabricksClient:
 
     # One request.
 
-    async def _request(self, method: str, path: str, **content: Any) -> dict[str, Any]:
+    async def _request(
+        self, method: str, path: str, check: Callable[[], None] | None = None, **content: Any
+    ) -> dict[str, Any]:
         with self._careful():
             for again in (False, True):
                 async with self.budget.turn(cancel=_CANCELS.search(path) is not None) as turn:
                     headers = await self._credentials.headers()
                     self._secrets.add(*(value.split()[-1] for value in headers.values()))
                     url = f"{self.address}/api/{path}"
+                    if check is not None:
+                        check()
                     answer = await self._transport.send(method, url, headers=headers, **content)
                     self._note(answer)
                     if answer.throttled:

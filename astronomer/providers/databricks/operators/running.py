@@ -9,6 +9,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
 
+from airflow.providers.databricks.operators.databricks import DatabricksJobRunLink
+
 from astronomer.deferral import (
     Attempt,
     JobError,
@@ -155,6 +157,8 @@ class RunOperator(WorkspaceOperator):
             pushed = {"job_id": job.job_id, "run_id": job.run_id, "run_page_url": job.url}
             for key, value in pushed.items():
                 context["ti"].xcom_push(key=key, value=value)
+            if self.in_triggerer is not None:  # which would ask Airflow for what was just pushed
+                context["ti"].xcom_push(key=DatabricksJobRunLink().xcom_key, value=job.url)
 
     def settle(self, context: Mapping[str, Any], job: DatabricksRun, outcome: Outcome) -> Any:
         """The one end of every path, read by ``result_actions``."""

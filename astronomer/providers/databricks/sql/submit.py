@@ -51,7 +51,7 @@ async def start(
     key: str,
     *,
     tolerance: float,
-    check: Callable[[], None] = lambda: None,
+    check: Callable[[], None] | None = None,
 ) -> str:
     """Start a statement, once; its id.
 
@@ -65,12 +65,12 @@ async def start(
     :raises Transient: it was not answered; it may have been started.
     """
     tags = [{"key": SUBMIT_KEY, "value": key}, *map(_fitting, body.get("query_tags") or [])][:_TAGS]
+    checked = {} if check is None else {"check": check}
     began, pause = clock.now(), _PAUSE
     while True:
         sent = clock.now()
         try:
-            check()
-            answer = await client.post(STATEMENTS, {**body, "query_tags": tags})
+            answer = await client.post(STATEMENTS, {**body, "query_tags": tags}, **checked)
             return str(answer["statement_id"])
         except CredentialsRejected:
             raise
