@@ -186,6 +186,7 @@ class OperatorTrigger(BaseTrigger):
             write=lambda value: ti.xcom_push(XCOM_KEY, value),
             owner=uuid.uuid4().hex,
             claims=kind.claims_submits,
+            recalls=kind.recalls_jobs,
         )
         if memory.has_old_results:
             airflow.delete_result(ti)

@@ -49,6 +49,9 @@ class WorkerFree(BaseOperator):
     claims_submits: ClassVar[bool] = False
     """Whether the vendor would start the same submit twice, so that two triggerers have to agree on who sends it."""
 
+    recalls_jobs: ClassVar[bool] = False
+    """Whether a submit under the same key tells of the job that it has started before, also after a clear."""
+
     remembers: ClassVar[bool] = False
     """Whether it starts something that a restart or a retry has to find again."""
 

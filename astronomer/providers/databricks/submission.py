@@ -48,6 +48,7 @@ class Submission:
     :param shared: whether the user chose the token, so that others may use it, too. Their run is followed.
     :param tolerance: seconds for which bad weather is borne.
     :param on_trouble: told of it each time.
+    :param check: raises where somebody else may have gone on with the task; called right before each submit.
     """
 
     client: DatabricksClient
@@ -59,6 +60,7 @@ class Submission:
     shared: bool = False
     tolerance: float = 3600.0
     on_trouble: Callable[[Transient], object] | None = None
+    check: Callable[[], None] | None = None
 
     async def run(
         self, seen: Callable[[int], object], end: Callable[[int], Awaitable[object]]
@@ -123,7 +125,8 @@ class Submission:
         return self.client.server_time or clock.now()
 
     async def _post(self, token: str) -> dict[str, Any]:
-        answer = await self.client.post(self.path, {**self.body, "idempotency_token": token})
+        body = {**self.body, "idempotency_token": token}
+        answer = await self.client.post(self.path, body, check=self.check)
         if "run_id" not in answer:
             raise Transient(f"the answer to POST /api/{self.path} names no run")
         return answer

@@ -25,7 +25,7 @@ class Workspace:
         self.asked = []
         self.refusal = None
 
-    async def post(self, path, body):
+    async def post(self, path, body, *, check=None):
         assert path == "2.0/sql/statements"
         trouble = self.weather.pop(0) if self.weather else None
         if isinstance(trouble, Exception):

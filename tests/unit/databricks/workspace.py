@@ -326,7 +326,9 @@ class Client:
     async def get(self, path: str, /, **params: Any) -> dict[str, Any]:
         return await self._request(path, {k: v for k, v in params.items() if v is not None})
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def post(self, path: str, body: Mapping[str, Any], *, check: Any = None) -> dict[str, Any]:
+        if check is not None:
+            check()
         return await self._request(path, dict(body))
 
     async def close(self) -> None:

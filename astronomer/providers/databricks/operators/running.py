@@ -59,6 +59,7 @@ class RunOperator(WorkspaceOperator):
     """
 
     trigger_type = DatabricksRunTrigger
+    recalls_jobs = True
     path: ClassVar[str]
 
     idempotency_token: str | None
@@ -111,6 +112,7 @@ class RunOperator(WorkspaceOperator):
 
     def submit(self, context: Mapping[str, Any], attempt: Attempt) -> DatabricksRun:
         """Start the run; the token makes a repetition harmless, in this process or the next."""
+        memory = self._memory(context)
         body = {name: value for name, value in self._body.items() if name != "idempotency_token"}
         given = self._body.get("idempotency_token")
 
@@ -125,6 +127,7 @@ class RunOperator(WorkspaceOperator):
                 shared=given is not None,
                 tolerance=self.outage_tolerance,
                 on_trouble=self.telling_once(),
+                check=memory.check,
             )
             return await submission.run(self._seen, self._end_run), client.address
 
