@@ -83,12 +83,6 @@ def get_provider_info() -> dict[str, Any]:
             "astronomer.providers.databricks.sql.link.DatabricksQueryLink",
             "astronomer.providers.snowflake.links.SnowsightQueryLink",
         ],
-        "plugins": [
-            {
-                "name": "astronomer_providers",
-                "plugin-class": "astronomer.providers.plugin.AstronomerProvidersPlugin",
-            },
-        ],
         "config": {
             "astronomer_providers": {
                 "description": "How deferrable operators of astronomer-providers wait. An operator argument wins over these.",

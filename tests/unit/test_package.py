@@ -72,36 +72,6 @@ def test_every_module_it_names_is_there(kind):
             importlib.import_module(module)
 
 
-PARSER = ["airflow", "dag-processor"]
-
-
-@pytest.mark.parametrize(
-    ("argv", "imported"), [(PARSER, True), (["airflow", "scheduler"], False), (["python"], False)]
-)
-def test_operators_are_imported_before_dags_are_parsed_and_nowhere_else(argv, imported):
-    code = (
-        "import sys; from astronomer.providers.plugin import AstronomerProvidersPlugin as plugin;"
-        f"sys.argv = {argv}; plugin.on_load();"
-        "print('astronomer.providers.snowflake.operators.query' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split()[-1] == str(imported)
-
-
-def test_airflow_loads_the_plugin_without_a_vendors_package(monkeypatch):
-    (entry,) = get_provider_info()["plugins"]
-    module, _, name = entry["plugin-class"].rpartition(".")
-    plugin = getattr(importlib.import_module(module), name)
-    monkeypatch.setattr("sys.argv", PARSER)
-    monkeypatch.setattr(importlib, "import_module", raise_import_error)
-    plugin.on_load()
-    assert plugin.name == entry["name"]
-
-
-def raise_import_error(name):
-    raise ImportError(name)
-
-
 def test_every_link_it_names_is_there():
     for path in get_provider_info()["extra-links"]:
         module, _, name = path.rpartition(".")
