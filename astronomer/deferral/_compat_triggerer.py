@@ -7,8 +7,10 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any, cast
 
+import lazy_object_proxy  # type: ignore[import-untyped]  # as Airflow does
 from airflow.sdk import DAG, BaseOperator, TaskInstanceState
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.definitions._internal.mixins import ResolveMixin
@@ -17,12 +19,14 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import TriggerEvent
 
 from astronomer.deferral._compat import XCom
-from astronomer.deferral._compat_worker_free import KEPT, resume
+from astronomer.deferral._compat_worker_free import KEPT, airflows_own, resume
+from astronomer.deferral.in_triggerer import NeedsWorker
 
 __all__ = [
     "Pulled",
     "TriggererTaskInstance",
     "adopt",
+    "airflows_own",
     "delete_result",
     "ended",
     "execute",
@@ -39,6 +43,31 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _NOT_GIVEN: Any = object()
+_SHOWN = (
+    "depends_on_past",
+    "doc",
+    "doc_json",
+    "doc_md",
+    "doc_rst",
+    "doc_yaml",
+    "owner",
+    "pool",
+    "pool_slots",
+    "priority_weight",
+    "queue",
+    "task_display_name",
+    "trigger_rule",
+    "wait_for_downstream",
+)
+"""What the operator does not need itself; but templates and listeners may look at it."""
+
+_ONLY_IN_WORKER = (
+    "prev_data_interval_end_success",
+    "prev_data_interval_start_success",
+    "prev_end_date_success",
+    "prev_start_date_success",
+    "triggering_asset_events",
+)
 _collecting = threading.Lock()
 
 
@@ -59,6 +88,10 @@ class Pulled(ResolveMixin):
 
 class TriggererTaskInstance(RuntimeTaskInstance):
     """A task instance whose XComs are pulled with the questions that a triggerer may ask."""
+
+    def get_template_context(self) -> Any:
+        """As :func:`adopt` has made it; Airflow would put in anew what must not be asked for."""
+        return self._cached_template_context
 
     def xcom_pull(
         self,
@@ -107,6 +140,20 @@ class TriggererTaskInstance(RuntimeTaskInstance):
             return [None]
         return range(self.get_ti_count(dag_id=dag_id, task_ids=[task_id], run_ids=[run_id]))
 
+    def get_previous_dagrun(self, state: str | None = None) -> Any:
+        """Only in a worker."""
+        return _ask_a_worker("get_previous_dagrun")
+
+    @staticmethod
+    def get_task_breadcrumbs(dag_id: str, run_id: str) -> Any:  # noqa: ARG004  # Airflow's
+        """Only in a worker."""
+        return _ask_a_worker("get_task_breadcrumbs")
+
+    @staticmethod
+    def get_dag(dag_id: str) -> Any:  # noqa: ARG004  # Airflow's
+        """Only in a worker."""
+        return _ask_a_worker("get_dag")
+
     def xcom_push(self, key: str, value: Any) -> None:
         """As in a worker."""
         super().xcom_push(key, value)
@@ -122,6 +169,14 @@ class TriggererTaskInstance(RuntimeTaskInstance):
     def serialized(self) -> Any:
         """The task as Airflow's database has it, with its place in the Dag."""
         return self.__dict__["serialized_task"]
+
+
+def _ask_a_worker(what: str) -> Any:
+    """In place of a question that no supervisor of a triggerer answers: who asks it would wait for ever.
+
+    :raises NeedsWorker: always.
+    """
+    raise NeedsWorker(f"only workers know `{what}`")
 
 
 def _is_expanded(task: Any) -> bool:
@@ -142,6 +197,9 @@ def adopt(ti: Any, context: Mapping[str, Any], started_at: float) -> tuple[Any, 
     adopted.is_mapped = bool(ti.task.is_mapped)
     adopted.state = TaskInstanceState.RUNNING
     own = {**context, "ti": adopted, "task_instance": adopted, "task_state_store": None}
+    own |= {
+        name: lazy_object_proxy.Proxy(partial(_ask_a_worker, name)) for name in _ONLY_IN_WORKER if name in own
+    }
     adopted._cached_template_context = cast("Any", own)  # noqa: SLF001  # what get_template_context() returns
     return adopted, own
 
@@ -156,10 +214,12 @@ def make_operator(
     :param arguments: those of the recipe.
     """
     task = ti.serialized
-    own = {name: getattr(task, name) for name in KEPT if getattr(task, name, None) is not None}
+    own = {name: getattr(task, name) for name in (*KEPT, *_SHOWN) if getattr(task, name, None) is not None}
     dag = DAG(ti.dag_id, schedule=None, render_template_as_native_obj=native)
     made = kind(task_id=ti.task_id, **{**arguments, **own}, _airflow_from_mapped=True)
     made.dag = dag
+    made.params = task.params
+    made.upstream_task_ids, made.downstream_task_ids = task.upstream_task_ids, task.downstream_task_ids
     ti.task = context["task"] = made
     made.render_template_fields(cast("Any", context))
     return made

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jinja2
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, Param
 from airflow.sdk import log as sdk_log
 from airflow.sdk.definitions.mappedoperator import OperatorPartial
+from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.definitions.xcom_arg import PlainXComArg
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs
 
@@ -23,6 +24,7 @@ __all__ = [
     "KEPT",
     "StartTriggerArgs",
     "accepted_arguments",
+    "airflows_own",
     "defaults_of",
     "flag",
     "given_arguments",
@@ -65,6 +67,7 @@ def only_in_worker(task: Any) -> str | None:
         ("workers are counted: `max_active_tis_per_dagrun`", task.max_active_tis_per_dagrun),
         ("a worker stops the Dag run: `fail_fast`", task.dag.fail_fast),
         ("its values come from a mapped task group", task.get_closest_mapped_task_group()),
+        ("only workers can start with `params` that have no default", _lacks_a_param(task.params)),
         ("`user_defined_macros` are functions of the Dag file", task.dag.user_defined_macros),
         ("`user_defined_filters` are functions of the Dag file", task.dag.user_defined_filters),
         ("`jinja_environment_kwargs` are known in the Dag file", task.dag.jinja_environment_kwargs),
@@ -78,6 +81,13 @@ def only_in_worker(task: Any) -> str | None:
         ),
     )
     return next((reason for reason, holds in checks if holds), None) or _lineage_needs_worker()
+
+
+def _lacks_a_param(params: Any) -> bool:
+    """Whether a param has no value until somebody gives one: Airflow 3.3 then ends the triggerer, even if one is given."""
+    found = ParamsDict(params)
+    every = map(found.get_param, found)
+    return any(isinstance(one.value, type(Param().value)) for one in every)
 
 
 def _has_hooks(task: Any) -> bool:
@@ -110,6 +120,11 @@ def accepted_arguments(kind: type) -> set[str]:
     classes = [one for one in kind.__mro__ if "__init__" in vars(one) and issubclass(one, BaseOperator)]
     names = {name for one in classes for name in inspect.signature(one.__init__).parameters}
     return names - _AIRFLOWS_OWN | KEPT
+
+
+def airflows_own(names: Iterable[str]) -> list[str]:
+    """Which of the names are arguments of every operator, such as ``params``."""
+    return sorted(_AIRFLOWS_OWN & set(names))
 
 
 def given_arguments(kind: type, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,14 @@ def lineage_sender(in_triggerer: InTriggerer | None, send: Callable[..., object]
     return send if in_triggerer is None else functools.partial(in_triggerer.report, send)
 
 
+def _within_its_task(step: Callable[[], T]) -> T:
+    """Run a step; what would end the triggerer, or could not be told to the loop, is an error of its task only."""
+    try:
+        return step()
+    except (SystemExit, KeyboardInterrupt, StopIteration) as error:
+        raise RuntimeError(f"the step has raised {error!r}") from error
+
+
 class Steps:
     """The threads of one event loop that run the steps of operators: rendering, submit, reading of results.
 
@@ -45,6 +54,7 @@ class Steps:
     def __init__(self) -> None:
         size = int(_compat.setting("worker_free_threads", 8))
         self._pool = ThreadPoolExecutor(size, thread_name_prefix=THREAD_NAME)
+        self.loop_thread = threading.get_ident()
         self._connections: dict[str, tuple[float, asyncio.Future[PlainConnection]]] = {}
 
     @classmethod
@@ -57,7 +67,7 @@ class Steps:
 
     def run(self, step: Callable[[], T]) -> asyncio.Future[T]:
         """Run a step in the log context of the caller. Who stops to wait for it does not stop it."""
-        call = functools.partial(contextvars.copy_context().run, step)
+        call = functools.partial(contextvars.copy_context().run, _within_its_task, step)
         return asyncio.get_running_loop().run_in_executor(self._pool, call)
 
     async def connection(self, conn_id: str) -> PlainConnection:
@@ -96,6 +106,7 @@ class InTriggerer:
         deadline: float | None,
     ) -> None:
         self._loop = loop
+        self._loop_thread = steps.loop_thread
         self._steps = steps
         self.memory = memory
         self.started_at = started_at
@@ -104,7 +115,12 @@ class InTriggerer:
         self.result_limit = int(_compat.setting("worker_free_result_bytes", 48 * 1024))
 
     def run(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run a coroutine on the triggerer's loop, where sessions, tokens and quotas are shared; for a step's thread."""
+        """Run a coroutine on the triggerer's loop, where sessions, tokens and quotas are shared; for a step's thread.
+
+        :raises RuntimeError: the loop itself would wait for the coroutine, and for ever.
+        """
+        if threading.get_ident() == self._loop_thread:
+            raise RuntimeError("a step of an operator waits for the event loop in the event loop")
         return asyncio.run_coroutine_threadsafe(call(), self._loop).result()
 
     def connection(self, conn_id: str) -> PlainConnection:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, ClassVar, NoReturn, TypeVar, cast
@@ -162,9 +163,11 @@ class JobOperator(WorkerFree):
         job = self._job
         if job is None or not self.cancel_on_kill:
             return
-        # A thread, because this runs as a signal handler, maybe inside a running event loop.
         status: list[JobStatus] = []
-        killer = threading.Thread(target=lambda: status.append(asyncio.run(self._end(job))), daemon=True)
+        # A thread, because in a worker this runs as a signal handler, maybe inside a running event loop.
+        killer = threading.Thread(
+            target=lambda: status.append(self._run(lambda: self._end(job))), daemon=True
+        )
         killer.start()
         killer.join(_KILL_BUDGET + 5)
         self.log.info("Task ended: %s is %s", job.name, status[0] if status else "not known to have ended")
@@ -335,7 +338,7 @@ class JobOperator(WorkerFree):
         interval = self.poll_interval if at_most is None else _QUICK_INTERVAL
 
         async def wait() -> Outcome | None:
-            async with Hub(self.poller, _IN_WORKER) as hub:
+            async with self._hub() as hub:
                 watching = watch(
                     job,
                     hub=hub,
@@ -373,8 +376,17 @@ class JobOperator(WorkerFree):
             self.log.warning("%s", status.message)
 
     async def _end(self, job: RemoteJob, timeout: float = _KILL_BUDGET) -> JobStatus:
-        async with Hub(self.poller, _IN_WORKER) as hub:
+        async with self._hub() as hub:
             return await cancel_and_confirm(job, hub=hub, timeout=timeout)
+
+    @asynccontextmanager
+    async def _hub(self) -> AsyncIterator[Hub]:
+        """This worker's own, over the session that it has open; in a triggerer, the one of all waits."""
+        if self.in_triggerer is not None:
+            yield Hub.current()
+        else:
+            async with Hub(self.poller, _IN_WORKER) as hub:
+                yield hub
 
     def _run(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return asyncio.run(call()) if self.in_triggerer is None else self.in_triggerer.run(call)

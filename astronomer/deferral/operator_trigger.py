@@ -25,6 +25,7 @@ from astronomer.deferral._compat import (
 )
 from astronomer.deferral.errors import CredentialsRejected, Transient
 from astronomer.deferral.in_triggerer import InTriggerer, NeedsWorker, Steps
+from astronomer.deferral.recipe import Unwritable
 from astronomer.deferral.worker_free import WorkerFree
 from astronomer.deferral.xcom_memory import SUBMITTED_BY, XCOM_KEY, Contested, XComMemory
 
@@ -92,7 +93,7 @@ class OperatorTrigger(BaseTrigger):
             await self._begin()
             result = await self._work()
             return await self._run(lambda: self._succeed(result))
-        except NeedsWorker as reason:
+        except (NeedsWorker, Unwritable) as reason:
             return await self._hand_over(str(reason))
         except AirflowSkipException as skipped:
             self.log.info("Skipping the task: %s", skipped)
@@ -116,8 +117,10 @@ class OperatorTrigger(BaseTrigger):
         while True:
             life = cast("_Life", self._life)
             try:
-                await self._see_whose_turn_it_is(life)
-                return await self._steps(life, outage)
+                if await self._is_our_turn(life):
+                    return await self._steps(life, outage)
+                await self._begin(life.owner)  # what it knew was old when it woke up; the claim is its own
+                continue
             except Contested as contested:
                 self.log.info("Waiting: %s", contested)
                 await asyncio.sleep(SUBMITTED_BY * random.uniform(1, 1.5))  # noqa: S311  # no secret
@@ -140,13 +143,15 @@ class OperatorTrigger(BaseTrigger):
                 outage.over()
                 step = life.resumed(await self._wait_for(life, deferred))
 
-    async def _see_whose_turn_it_is(self, life: _Life) -> None:
+    async def _is_our_turn(self, life: _Life) -> bool:
+        """Whether nobody else may be submitting; if so, their claim is taken over, and their submit let arrive."""
         pause = await self._run(life.memory.take_over)
         if pause:
             self.log.info(
                 "A submit of this task may be under way in another triggerer: looking in %g s", pause
             )
             await asyncio.sleep(pause)
+        return not pause
 
     async def _wait_for(self, life: _Life, deferred: Any) -> dict[str, Any]:
         """What the trigger reports, as the step that a worker would be resumed with."""
@@ -165,28 +170,31 @@ class OperatorTrigger(BaseTrigger):
     # Steps, each on a thread.
 
     async def _run(self, step: Callable[[], T]) -> T:
-        self._step = step_run = Steps.current().run(step)
-        return await asyncio.shield(step_run)
+        self._step = running = Steps.current().run(step)
+        running.add_done_callback(_heard)
+        return await asyncio.shield(running)
 
-    async def _begin(self) -> None:
-        """Make the operator anew, with its fields rendered."""
+    async def _begin(self, owner: str | None = None) -> None:
+        """Make the operator anew, with its fields rendered.
+
+        :param owner: the name under which it has claimed the attempt, and submitted nothing yet.
+        """
         loop, steps = asyncio.get_running_loop(), Steps.current()
-        self._life = await self._run(lambda: self._made(loop, steps))
+        self._life = await self._run(lambda: self._made(loop, steps, owner or uuid.uuid4().hex))
 
-    def _made(self, loop: asyncio.AbstractEventLoop, steps: Steps) -> _Life:
+    def _made(self, loop: asyncio.AbstractEventLoop, steps: Steps, owner: str) -> _Life:
         given = cast("Any", self.task_instance)
         written = json.loads(self.recipe)
         started_at, deadline = self._times(written["limit"])
         ti, context = airflow.adopt(given, self._context or given.get_template_context(), started_at)
-        kind: type[WorkerFree] = recipe.load(written["operator"])
+        kind = _loaded(written["operator"])
         memory = XComMemory(
             ti,
             retries=int(given.task.retries or 0),
             read=lambda: airflow.read_xcom(ti, XCOM_KEY) if kind.remembers else None,
             write=lambda value: ti.xcom_push(XCOM_KEY, value),
-            owner=uuid.uuid4().hex,
+            owner=owner,
             claims=kind.claims_submits,
-            recalls=kind.recalls_jobs,
         )
         if memory.has_old_results:
             airflow.delete_result(ti)
@@ -197,7 +205,7 @@ class OperatorTrigger(BaseTrigger):
         task = airflow.make_operator(kind, ti, arguments, context, native=written["native"])
         task.returns_dag_result = written["dag_result"]
         task.in_triggerer = InTriggerer(loop, steps, memory, started_at, deadline)
-        life = _Life(task, ti, context, memory, patience=getattr(task, "outage_tolerance", 0.0))
+        life = _Life(task, ti, context, memory, owner, patience=getattr(task, "outage_tolerance", 0.0))
         if life.patience:
             task.outage_tolerance = min(life.patience, _STEP_PATIENCE)
         if self._life is None:
@@ -280,6 +288,12 @@ class _Outage:
         return pause if clock.now() + pause <= self._since + life.patience else None
 
 
+def _heard(step: asyncio.Future[Any]) -> None:
+    """Of a step that nobody waits for any more, nobody wants to know how it ended."""
+    if not step.cancelled():
+        step.exception()
+
+
 def _weather(error: BaseException | None) -> Transient | None:
     """The bad weather that an error comes of; a refused login is none, because repeating it would lock the user out."""
     while error is not None and not isinstance(error, Transient):
@@ -295,6 +309,7 @@ class _Life:
     ti: Any
     context: dict[str, Any]
     memory: XComMemory
+    owner: str
     patience: float = 0.0
     last_step: dict[str, Any] | None = None
 
@@ -338,6 +353,15 @@ class _Life:
         return None if note is None else {"key": XCOM_KEY, "value": note}
 
 
+def _loaded(path: str) -> type[WorkerFree]:
+    """The class of the operator; a worker goes on where only workers have its package, or its new release."""
+    try:
+        found: type[WorkerFree] = recipe.load(path)
+    except (ImportError, AttributeError) as error:
+        raise NeedsWorker(f"this triggerer does not have {path} ({error})") from error
+    return found
+
+
 def _mapped(expand: Any, ti: Any, kind: type[WorkerFree]) -> dict[str, Any]:
     """The mapped arguments of this task instance; a worker does not render those that are mapped over an XCom."""
     which, written = expand
@@ -350,4 +374,6 @@ def _mapped(expand: Any, ti: Any, kind: type[WorkerFree]) -> dict[str, Any]:
         value = {name: one.value if name in whole else one for name, one in value.items()}
     whole &= set(kind.template_fields)
     found = airflow.expand(which, value, ti.map_index)
+    if own := airflow.airflows_own(found):
+        raise NeedsWorker(f"workers are told what `{own[0]}` is mapped to")
     return {name: airflow.Pulled(one) if name in whole else one for name, one in found.items()}

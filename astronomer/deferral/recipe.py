@@ -19,6 +19,10 @@ __all__ = ["Unwritable", "decode", "encode", "is_installed", "load", "path_of"]
 
 _KIND = "__astronomer"
 
+_MOST = 45_000
+"""Characters of a recipe. Encrypted, they are a third more, and MySQL keeps 65,535 bytes of a trigger: the scheduler
+could not write a longer one."""
+
 
 class Unwritable(ValueError):
     """A value that cannot travel to the triggerer, and why."""
@@ -65,6 +69,7 @@ def decode(value: Any, pull: Callable[[str, str], Any]) -> Any:
     """The inverse of :func:`encode`.
 
     :param pull: what stands for the XCom of a task under a key.
+    :raises Unwritable: it is of a kind that only a newer release knows.
     """
     if isinstance(value, list):
         return [decode(one, pull) for one in value]
@@ -75,6 +80,8 @@ def decode(value: Any, pull: Callable[[str, str], Any]) -> Any:
     kind, content = value[_KIND], value["value"]
     if kind == "xcom":
         return pull(*content)
+    if kind not in _MAKERS:
+        raise Unwritable(f"it was written by another release of this package, which knows of `{kind}`")
     return _MAKERS[kind](decode(content, pull))
 
 
@@ -150,10 +157,15 @@ _MAKERS: dict[str, Callable[[Any], Any]] = {
 def written(recipe: Mapping[str, Any]) -> str:
     """The recipe as one text, which no step of Airflow's own serialisation can change.
 
-    :raises Unwritable: a number in it is none that JSON has.
+    :raises Unwritable: a number in it is none that JSON has, or it is too long.
     """
     try:
         # Not sorted: the order of mapped arguments says which values belong to which map index.
-        return json.dumps(dict(recipe), allow_nan=False)
+        text = json.dumps(dict(recipe), allow_nan=False)
     except ValueError as error:
         raise Unwritable(f"an argument cannot be written as JSON: {error}") from None
+    if (size := len(json.dumps(text))) > _MOST:
+        raise Unwritable(
+            f"its arguments, with templates from files, take {size} characters, and a trigger has room for {_MOST}"
+        )
+    return text

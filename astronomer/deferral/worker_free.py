@@ -23,7 +23,17 @@ log = logging.getLogger(__name__)
 
 _TRIGGER = "astronomer.deferral.operator_trigger.OperatorTrigger"
 
-_READS_FILES = re.compile(r"{%-?\s*(include|import|from|extends)\b")
+_READS_FILES = re.compile(r"{%[-+]?\s*(include|import|from|extends)\b")
+
+_ASKS_A_WORKER = re.compile(
+    r"{[{%][^}]*?\b("
+    r"prev_(?:start_date|end_date|data_interval_start|data_interval_end)_success"
+    r"|triggering_asset_events|consumed_asset_events"
+    r"|dag_run\.(?:clear_number|note|triggering_user_name)"
+    r"|(?:ti|task_instance)\.(?:max_tries|get_dag|get_previous_dagrun|get_task_breadcrumbs)"
+    r")\b"
+)
+"""What a triggerer is not told, and for most of it must not ask: Airflow 3.3 never answers, and the thread is gone."""
 
 
 class _StartFromTrigger:
@@ -48,9 +58,6 @@ class WorkerFree(BaseOperator):
     start_from_trigger: Any = _StartFromTrigger()
     claims_submits: ClassVar[bool] = False
     """Whether the vendor would start the same submit twice, so that two triggerers have to agree on who sends it."""
-
-    recalls_jobs: ClassVar[bool] = False
-    """Whether a submit under the same key tells of the job that it has started before, also after a clear."""
 
     remembers: ClassVar[bool] = False
     """Whether it starts something that a restart or a retry has to find again."""
@@ -152,6 +159,8 @@ def _start_trigger_args(
     fields = set(kind.template_fields)
     found = {name: read(value) if name in fields else value for name, value in arguments.items()}
     limit = kind.limit_in_triggerer(arguments)
+    if own := _compat.airflows_own(_expanded(expand)):
+        raise Unwritable(f"workers are told what `{own[0]}` is mapped to")
     written = recipe.written(
         {
             "operator": recipe.path_of(kind),
@@ -181,6 +190,13 @@ def _not_installed(kind: type) -> str | None:
     return f"{kind.__qualname__} is not defined in an installed package, and triggerers have no Dag files"
 
 
+def _expanded(expand: tuple[str, Any] | None) -> set[str]:
+    """The names of the mapped arguments, as far as they are known."""
+    value = () if expand is None else expand[1]
+    several = value if isinstance(value, (list, tuple)) else [value]
+    return {str(name) for one in several if isinstance(one, Mapping) for name in one}
+
+
 def _written_expand(kind: str, value: Any, read: _TemplateFiles, fields: set[str]) -> list[Any]:
     def of_one(found: Any) -> Any:
         if not isinstance(found, Mapping):
@@ -207,6 +223,8 @@ class _TemplateFiles:
             text = self._source(value) if self._ending and value.endswith(self._ending) else value
             if _READS_FILES.search(text):
                 raise Unwritable("one of its templates includes another file, which triggerers do not have")
+            if asked := _ASKS_A_WORKER.search(text):
+                raise Unwritable(f"only workers know `{asked[1]}`, which one of its templates asks for")
             return text
         if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
             return type(value)(map(self, value))

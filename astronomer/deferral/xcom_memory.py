@@ -50,7 +50,6 @@ class XComMemory(Memory):
     :param write: sets the XCom.
     :param owner: names this run of this trigger.
     :param claims: whether a submit has to be claimed: the vendor takes the same one twice.
-    :param recalls: whether the vendor tells the job of a submit again, so that its id needs not be written.
     """
 
     def __init__(
@@ -62,12 +61,11 @@ class XComMemory(Memory):
         write: Callable[[dict[str, Any]], None],
         owner: str,
         claims: bool,
-        recalls: bool = False,
     ) -> None:
         self._ti = ti
         self._read, self._write = read, write
         self._owner = owner
-        self.claims, self._recalls = claims, recalls
+        self.claims = claims
         self.abandoned = False
         self._confirmed_at: float | None = None
         self._known: Any = None
@@ -119,13 +117,11 @@ class XComMemory(Memory):
 
         :raises Contested: the trigger has ended meanwhile, or somebody else has written, or may have.
         """
-        before = attempt
+        job = attempt.job
         attempt = replace(attempt, **changes, owner=self._owner, try_number=self._ti.try_number)
-        only_the_id = before.job is None and attempt.job is not None
-        if not only_the_id or not self._recalls:
-            self._unless_abandoned()
-            is_claim = attempt.job is None or (self.claims and attempt.job == before.job)
-            self._claim(attempt) if is_claim else self._set_unless_overtaken(attempt)
+        self._unless_abandoned()
+        is_claim = attempt.job is None or (self.claims and attempt.job == job)
+        self._claim(attempt) if is_claim else self._set_unless_overtaken(attempt)
         self._last = attempt
         return attempt
 

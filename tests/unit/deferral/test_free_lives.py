@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from airflow.sdk.execution_time.comms import DeleteXCom, SetXCom
 
-from astronomer.deferral import Phase
+from astronomer.deferral import Phase, xcom_memory
 from astronomer.deferral.xcom_memory import SUBMITTED_BY, XCOM_KEY
 from tests.unit.deferral.fakes import START, let
 from tests.unit.deferral.free import ClaimingOperator, FreeOperator, Gate, WatchOperator
@@ -217,6 +217,19 @@ class TestTwoTriggerers:
         before = free.timeline.now
         assert restarted(free, task).state == "success"
         assert free.timeline.now - before >= SUBMITTED_BY + 100
+        assert len(free.service.jobs) == 1
+
+    def test_after_a_clear_a_claim_costs_no_more_time(self, free, monkeypatch):
+        monkeypatch.setattr(xcom_memory, "time", free.timeline)
+        task = free.task(ClaimingOperator)
+        task.schedule()
+        monkeypatch.setattr(ClaimingOperator, "submit", _killed)
+        with pytest.raises(asyncio.CancelledError):
+            free.timeline.run(lambda: _one_step(task))
+        monkeypatch.setattr(ClaimingOperator, "submit", FreeOperator.submit)
+        before = free.timeline.now
+        assert free.run(task).state == "success"
+        assert SUBMITTED_BY + 100 <= free.timeline.now - before < 1.5 * SUBMITTED_BY + 100
         assert len(free.service.jobs) == 1
 
     def test_who_is_contested_waits_and_goes_on_with_the_job_of_the_other(self, free, monkeypatch):

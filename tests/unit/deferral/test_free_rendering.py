@@ -1,11 +1,13 @@
 """What is rendered in the triggerer, and what is not: as Airflow does it in a worker."""
 
 import asyncio
+import re
 
 import pytest
 from airflow.sdk import BaseOperator, Param
 from airflow.sdk.execution_time.comms import GetXCom
 
+from astronomer.deferral import worker_free
 from astronomer.deferral._compat_triggerer import Pulled, adopt
 from tests.unit.deferral.fakes import START
 from tests.unit.deferral.free import FreeOperator, ShortOperator
@@ -47,6 +49,46 @@ class TestFields:
     )
     def test_know_the_context(self, free, template, value):
         assert rendered(free, template) == value
+
+    def test_know_the_task(self, free):
+        template = "{{ task.owner }} {{ task.queue }} {{ task.doc_md }} {{ task.params.a }} {{ task.task_display_name }}"
+        given = {
+            "owner": "me",
+            "queue": "q",
+            "doc_md": "words",
+            "params": {"a": 5},
+            "task_display_name": "It",
+        }
+        assert rendered(free, template, **given) == "me q words 5 It"
+
+    def test_know_the_tasks_beside_it(self, free):
+        def make():
+            up, down = BaseOperator(task_id="up"), BaseOperator(task_id="down")
+            what = "{{ task.upstream_task_ids | list }} {{ task.downstream_task_ids | list }}"
+            task = ShortOperator(task_id="task", start_from_trigger=True, what=what)
+            up >> task >> down
+            return task
+
+        assert free.result(free.dag(make)) == "['up'] ['down']"
+
+    @pytest.mark.parametrize(
+        ("template", "asked"),
+        [
+            ("prev_start_date_success", "prev_start_date_success"),
+            ("prev_end_date_success | string", "prev_end_date_success"),
+            ("prev_data_interval_start_success | ds", "prev_data_interval_start_success"),
+            ("prev_data_interval_end_success.year", "prev_data_interval_end_success"),
+            ("triggering_asset_events | length", "triggering_asset_events"),
+            ("ti.get_template_context().triggering_asset_events", "triggering_asset_events"),
+            ("ti.get_previous_dagrun()", "get_previous_dagrun"),
+            ("ti.get_task_breadcrumbs('dag', 'run')", "get_task_breadcrumbs"),
+            ("ti.get_dag('dag')", "get_dag"),
+        ],
+    )
+    def test_who_asks_what_only_workers_know_goes_on_there(self, free, monkeypatch, template, asked):
+        monkeypatch.setattr(worker_free, "_ASKS_A_WORKER", re.compile("never"))
+        task = free.task(ShortOperator, what=f"{{{{ {template} }}}}")
+        assert free.run(task).resume == {"why": f"only workers know `{asked}`"}
 
     def test_know_the_params(self, free):
         template = "{{ params.size }} {{ params['colour'] }}"
@@ -226,6 +268,17 @@ class TestMapped:
 
         worker = in_worker(free, make, index).what
         assert free.result(free.dag(make, map_index=index)) == worker == [DS, {"k": DS}][index]
+
+    def test_of_arguments_of_airflow_are_for_workers(self, free):
+        push(free, "up", [{"params": {"a": 1}, "what": "{{ params.a }}"}])
+
+        def make():
+            up = BaseOperator(task_id="up")
+            partial = ShortOperator.partial(task_id="task", start_from_trigger=True)
+            return partial.expand_kwargs(up.output)
+
+        ended = free.run(free.dag(make, map_index=0))
+        assert ended.resume == {"why": "workers are told what `params` is mapped to"}
 
     def test_nor_is_one_in_a_dictionary_of_arguments(self, free):
         push(free, "up", DS)

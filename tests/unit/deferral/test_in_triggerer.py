@@ -67,6 +67,16 @@ class TestSteps:
         with pytest.raises(ValueError, match="wrong"):
             await Steps.current().run(step)
 
+    @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), StopIteration()])
+    async def test_end_no_more_than_their_task(self, error):
+        def step():
+            raise error
+
+        with pytest.raises(RuntimeError) as raised:
+            await asyncio.wait_for(Steps.current().run(step), 10)
+        assert repr(error) in str(raised.value)
+        assert raised.value.__cause__ is error
+
 
 async def _current():
     return Steps.current()

@@ -8,7 +8,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.execution_time.comms import DeleteXCom, SetXCom
 from structlog.testing import capture_logs
 
-from astronomer.deferral import Phase
+from astronomer.deferral import Phase, recipe
 from astronomer.deferral._compat import AirflowFailException, AirflowSkipException
 from astronomer.deferral.in_triggerer import NeedsWorker
 from astronomer.deferral.operator_trigger import OperatorTrigger
@@ -203,6 +203,19 @@ class TestWorker:
         assert free.run(task).resume == {"why": "a hook"}
         assert lines()[-1] == "A worker goes on: a hook"
 
+    def test_goes_on_where_only_workers_have_the_operator(self, free, monkeypatch):
+        task = free.task()
+        monkeypatch.delattr("tests.unit.deferral.free.FreeOperator")
+        why = free.run(task).resume["why"]
+        assert why.startswith("this triggerer does not have tests.unit.deferral.free:FreeOperator")
+
+    def test_goes_on_where_the_triggerer_has_an_older_release(self, free, monkeypatch):
+        task = free.task(what=("a",))
+        monkeypatch.delitem(recipe._MAKERS, "tuple")
+        assert free.run(task).resume == {
+            "why": "it was written by another release of this package, which knows of `tuple`"
+        }
+
     def test_before_the_submit_nothing_is_remembered(self, free, monkeypatch):
         monkeypatch.setattr(FreeOperator, "prepare", raises(NeedsWorker("a file")))
         ended = free.run(free.task())
@@ -249,8 +262,11 @@ class TestFailure:
         assert not free.service.submits
 
     def test_where_not_even_the_operator_can_be_made(self, free, monkeypatch):
-        task = free.task()
-        monkeypatch.delattr("tests.unit.deferral.free.FreeOperator")
+        def init(self, **kwargs):
+            raise ValueError("not so")
+
+        task = free.task(ShortOperator)
+        monkeypatch.setattr(ShortOperator, "__init__", init)
         assert free.run(task).state == "failed"
 
 

@@ -4,11 +4,13 @@ import functools
 import json
 import logging
 import operator
+from bisect import bisect_left
 from collections import namedtuple
 from datetime import datetime, timedelta, timezone
 from enum import Enum
 
 import pytest
+from airflow.models.trigger import Trigger
 from airflow.sdk import DAG, BaseOperator, XComArg, task_group
 from hypothesis import given
 from hypothesis import strategies as st
@@ -121,6 +123,27 @@ class TestWhatCannotTravel:
             GOOD = 1
 
         assert "which only the Dag file knows" in refused(Mood.GOOD)
+
+
+class TestLength:
+    @pytest.mark.parametrize("text", ["a", '"', "\n", "\u00e4", "\\"])
+    def test_of_what_a_trigger_can_hold(self, text):
+        """As the scheduler writes it, into a column of MySQL's type TEXT."""
+        most = bisect_left(range(46_000), True, key=lambda n: not _fits(text * n)) - 1
+        row = Trigger(classpath="a.b", kwargs={"recipe": recipe.written({"it": text * most})})
+        assert 50_000 < len(row.encrypted_kwargs) <= 65_535
+
+    def test_of_too_much_needs_a_worker(self):
+        with pytest.raises(Unwritable, match=r"take 4501\d characters, and a trigger has room for 45000"):
+            recipe.written({"it": "a" * 45_000})
+
+
+def _fits(text):
+    try:
+        recipe.written({"it": text})
+    except Unwritable:
+        return False
+    return True
 
 
 class TestFunctions:

@@ -246,11 +246,30 @@ class TestTemplateFiles:
             "{%- import 'other.sql' as other %}",
             "{% from 'other.sql' import x %}",
             "{%extends 'other.sql'%}",
+            "{%+ include 'other.sql' %}",
         ],
     )
     def test_a_template_that_reads_another_is_left_to_the_worker(self, free, files, why, text):
         assert not free.task(dag=files, what=[text]).starts_in_triggerer
         assert why() == ["one of its templates includes another file, which triggerers do not have"]
+
+    @pytest.mark.parametrize(
+        ("text", "asked"),
+        [
+            ("{{ prev_start_date_success }}", "prev_start_date_success"),
+            ("a > '{{\n prev_data_interval_end_success | ds }}'", "prev_data_interval_end_success"),
+            ("{% for one in triggering_asset_events %}1{% endfor %}", "triggering_asset_events"),
+            ("{{ dag_run.triggering_user_name }}", "dag_run.triggering_user_name"),
+            ("{{ ti.get_previous_dagrun() }}", "ti.get_previous_dagrun"),
+        ],
+    )
+    def test_a_template_that_asks_what_only_workers_know(self, free, why, text, asked):
+        assert not free.task(what={"a": [text]}).starts_in_triggerer
+        assert not free.mapped({"what": ["a", text]}).starts_in_triggerer
+        assert why() == [f"only workers know `{asked}`, which one of its templates asks for"] * 2
+
+    def test_words_that_are_no_templates_ask_nothing(self, free):
+        assert free.task(what="SELECT prev_start_date_success, '{{ ds }}' FROM a").starts_in_triggerer
 
     def test_a_file_is_read_though_the_dag_is_serialised_elsewhere(self, free, files):
         made = free.task(dag=files, what="query.sql")

@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from airflow.sdk import DAG, Asset, task_group
+from airflow.sdk import DAG, Asset, Param, task_group
 from airflow.triggers.base import BaseTrigger
 from jinja2 import Undefined
 
@@ -76,6 +76,19 @@ class TestOnlyInAWorker:
         made = free.mapped({"what": ["a"]}, map_index_template="{{ task.what }}")
         assert not made.starts_in_triggerer
         assert "`map_index_template`" in why()[0]
+
+    @pytest.mark.parametrize("expand", [{"params": [{"a": 1}]}, [{"what": "a", "params": {"a": 1}}]])
+    def test_mapped_arguments_of_airflow(self, free, why, expand):
+        assert not free.mapped(expand).starts_in_triggerer
+        assert why() == ["workers are told what `params` is mapped to"]
+
+    @pytest.mark.parametrize("of_dag", [True, False])
+    def test_params_without_a_default(self, free, why, of_dag):
+        for value, starts in ((Param(type="string"), False), (Param(None), True), (Param("a"), True)):
+            params = {"params": {"a": 1, "b": value}}
+            made = free.task(dag=params) if of_dag else free.task(**params)
+            assert made.starts_in_triggerer is starts
+        assert why() == ["only workers can start with `params` that have no default"]
 
     def test_values_of_a_mapped_task_group(self, free, why):
         made = []

@@ -59,7 +59,6 @@ class RunOperator(WorkspaceOperator):
     """
 
     trigger_type = DatabricksRunTrigger
-    recalls_jobs = True
     path: ClassVar[str]
 
     idempotency_token: str | None

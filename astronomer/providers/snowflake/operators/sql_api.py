@@ -218,8 +218,10 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
         return body if timeout is None else body | {"timeout": timeout}
 
     def _with_client(self, call: Callable[[SqlApiClient], Coroutine[Any, Any, Any]]) -> Any:
+        hook = self._hook  # read here, and not in the loop
+
         async def run() -> Any:
-            client = SqlApiClient(self._hook)
+            client = SqlApiClient(hook)
             try:
                 return await call(client)
             finally:
