@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any, cast
@@ -323,13 +324,24 @@ def tell_listeners(what: str, ti: Any, lineage: Iterable[Callable[[], object]] =
     if what != "running":
         ti.end_date = datetime.now(timezone.utc)
     before = TaskInstanceState.QUEUED if what == "running" else TaskInstanceState.RUNNING
+    with _collected(list(lineage)):
+        try:
+            getattr(manager.hook, f"on_task_instance_{what}")(previous_state=before, task_instance=ti, **more)
+        except Exception:
+            log.exception("A listener failed")
+
+
+@contextmanager
+def _collected(lineage: Sequence[Callable[[], object]]) -> Iterator[None]:
+    """For the block, the collector has the lineage of one task; only tasks that have some wait for each other."""
+    if not lineage:
+        yield
+        return
     with _collecting:
         try:
             for send in lineage:
                 send()
-            getattr(manager.hook, f"on_task_instance_{what}")(previous_state=before, task_instance=ti, **more)
-        except Exception:
-            log.exception("A listener failed")
+            yield
         finally:
             _forget_lineage()
 

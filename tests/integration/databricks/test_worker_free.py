@@ -346,7 +346,7 @@ class TestMany:
         assert found.pop("MaskSecret") == connections * 4
         assert connections <= 2, "the connection was read by each task"
         # The memory, twice, and before the submit; job_id, run_id, run_page_url and the link.
-        assert found == {"GetXCom": 12 * 2, "SetXCom": 12 * 5}
+        assert found == {"GetXCom": 12, "SetXCom": 12 * 6}
 
 
 class TestSecrets:

@@ -420,7 +420,7 @@ class TestMessages:
         known("pat")
         case = {"sql": "select 1 as a", "statement_count": 1, "fetch_results": True}
         assert free.end(SnowflakeSqlApiOperator, **case) == "success", free.said()
-        found = {"GetConnection": 2, "MaskSecret": 8, "GetXCom": 1, "SetXCom": 4}
+        found = {"GetConnection": 2, "MaskSecret": 8, "GetXCom": 1, "SetXCom": 5}
         assert free.kinds() == found
 
 

@@ -21,6 +21,11 @@ def stand_in():
     return InTriggerer(asyncio.get_running_loop(), Steps.current(), None, 0.0, None)
 
 
+async def test_the_loop_does_not_wait_for_itself():
+    with pytest.raises(RuntimeError, match="waits for the event loop in the event loop"):
+        stand_in().run(lambda: asyncio.sleep(0))
+
+
 class TestSteps:
     async def test_run_on_threads_of_their_own(self):
         name = await Steps.current().run(lambda: threading.current_thread().name)

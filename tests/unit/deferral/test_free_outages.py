@@ -1,0 +1,104 @@
+"""Bad weather in the steps of a task that runs in the triggerer: it is slept over on the loop, and not in a thread."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.triggers.base import TriggerEvent
+
+from astronomer.deferral import CredentialsRejected, JobError, Phase, Transient
+from astronomer.deferral._compat import BaseTrigger
+from tests.unit.deferral.fakes import START
+from tests.unit.deferral.free import ClaimingOperator, FreeOperator, ShortOperator
+
+KINDS = pytest.mark.parametrize("kind", [FreeOperator, ClaimingOperator])
+
+
+@pytest.fixture
+def weather(monkeypatch):
+    """What the next submits meet, in place of a service."""
+    troubles: list[Exception] = []
+    submit = FreeOperator.submit
+
+    def meets(self: FreeOperator, context: Any, attempt: Any) -> Any:
+        if troubles:
+            raise JobError("nobody answers") from troubles.pop(0)
+        return submit(self, context, attempt)
+
+    monkeypatch.setattr(FreeOperator, "submit", meets)
+    return troubles
+
+
+@KINDS
+def test_is_waited_out_with_one_line(free, weather, kind, lines):
+    weather += [Transient("503")] * 3
+    assert free.run(free.task(kind)).state == "success"
+    assert len(free.service.jobs) == 1
+    assert [line for line in lines() if "Trying on" in line] == ["Trying on for up to 3600 s: nobody answers"]
+
+
+def test_the_pauses_grow_and_a_step_that_goes_well_ends_the_outage(free, weather):
+    free.script = {"runs_for": 1.0}
+    weather += [Transient("503")] * 4
+    free.run(free.task())
+    assert 15 <= free.timeline.now - START <= 15 + 12
+
+
+def test_who_asks_to_be_left_alone_is(free, weather):
+    free.script = {"runs_for": 1.0}
+    weather += [Transient("429", retry_after=200.0)]
+    free.run(free.task())
+    assert free.timeline.now - START >= 200
+
+
+def test_lasts_no_longer_than_it_is_borne(free, weather, lines):
+    weather += [Transient("503")] * 1000
+    ended = free.run(free.task(outage_tolerance=100.0, retries=1))
+    assert ended.state == "up_for_retry"
+    assert 60 <= free.timeline.now - START <= 100
+    assert "Task failed: JobError: nobody answers" in lines()
+
+
+def test_does_not_outlast_the_deadline(free, weather):
+    weather += [Transient("503")] * 1000
+    ended = free.run(free.task(execution_timeout=timedelta(seconds=60)))
+    assert ended.state == "failed"
+    assert free.timeline.now - START <= 60 + 60
+
+
+def test_a_refused_login_is_none(free, weather):
+    weather += [CredentialsRejected("403")]
+    assert free.run(free.task()).state == "failed"
+    assert free.timeline.now == START
+
+
+def test_the_wait_is_as_patient_as_the_user_wants(free):
+    free.script = {"runs_for": 100.0, "ends": Phase.SUCCEEDED.value}
+    free.service.weather = [Transient("503")] * 8
+    assert free.run(free.task(outage_tolerance=1000.0)).state == "success"
+
+
+class OtherTrigger(BaseTrigger):
+    """One that has no patience to be set."""
+
+    def serialize(self):
+        return "", {}
+
+    async def run(self):
+        yield TriggerEvent("ended")
+
+
+class DeferringOperator(ShortOperator):
+    """Waits with that one."""
+
+    def execute(self, context: Any) -> Any:
+        self.defer(trigger=OtherTrigger(), method_name="done")
+
+    def done(self, context: Any, event: Any) -> Any:
+        return event
+
+
+def test_any_trigger_can_be_waited_for(free):
+    assert free.result(free.task(DeferringOperator)) == "ended"
