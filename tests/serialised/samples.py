@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from datetime import date, timedelta
 from importlib.metadata import version
 from typing import Any
 
-from astronomer.deferral import Attempt, JobStatus, JobTrigger, Outcome, Phase, TaskIdentity
+from airflow.providers.common.sql.hooks.handlers import fetch_one_handler
+
+from astronomer.deferral import Attempt, JobStatus, JobTrigger, Outcome, Phase, TaskIdentity, recipe
 from astronomer.deferral.testing import ScriptedJob, ScriptedTrigger
 from astronomer.providers.core.jobs.deployment import DeploymentWait
 from astronomer.providers.core.jobs.external import ExternalWait
@@ -141,6 +144,27 @@ def triggers() -> list[JobTrigger]:
     ]
 
 
+def recipes() -> list[dict[str, Any]]:
+    """Operators as they stand in serialised Dags, and in the triggers that are made of them."""
+    rest = {"native": False, "limit": 3720.0, "dag_result": False}
+    query = {
+        "sql": ["DELETE FROM orders", "SELECT '{{ ds }}'"],
+        "parameters": {"day": date(2026, 11, 26), "ids": (1, 2), "since": timedelta(hours=1)},
+        "handler": fetch_one_handler,
+        "do_xcom_push": True,
+    }
+    path = "astronomer.providers.snowflake.operators.query:SnowflakeOperator"
+    return [
+        {"operator": path, "arguments": recipe.encode(query, "query"), "expand": None, **rest},
+        {
+            "operator": path,
+            "arguments": {},
+            "expand": ["dict-of-lists", recipe.encode({"sql": ["SELECT 1", "SELECT 2"]}, "expand")],
+            **rest,
+        },
+    ]
+
+
 def record() -> dict[str, Any]:
     """All of it as plain JSON: triggers, events, and what a task remembers."""
     stored = [trigger.serialize() for trigger in triggers()]
@@ -155,6 +179,7 @@ def record() -> dict[str, Any]:
             for job in [None, *jobs]
         ],
         "submit_key": identity.submit_key(1),
+        "recipes": recipes(),
     }
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 import astronomer.providers
-from astronomer.deferral import Attempt, JobTrigger, Outcome, TaskIdentity
+from astronomer.deferral import Attempt, JobTrigger, Outcome, TaskIdentity, recipe
 from astronomer.deferral.job import known_fields
+from astronomer.deferral.worker_free import WorkerFree
 from tests.serialised.samples import record
 
 RELEASES = {path.stem: json.loads(path.read_text()) for path in sorted(Path(__file__).parent.glob("*.json"))}
@@ -70,6 +71,19 @@ def test_a_task_remembers(release):
     for attempt in recorded["attempts"]:
         assert Attempt(**known_fields(Attempt, attempt)).submit_key == attempt["submit_key"]
     assert TaskIdentity("dag", "run", "task", -1, 2).submit_key(1) == recorded["submit_key"]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_recipe_makes_an_operator(release):
+    for one in RELEASES[release].get("recipes", []):
+        kind = recipe.load(one["operator"])
+        assert issubclass(kind, WorkerFree)
+        arguments = recipe.decode(one["arguments"], lambda task, key: f"{task}.{key}")
+        which, mapped = one["expand"] or ("", None)
+        assert which in {"", "dict-of-lists", "list-of-dicts"}
+        instance = {name: values[0] for name, values in (mapped or {}).items()}
+        made = kind(task_id="task", **arguments, **instance)
+        assert made.sql == arguments.get("sql", instance.get("sql"))
 
 
 def test_this_release_is_recorded_as_it_is():
