@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from astronomer.deferral import JobOperator, Phase, recipe
+from astronomer.deferral.xcom_memory import XCOM_KEY
 from tests.contract.families import FAMILIES
 from tests.contract.scripted import ScriptedFamily, ScriptedWorld
 from tests.contract.world import Family, World
@@ -104,6 +105,11 @@ class FreeTask:
 
         with self.airflow.in_place(), logged(self.log):
             self.world.triggerer(main)
+
+    def knows_its_job(self) -> bool:
+        """Whether the next triggerer will know which job it is."""
+        found = [one for (*_, key), one in self.airflow.xcoms.items() if key == XCOM_KEY]
+        return any(one["job"] for one in found)
 
     @property
     def result(self) -> Any:

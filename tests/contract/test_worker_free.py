@@ -95,14 +95,14 @@ class TestWeather:
     @pytest.mark.parametrize("kind", WEATHER)
     def test_while_it_waits(self, world, kind):
         task = FreeTask(world, 3.0)
-        task.stopped(lambda: bool(world.started))
+        task.stopped(task.knows_its_job)
         world.weather(kind, times=3)
         assert task.go_on().state == "success", task.said
         assert len(world.started) == 1
 
     def test_an_outage_that_lasts_fails_the_task_and_a_retry_finds_the_job(self, world):
         task = FreeTask(world, 10.0, outage_tolerance=4.0 * world.beat, retries=1)
-        task.stopped(lambda: bool(world.started))
+        task.stopped(task.knows_its_job)
         world.weather("unavailable", times=None)
         assert task.go_on().state == "up_for_retry"
         world.clear_up()
@@ -168,7 +168,7 @@ class TestUnknownStates:
 
     def test_the_wait_goes_on(self, world):
         task = FreeTask(world, 4.0)
-        task.stopped(lambda: bool(world.started))
+        task.stopped(task.knows_its_job)
         known_again = world.report_unknown_state(world.started[0])
         task.stopped(lambda: bool(world.polls))
         known_again()
