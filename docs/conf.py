@@ -38,7 +38,7 @@ nitpick_ignore_regex = [
     ("py:obj", r"astronomer\.deferral\.job\.J"),
     (
         "py:exc",
-        r"(AirflowException|AirflowSensorTimeout|External\w+Error|ValueError|TypeError|RuntimeError|OSError|TimeoutError|urllib\.error\.URLError)",
+        r"(AirflowException|AirflowNotFoundException|AirflowSensorTimeout|External\w+Error|ValueError|TypeError|RuntimeError|OSError|TimeoutError|urllib\.error\.URLError)",
     ),
 ]
 

@@ -46,7 +46,7 @@ class OperatorTrigger(BaseTrigger):
 
     Whatever it cannot do, a worker goes on with: :class:`~astronomer.deferral.in_triggerer.NeedsWorker`.
 
-    :param recipe: the operator, as :mod:`astronomer.deferral.recipe` has written it down.
+    :param recipe: the operator, as it was written down when the Dag was parsed.
     """
 
     recipe: str
