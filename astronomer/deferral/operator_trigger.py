@@ -7,7 +7,7 @@ import json
 import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, TypeVar, cast
@@ -23,10 +23,10 @@ from astronomer.deferral._compat import (
     TaskDeferred,
     TriggerEvent,
 )
-from astronomer.deferral.errors import CredentialsRejected, Transient
 from astronomer.deferral.in_triggerer import InTriggerer, NeedsWorker, Steps
+from astronomer.deferral.life import Life, loaded, mapped_arguments
+from astronomer.deferral.outage import Outage
 from astronomer.deferral.recipe import Unwritable
-from astronomer.deferral.worker_free import WorkerFree
 from astronomer.deferral.xcom_memory import SUBMITTED_BY, XCOM_KEY, Contested, XComMemory
 
 __all__ = ["OperatorTrigger"]
@@ -36,7 +36,6 @@ T = TypeVar("T")
 _AHEAD = 10.0  # of Airflow's own limit, which fails the task and leaves the job alone
 _SHARE = 0.2
 _STEP_PATIENCE = 5.0  # a step holds a thread, of which there are few
-_LONGEST_PAUSE = 60.0
 _KILL_BUDGET = 25.0  # Airflow gives on_kill 30 s by default
 
 
@@ -55,7 +54,7 @@ class OperatorTrigger(BaseTrigger):
         super().__init__()  # type: ignore[no-untyped-call]
         self.timeout_after: datetime | None = None
         self._context: Mapping[str, Any] = {}
-        self._life: _Life | None = None
+        self._life: Life | None = None
         self._step: asyncio.Future[Any] | None = None
         self._waiting: BaseTrigger | None = None
         self._resume: dict[str, Any] | None = None
@@ -113,9 +112,9 @@ class OperatorTrigger(BaseTrigger):
         What is not a step's fault, bad weather and a claim of somebody else's, is slept over here, and not in its
         thread. Then the task goes on as after a restart, from what it remembers.
         """
-        outage = _Outage(self.log)
+        outage = Outage(self.log)
         while True:
-            life = cast("_Life", self._life)
+            life = cast("Life", self._life)
             try:
                 if await self._is_our_turn(life):
                     return await self._steps(life, outage)
@@ -127,14 +126,16 @@ class OperatorTrigger(BaseTrigger):
             except (AirflowSkipException, NeedsWorker):
                 raise
             except Exception as error:
-                pause = outage.pause(error, life)
+                pause = outage.pause(
+                    error, life.patience, cast("InTriggerer", life.task.in_triggerer).deadline
+                )
                 if pause is None:
                     await self._run(life.leave_open)
                     raise
                 await asyncio.sleep(pause)
             await self._begin()
 
-    async def _steps(self, life: _Life, outage: _Outage) -> Any:
+    async def _steps(self, life: Life, outage: Outage) -> Any:
         step: Callable[[], Any] = life.execute
         while True:
             try:
@@ -143,7 +144,7 @@ class OperatorTrigger(BaseTrigger):
                 outage.over()
                 step = life.resumed(await self._wait_for(life, deferred))
 
-    async def _is_our_turn(self, life: _Life) -> bool:
+    async def _is_our_turn(self, life: Life) -> bool:
         """Whether nobody else may be submitting; if so, their claim is taken over, and their submit let arrive."""
         pause = await self._run(life.memory.take_over)
         if pause:
@@ -153,7 +154,7 @@ class OperatorTrigger(BaseTrigger):
             await asyncio.sleep(pause)
         return not pause
 
-    async def _wait_for(self, life: _Life, deferred: Any) -> dict[str, Any]:
+    async def _wait_for(self, life: Life, deferred: Any) -> dict[str, Any]:
         """What the trigger reports, as the step that a worker would be resumed with."""
         trigger = deferred.trigger
         trigger.task_instance = self.task_instance
@@ -182,12 +183,12 @@ class OperatorTrigger(BaseTrigger):
         loop, steps = asyncio.get_running_loop(), Steps.current()
         self._life = await self._run(lambda: self._made(loop, steps, owner or uuid.uuid4().hex))
 
-    def _made(self, loop: asyncio.AbstractEventLoop, steps: Steps, owner: str) -> _Life:
+    def _made(self, loop: asyncio.AbstractEventLoop, steps: Steps, owner: str) -> Life:
         given = cast("Any", self.task_instance)
         written = json.loads(self.recipe)
         started_at, deadline = self._times(written["limit"])
         ti, context = airflow.adopt(given, self._context or given.get_template_context(), started_at)
-        kind = _loaded(written["operator"])
+        kind = loaded(written["operator"])
         memory = XComMemory(
             ti,
             retries=int(given.task.retries or 0),
@@ -201,11 +202,11 @@ class OperatorTrigger(BaseTrigger):
         pull = ti.xcom_pull
         arguments = recipe.decode(written["arguments"], lambda task, key: airflow.Pulled(pull(task, key=key)))
         if written["expand"] is not None:
-            arguments |= _mapped(written["expand"], ti, kind)
+            arguments |= mapped_arguments(written["expand"], ti, kind)
         task = airflow.make_operator(kind, ti, arguments, context, native=written["native"])
         task.returns_dag_result = written["dag_result"]
         task.in_triggerer = InTriggerer(loop, steps, memory, started_at, deadline)
-        life = _Life(task, ti, context, memory, owner, patience=getattr(task, "outage_tolerance", 0.0))
+        life = Life(task, ti, context, memory, owner, patience=getattr(task, "outage_tolerance", 0.0))
         if life.patience:
             task.outage_tolerance = min(life.patience, _STEP_PATIENCE)
         if self._life is None:
@@ -226,7 +227,7 @@ class OperatorTrigger(BaseTrigger):
         return end - min(limits), end - min(_AHEAD, _SHARE * min(limits))
 
     def _succeed(self, result: Any) -> TriggerEvent:
-        life = cast("_Life", self._life)
+        life = cast("Life", self._life)
         life.check_size(result)
         airflow.push_result(life.ti, life.task, result)
         self._end("success", None)
@@ -262,118 +263,7 @@ class OperatorTrigger(BaseTrigger):
         )
 
 
-class _Outage:
-    """The bad weather that the steps of a task have met in a row."""
-
-    def __init__(self, log: Any) -> None:
-        self._log = log
-        self.over()
-
-    def over(self) -> None:
-        """A step has been taken."""
-        self._since: float | None = None
-        self._pause = 1.0
-
-    def pause(self, error: BaseException, life: _Life) -> float | None:
-        """Seconds until the step can be tried again; ``None`` where the error is none of the weather, or lasts."""
-        trouble = _weather(error)
-        deadline = cast("InTriggerer", life.task.in_triggerer).deadline
-        if trouble is None or (deadline is not None and clock.now() >= deadline):
-            return None
-        if self._since is None:
-            self._since = clock.now()
-            self._log.warning("Trying on for up to %g s: %s", life.patience, error)
-        pause = max(self._pause, trouble.retry_after or 0.0)
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-        return pause if clock.now() + pause <= self._since + life.patience else None
-
-
 def _heard(step: asyncio.Future[Any]) -> None:
     """Of a step that nobody waits for any more, nobody wants to know how it ended."""
     if not step.cancelled():
         step.exception()
-
-
-def _weather(error: BaseException | None) -> Transient | None:
-    """The bad weather that an error comes of; a refused login is none, because repeating it would lock the user out."""
-    while error is not None and not isinstance(error, Transient):
-        error = error.__cause__
-    return None if isinstance(error, CredentialsRejected) else error
-
-
-@dataclass
-class _Life:
-    """One operator in the triggerer, and what it needs."""
-
-    task: WorkerFree
-    ti: Any
-    context: dict[str, Any]
-    memory: XComMemory
-    owner: str
-    patience: float = 0.0
-    last_step: dict[str, Any] | None = None
-
-    def execute(self) -> Any:
-        """The first step."""
-        return airflow.execute(self.task, self.context)
-
-    def show(self) -> None:
-        """Push the links while there is time; at the end, each question to Airflow holds up the next task."""
-        airflow.push_links(self.ti, self.task)
-
-    def resumed(self, step: dict[str, Any]) -> Callable[[], Any]:
-        """The step after a wait."""
-        self.last_step = step
-        return lambda: airflow.resume(self.task, step, self.context)
-
-    def check_size(self, result: Any) -> None:
-        """Leave a result that is too large for an XCom of the triggerer to a worker."""
-        if result is not None and self.task.do_xcom_push and self.task.in_triggerer is not None:
-            self.task.in_triggerer.no_more_than(airflow.size_of(result), "the result")
-
-    def leave(self) -> None:
-        """Note that the job is not settled, so that a retry goes on with it."""
-        last = self.memory.last()
-        if last is not None:
-            with suppress(Contested):  # then somebody else sees to it
-                self.memory.save(last, lost=True)
-
-    def leave_open(self) -> None:
-        """The same for what this try has begun, if it fails before the end of the job was reported.
-
-        :raises Contested: another triggerer goes on with it, so it has not failed.
-        """
-        last = self.memory.last()
-        if last is not None and not last.ended and not self.memory.is_new_try(last):
-            self.memory.save(last, lost=True)
-
-    def settled(self) -> dict[str, Any] | None:
-        """The XCom that a worker has to push once it has settled the job."""
-        note = self.memory.note(settled=0, ended=True)
-        return None if note is None else {"key": XCOM_KEY, "value": note}
-
-
-def _loaded(path: str) -> type[WorkerFree]:
-    """The class of the operator; a worker goes on where only workers have its package, or its new release."""
-    try:
-        found: type[WorkerFree] = recipe.load(path)
-    except (ImportError, AttributeError) as error:
-        raise NeedsWorker(f"this triggerer does not have {path} ({error})") from error
-    return found
-
-
-def _mapped(expand: Any, ti: Any, kind: type[WorkerFree]) -> dict[str, Any]:
-    """The mapped arguments of this task instance; a worker does not render those that are mapped over an XCom."""
-    which, written = expand
-    value = recipe.decode(written, lambda task, key: airflow.Pulled(ti.xcom_pull(task, key=key)))
-    whole: set[str] = set()
-    if isinstance(value, airflow.Pulled):  # dictionaries of arguments: a worker does render these
-        value = value.value
-    elif isinstance(value, dict):
-        whole = {name for name, one in value.items() if isinstance(one, airflow.Pulled)}
-        value = {name: one.value if name in whole else one for name, one in value.items()}
-    whole &= set(kind.template_fields)
-    found = airflow.expand(which, value, ti.map_index)
-    if own := airflow.airflows_own(found):
-        raise NeedsWorker(f"workers are told what `{own[0]}` is mapped to")
-    return {name: airflow.Pulled(one) if name in whole else one for name, one in found.items()}
