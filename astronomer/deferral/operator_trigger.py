@@ -78,11 +78,25 @@ class OperatorTrigger(BaseTrigger):
 
     async def on_kill(self) -> None:
         """End what was started, because a user ended the task; leave it alone when the trigger only moved."""
-        if self._waiting is not None:
-            await self._waiting.on_kill()
-        elif self._life is not None and await _compat.still_deferred(self.task_instance) is False:
+        if self._waiting is None and self._life is not None:
+            if await _compat.still_deferred(self.task_instance) is not False:
+                return
             killing = Steps.current().run(self._life.task.on_kill)
             await asyncio.wait({killing, *filter(None, [self._step])}, timeout=_KILL_BUDGET)
+            self._waiting = self._about_to_wait()
+        if self._waiting is not None:
+            await self._waiting.on_kill()
+
+    def _about_to_wait(self) -> BaseTrigger | None:
+        """The trigger of a step that has deferred, unheard, because the kill came in that moment."""
+        if self._step is None or not self._step.done() or self._step.cancelled():
+            return None
+        deferred = self._step.exception()
+        if not isinstance(deferred, TaskDeferred):
+            return None
+        trigger: BaseTrigger = deferred.trigger
+        trigger.task_instance = self.task_instance
+        return trigger
 
     # The one life of a task.
 
@@ -161,8 +175,8 @@ class OperatorTrigger(BaseTrigger):
         trigger.not_before = 0.0  # no worker has to be seen to exit
         if hasattr(trigger, "outage_tolerance"):
             trigger.outage_tolerance = life.patience
-        await self._run(life.show)
         self._waiting = trigger  # and it stays when this is cancelled: its job is what on_kill has to end
+        await self._run(life.show)
         async with aclosing(trigger.run()) as events:
             event = await anext(events)
         self._waiting = None

@@ -57,6 +57,20 @@ class TestJob:
         assert free.service.cancels == ["job-1"]
         assert free.service.status("job-1").phase is Phase.CANCELLED
 
+    def test_ends_when_its_wait_was_about_to_begin(self, free, kind, gate, monkeypatch):
+        monkeypatch.setattr(kind, "make_trigger", gate.before(kind.make_trigger))
+        monkeypatch.setattr(kind, "on_kill", gate.opened_by(kind.on_kill))
+        killing = Killing(free, free.task(kind))
+        deferred(free, 0)
+
+        async def main():
+            await killing.begin()
+            await gate.reached()
+            await killing.end()
+
+        free.timeline.run(main)
+        assert free.service.status("job-1").phase is Phase.CANCELLED
+
     def test_ends_when_it_is_being_submitted(self, free, kind, gate, monkeypatch):
         monkeypatch.setattr(kind, "submit", gate.before(kind.submit))
         monkeypatch.setattr(kind, "on_kill", gate.opened_by(kind.on_kill))
