@@ -6,8 +6,8 @@ Airflow 3.3 is the first version that renders templates there. Nothing here coun
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import jinja2
@@ -23,7 +23,6 @@ from astronomer.deferral._compat import flag
 __all__ = [
     "KEPT",
     "StartTriggerArgs",
-    "accepted_arguments",
     "airflows_own",
     "defaults_of",
     "flag",
@@ -35,8 +34,6 @@ __all__ = [
     "plain_xcom_reference",
     "resume",
 ]
-
-log = logging.getLogger(__name__)
 
 _AIRFLOWS_OWN = frozenset(inspect.signature(BaseOperator.__init__).parameters)
 KEPT = frozenset({"do_xcom_push", "execution_timeout", "multiple_outputs", "retries"})
@@ -115,11 +112,12 @@ def is_complete(task: Any) -> bool:
     return bool(task.__dict__.get("_BaseOperator__instantiated") and task.has_dag())
 
 
-def accepted_arguments(kind: type) -> set[str]:
-    """The names that an operator's class takes, other than those of every operator."""
+@cache
+def _accepted_arguments(kind: type) -> frozenset[str]:
+    """The names that an operator's class takes, other than those of every operator; asked for by each that is made."""
     classes = [one for one in kind.__mro__ if "__init__" in vars(one) and issubclass(one, BaseOperator)]
     names = {name for one in classes for name in inspect.signature(one.__init__).parameters}
-    return names - _AIRFLOWS_OWN | KEPT
+    return frozenset(names - _AIRFLOWS_OWN - {"start_from_trigger"})
 
 
 def airflows_own(names: Iterable[str]) -> list[str]:
@@ -129,7 +127,7 @@ def airflows_own(names: Iterable[str]) -> list[str]:
 
 def given_arguments(kind: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Of the arguments and ``default_args`` of an operator, those that say what it does."""
-    accepted = accepted_arguments(kind) - KEPT - {"start_from_trigger"}
+    accepted = _accepted_arguments(kind)
     defaults = arguments.get("default_args") or {}
     return {name: value for name, value in {**defaults, **arguments}.items() if name in accepted}
 

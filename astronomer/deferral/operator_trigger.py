@@ -57,7 +57,6 @@ class OperatorTrigger(BaseTrigger):
         self._life: Life | None = None
         self._step: asyncio.Future[Any] | None = None
         self._waiting: BaseTrigger | None = None
-        self._resume: dict[str, Any] | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class path and the recipe."""
