@@ -97,10 +97,10 @@ def bench() -> NoReturn:
 
 
 def lock() -> int:
-    """Resolve constraints/ anew, one file per supported Airflow."""
+    """Resolve constraints/, one file per supported Airflow; pins that fit stay (UPGRADE=1 for the newest)."""
     from tools.lock import lock_all
 
-    lock_all(AIRFLOWS)
+    lock_all(AIRFLOWS, upgrade=_asked("UPGRADE"))
     return 0
 
 

@@ -26,13 +26,17 @@ ALWAYS_TRUE = (
 )
 
 
-def lock_all(airflows: Iterable[str]) -> None:
-    """Write constraints/airflow-X.Y.txt with the newest patch of each X.Y and what resolves beside it."""
+def lock_all(airflows: Iterable[str], *, upgrade: bool) -> None:
+    """Write constraints/airflow-X.Y.txt with the newest patch of each X.Y and what resolves beside it.
+
+    :param upgrade: take the newest of everything; otherwise a pin stays as long as it fits.
+    """
     uv = _resolver(ROOT / ".venv-lock")
     for airflow in airflows:
         target = ROOT / "constraints" / f"airflow-{airflow}.txt"
         say(f"Resolving {target.relative_to(ROOT)} …")
-        pins = [_shortened(line) for line in _compile(uv, airflow)]
+        kept = "" if upgrade or not target.exists() else target.read_text()
+        pins = [_shortened(line) for line in _compile(uv, airflow, kept)]
         patch = next(pin.partition("==")[2] for pin in pins if pin.startswith("apache-airflow=="))
         target.parent.mkdir(exist_ok=True)
         target.write_text(HEADER.format(airflow=patch) + "\n".join(pins) + "\n")
@@ -50,10 +54,11 @@ def _resolver(venv: Path) -> Path:
     return uv
 
 
-def _compile(uv: Path, airflow: str) -> list[str]:
+def _compile(uv: Path, airflow: str, kept: str) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
-        pin = Path(folder, "airflow.txt")
+        pin, output = Path(folder, "airflow.txt"), Path(folder, "output.txt")
         pin.write_text(f"apache-airflow~={airflow}.0\n")
+        output.write_text(kept)  # uv prefers what its output file says already
         command: list[str | Path] = [uv, "pip", "compile", "pyproject.toml", "--all-extras", "--universal"]
         command += [
             "--python-version",
@@ -63,7 +68,8 @@ def _compile(uv: Path, airflow: str) -> list[str]:
             "--no-emit-index-url",
             "--quiet",
         ]
-        return _checked([*command, "--constraint", pin]).splitlines()
+        _checked([*command, "--constraint", pin, "--output-file", output])
+        return [line for line in output.read_text().splitlines() if line and not line.startswith("#")]
 
 
 def _shortened(line: str) -> str:
