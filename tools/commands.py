@@ -21,7 +21,11 @@ from tools.bootstrap import ROOT, SetupError, child_env, ensure, say
 AIRFLOWS = ("3.1", "3.2", "3.3")
 NEWEST = AIRFLOWS[-1]
 # The extras of pyproject.toml that contain others, so that a fuller environment serves the smaller command.
-CONTAINED = {"test": ("demo",), "dev": ("demo", "test")}
+CONTAINED = {
+    "demo-celery": ("demo",),
+    "test": ("demo", "demo-celery"),
+    "dev": ("demo", "demo-celery", "test"),
+}
 # What the commands leave in a checkout.
 PRODUCED = (
     *(".venv*", ".demo", "build", "dist", "*.egg-info", "docs/_build", ".coverage*", "htmlcov"),
@@ -35,6 +39,12 @@ def demo() -> NoReturn:
     """Run real Dags on a real Airflow against the local Snowflake (KEEP=1 leaves it up, SHORT=1 is quick)."""
     flags = [f"--{name.lower()}" for name in ("SHORT", "KEEP") if _asked(name)]
     _become(_python("demo"), "-m", "tools.demo", *flags)
+
+
+def demo_celery() -> NoReturn:
+    """Run the demo on Celery with PostgreSQL, Redis and two triggerers (DATABASE_URL=, REDIS_URL= for servers of yours)."""
+    flags = [f"--{name.lower()}" for name in ("SHORT", "KEEP") if _asked(name)]
+    _become(_python("demo-celery"), "-m", "tools.demo", "--celery", *flags)
 
 
 def test() -> int:
@@ -127,6 +137,7 @@ def help_() -> int:
 COMMANDS: dict[str, Callable[[], int]] = {
     "help": help_,
     "demo": demo,
+    "demo-celery": demo_celery,
     "test": test,
     "test-matrix": test_matrix,
     "chaos": chaos,

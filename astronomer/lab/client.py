@@ -43,6 +43,10 @@ class LabClient:
         """Return that the lab is up, or raise ``urllib.error.URLError``."""
         return dict(self._get("health"))
 
+    def secrets(self) -> dict[str, str]:
+        """Return every credential that the lab has ever given out or accepted -> what it is."""
+        return dict(self._get("secrets"))
+
     def requests(self) -> list[dict[str, Any]]:
         """Return the request log."""
         return list(self._get("requests"))

@@ -30,6 +30,11 @@ def health(lab: StandIn, _asked: dict[str, Any]) -> dict[str, Any]:
     return lab.health()
 
 
+def secrets_known(lab: StandIn, _asked: dict[str, Any]) -> dict[str, str]:
+    """Tell every credential ever given out or accepted, and what it is."""
+    return lab.secrets()
+
+
 def requests(lab: StandIn, asked: dict[str, Any]) -> Any:
     """Tell the request log, or with ``summary`` its counts."""
     return lab.requests_summary() if "summary" in asked else lab.requests.as_json()
@@ -63,6 +68,7 @@ def clear_faults(lab: StandIn, _asked: dict[str, Any]) -> list[dict[str, Any]]:
 
 EVERY: dict[str, Command] = {
     "GET health": health,
+    "GET secrets": secrets_known,
     "GET requests": requests,
     "DELETE requests": clear_requests,
     "GET faults": faults,

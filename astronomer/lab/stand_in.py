@@ -18,6 +18,7 @@ from typing_extensions import Self
 from astronomer.lab import dns, files, tls
 from astronomer.lab.faults import Faults
 from astronomer.lab.front import Application, Front
+from astronomer.lab.issued import Issued
 from astronomer.lab.request_log import Entry, RequestLog
 from astronomer.lab.server import ThreadedServer
 
@@ -58,6 +59,7 @@ class StandIn(ABC):
         self.directory.mkdir(parents=True, exist_ok=True)
         self._remove = None if directory else files.remove_with(self, self.directory)
         self._certificates = tls.issue(self.directory, self.service, self.cloud_host)
+        self.issued = self._own_secrets()
         self.faults = Faults()
         self.requests = RequestLog(self.login_path, on_answer)
         self._server = ThreadedServer(self._answer, self._certificates, port=port, ending=self._end)
@@ -169,6 +171,20 @@ class StandIn(ABC):
     def redirected(self) -> contextlib.AbstractContextManager[None]:
         """In this process, send requests for ``https://<cloud_host>`` here, for clients that take no other address."""
         return dns.redirected({self.cloud_host: self.port})
+
+    def secrets(self) -> dict[str, str]:
+        """Return every credential it has ever given out or accepted, valid or not: the credential -> what it is.
+
+        For tests that search what they have written for each of them.
+        """
+        return self._do(self.issued.all)
+
+    def _own_secrets(self) -> Issued:
+        issued = Issued()
+        issued.note("control key", self._certificates.control_key)
+        for name, path in self._certificates.private_keys().items():
+            issued.note(name, path.read_text())
+        return issued
 
     # -- what happened -------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,13 @@ class Certificates:
         """What proves to a stand-in that whoever steers it may read the private key of its authority."""
         return control_key(self.ca)
 
+    def private_keys(self) -> dict[str, Path]:
+        """Return the files that only their owner may read, by what they hold."""
+        return {
+            "private key of the authority": self.ca.with_name("ca.key"),
+            "private key of the server": self.key,
+        }
+
     def client_env(self) -> dict[str, str]:
         """Return the variables that make ``requests`` and ``ssl`` trust the lab and every public authority."""
         return {"REQUESTS_CA_BUNDLE": str(self.bundle), "SSL_CERT_FILE": str(self.bundle)}

@@ -111,3 +111,22 @@ def test_who_cannot_read_the_labs_key_cannot_steer_it(lab):
         )
         assert answer.status_code == 403
         assert lab.control_key not in answer.text
+
+
+def test_tells_every_credential_it_has_given_out_or_accepted(client, lab, connect):
+    before, known = lab.connect_args()["password"], client.secrets()
+    connect().cursor().execute("select 1")
+    token = lab.oauth_token()
+    lab.revoke_tokens()
+    lab.rotate_password("n3w p@ss")
+    lab.rotate_password(before)
+    client.expire_sessions()
+    connect(authenticator="SNOWFLAKE_JWT", private_key_file=str(lab.private_key_file), password=None)
+    old, known = known, client.secrets()
+    assert known == lab.secrets()
+    assert (known[before], known["n3w p@ss"], known[token]) == ("password", "password", "OAuth access token")
+    assert known[lab.private_key_file.read_text()] == "private key of the user"
+    assert known[lab.control_key] == "control key"
+    kinds = [what for value, what in known.items() if value not in old]
+    assert kinds.count("session token") == kinds.count("master token") == 2
+    assert kinds.count("JSON web token") == 1

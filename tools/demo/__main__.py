@@ -16,12 +16,14 @@ import httpx
 from rich.console import Console
 
 from tools.demo import summary
+from tools.demo.backend import Backend, OneMachine, Servers
 from tools.demo.demo import Run
 from tools.demo.environment import Places
 from tools.demo.plan import ELSEWHERE
 from tools.demo.processes import ProcessEndedError, Processes, end_recorded
 from tools.demo.services import Services
 from tools.demo.signals import Interrupted, Signals
+from tools.servers import MissingServerError
 
 WIDE = 130
 # Seconds to end in. A scheduler that is asked to end waits for its tasks first; whoever interrupts us will not.
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _alone(places):
             return _run(options, console, places, signals)
-    except (ProcessEndedError, BusyError) as error:
+    except (ProcessEndedError, BusyError, MissingServerError) as error:
         console.print(f"{error}", style="red", markup=False, soft_wrap=True)
         return 1
     except httpx.HTTPError as error:
@@ -61,6 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.demo", description=__doc__)
     parser.add_argument("--short", action="store_true", help="shorter jobs, a few minutes in all")
+    parser.add_argument(
+        "--celery",
+        action="store_true",
+        help="on Celery with two triggerers; PostgreSQL and Redis are started, or named by DATABASE_URL and REDIS_URL",
+    )
     parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
     return parser
 
@@ -71,8 +78,9 @@ def _run(options: argparse.Namespace, console: Console, places: Places, signals:
         console.print(f"Ended {len(left)} processes that an earlier demo had left behind.")
     processes = Processes(places.logs, record, signals)
     patience = IMPATIENT
+    backend = _backend(options)
     try:
-        services = Services(places, processes, console, elsewhere=ELSEWHERE)
+        services = Services(places, processes, console, elsewhere=ELSEWHERE, backend=backend)
         with contextlib.closing(services):
             remote, airflow, _ = services.start()
             facts = Run(services, remote, airflow, console, short=options.short).go()
@@ -88,7 +96,16 @@ def _run(options: argparse.Namespace, console: Console, places: Places, signals:
         if patience == PATIENT:
             for one in killed:
                 console.print(f"  had to be killed: {one}", markup=False)
+        backend.close()
         console.print("Nothing is left running.")
+
+
+def _backend(options: argparse.Namespace) -> Backend:
+    """Return what Airflow shall stand on; URLs hold passwords, so they come by the environment."""
+    if not options.celery:
+        return OneMachine()
+    found = {name: os.environ.get(name) or None for name in ("DATABASE_URL", "REDIS_URL")}
+    return Servers(database_url=found["DATABASE_URL"], redis_url=found["REDIS_URL"])
 
 
 def _report(facts: summary.Facts, console: Console) -> int:

@@ -13,6 +13,7 @@ from rich.live import Live
 
 from tools.demo import summary, table
 from tools.demo.airflow import Airflow
+from tools.demo.backend import SCHEDULER, TRIGGERER, WORKER
 from tools.demo.board import Board, Task, epoch
 from tools.demo.plan import MID_WAIT, PLANS, Plan
 from tools.demo.processes import local_ports
@@ -92,9 +93,10 @@ class Run:
         except httpx.TransportError:  # a busy machine; a server that has ended is noticed above
             return []
         self.board.see_jobs(self._jobs())
-        triggerer = self.services.program("triggerer").process.pid
         for service in self.remote:
-            self.triggerer_ports |= local_ports(triggerer, int(service.url.rpartition(":")[2]))
+            port = int(service.url.rpartition(":")[2])
+            for triggerer in self.services.first.programs(TRIGGERER):
+                self.triggerer_ports |= local_ports(triggerer.process.pid, port)
         return ended
 
     def _jobs(self) -> list[Job]:
@@ -172,11 +174,12 @@ class Run:
 
     def _stints(self) -> list[float]:
         """Read how long the workers were busy, once the last one has said so."""
-        log = self.services.program("scheduler").log
+        logs = [one.log for part in (SCHEDULER, WORKER) for one in self.services.first.programs(part)]
         found: list[float] = []
         until = time.monotonic() + 10.0
         while time.monotonic() < until:
-            before, found = found, summary.stints(log.read_text(errors="replace"))
+            text = "\n".join(log.read_text(errors="replace") for log in logs)
+            before, found = found, summary.stints(text)
             if found and len(found) == len(before):
                 break
             time.sleep(2 * LOOK_EVERY)

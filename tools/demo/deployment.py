@@ -17,7 +17,9 @@ PARTS = {
     "scheduler": ["scheduler", "--skip-serve-logs"],
     "Dag processor": ["dag-processor"],
     "triggerer": ["triggerer", "--skip-serve-logs"],
+    "Celery worker": ["celery", "worker", "--skip-serve-logs"],
 }
+REPORTING = frozenset({"scheduler", "Dag processor", "triggerer"})  # to the API server
 
 
 @dataclass
@@ -25,21 +27,26 @@ class Deployment:
     """One Airflow, and a user of it.
 
     :param dags: the Dags that it has to have read before it is ready.
-    :param parts: the programs that it consists of, of :data:`PARTS`.
+    :param parts: the programs that it consists of: their names, and which of :data:`PARTS` they are.
     :param which: goes before the names of its programs; nothing for the first Airflow.
     """
 
     installation: Installation
     processes: Processes
     dags: Collection[str]
-    parts: Collection[str] = tuple(PARTS)
+    parts: Mapping[str, str]
     which: str = ""
     user: Airflow = field(init=False)
     _env: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        needed = [part.lower().replace(" ", "_") for part in self.parts if part != "API server"]
+        needed = {part.lower().replace(" ", "_") for part in self.parts.values() if part in REPORTING}
         self.user = Airflow(self.installation.url, USER, self.installation.password, needed)
+
+    def programs(self, part: str) -> list[Program]:
+        """Return those of its programs that are that part and run."""
+        names = {self.called(name) for name, one in self.parts.items() if one == part}
+        return [one for one in self.processes.programs if one.name in names]
 
     def called(self, part: str) -> str:
         """Return how one of its parts is called."""
@@ -77,12 +84,12 @@ class Deployment:
         :param more: variables for them, such as connections.
         """
         self._env |= more
-        for part in self.parts:
-            self.start_part(part)
+        for name in self.parts:
+            self.start_part(name)
 
-    def start_part(self, part: str, name: str | None = None) -> Program:
-        """Start one part, or one more of its kind under a name of its own."""
-        return self._airflow(name or part, PARTS[part])
+    def start_part(self, name: str) -> Program:
+        """Start one of its programs."""
+        return self._airflow(name, PARTS[self.parts[name]])
 
     def missing(self) -> list[str]:
         """Return the parts that do not work yet."""

@@ -11,6 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
@@ -26,12 +28,14 @@ class Program:
     """One program that runs, and where its output goes.
 
     :param once: whether it does one thing and ends.
+    :param server: whether others need it until they have ended.
     """
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
     once: bool = False
+    server: bool = False
 
     def tail(self, lines: int = 25) -> str:
         found = self.log.read_text(errors="replace").splitlines()[-lines:]
@@ -75,10 +79,16 @@ class Processes:
         cwd: Path,
         *,
         once: bool = False,
+        server: bool = False,
+        owner: Mapping[str, Any] = MappingProxyType({}),
     ) -> Program:
+        """Start one.
+
+        :param owner: who runs it, in ``Popen``'s words, if that is not us.
+        """
         self.logs.mkdir(parents=True, exist_ok=True)
         log = self.logs / f"{name.replace(' ', '-')}.log"
-        with log.open("wb") as sink, self.signals.hold():
+        with log.open("ab") as sink, self.signals.hold():
             process = subprocess.Popen(
                 [str(word) for word in command],
                 env=dict(env),
@@ -87,8 +97,9 @@ class Processes:
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                **owner,
             )
-            program = Program(name, process, log, once)
+            program = Program(name, process, log, once, server)
             self.programs.append(program)
             self.look()
         return program
@@ -122,12 +133,17 @@ class Processes:
             self.record.write_text(json.dumps(self._seen))
 
     def stop(self, patience: float) -> list[str]:
-        """End everything; returns what had to be killed.
+        """End everything, the servers last; returns what had to be killed.
 
         :param patience: seconds between asking and killing.
         """
         self.look()
-        killed = end(self._seen, patience, groups={one.process.pid for one in self.programs})
+        servers = {one.process.pid for one in self.programs if one.server}
+        others = {one.process.pid for one in self.programs} - servers
+        theirs = {one.pid for server in servers for one in family(server)}
+        rest = {pid: at for pid, at in self._seen.items() if pid not in theirs}
+        killed = end(rest, patience, others)
+        killed += end(self._seen, patience, servers, signal.SIGINT)
         for program in self.programs:
             program.process.wait()
         self.programs.clear()
@@ -156,14 +172,22 @@ def family(pid: int) -> list[psutil.Process]:
     return []
 
 
-def end(seen: Mapping[int, float], patience: float, groups: Collection[int] = ()) -> list[str]:
-    """Ask processes and groups to end, once each, then kill those that stay; returns what was killed."""
+def end(
+    seen: Mapping[int, float],
+    patience: float,
+    groups: Collection[int] = (),
+    number: int = signal.SIGTERM,
+) -> list[str]:
+    """Ask processes and groups to end, once each, then kill those that stay; returns what was killed.
+
+    :param number: the signal that asks; PostgreSQL waits for its clients after a SIGTERM.
+    """
     for group in groups:
-        _signal_group(group, signal.SIGTERM)
+        _signal_group(group, number)
     for one in _living(seen):
         with suppress(psutil.Error, ProcessLookupError):
             if os.getpgid(one.pid) not in groups:
-                one.terminate()
+                one.send_signal(number)
     _wait_for(seen, patience)
     killed = []
     for one in _living(seen):

@@ -13,6 +13,7 @@ from rich.console import Console
 from astronomer.lab.databricks.client import LabClient as DatabricksClient
 from astronomer.lab.snowflake.client import LabClient as SnowflakeClient
 from tools.demo.airflow import Airflow
+from tools.demo.backend import API_SERVER, PROCESSOR, SCHEDULER, Backend, OneMachine
 from tools.demo.deployment import Deployment
 from tools.demo.environment import Installation, OtherPlaces, Places, base_environment
 from tools.demo.patience import Patience
@@ -21,7 +22,7 @@ from tools.demo.processes import Processes, Program
 from tools.demo.remote import Databricks, Service, Snowflake
 
 READY_LINE = "# Ctrl-C stops it."
-OTHER_PARTS = ("API server", "scheduler", "Dag processor")  # nothing defers there
+OTHER_PARTS = {name: name for name in (API_SERVER, SCHEDULER, PROCESSOR)}  # nothing defers there
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Services:
     :param settings: variables for Airflow's processes, before the demo's own ones.
     :param elsewhere: the Dags of another Airflow, which runs beside the first and is known to it as the connection
         ``other_airflow``; without any there is none.
+    :param backend: what the first Airflow stands on.
     """
 
     places: Places
@@ -40,12 +42,14 @@ class Services:
     dags: Collection[str] = tuple(PLANS)
     settings: Mapping[str, str] = field(default_factory=dict)
     elsewhere: Collection[str] = ()
+    backend: Backend = field(default_factory=OneMachine)
     first: Deployment = field(init=False)
     other: Deployment | None = field(init=False, default=None)
     _patience: Patience = field(init=False)
 
     def __post_init__(self) -> None:
-        self.first = Deployment(Installation(self.places), self.processes, self.dags)
+        parts = self.backend.parts
+        self.first = Deployment(Installation(self.places), self.processes, self.dags, parts)
         if self.elsewhere:
             installation = Installation(OtherPlaces(self.places.root), workers=1)
             self.other = Deployment(installation, self.processes, self.elsewhere, OTHER_PARTS, "other")
@@ -58,17 +62,16 @@ class Services:
     def start(self) -> tuple[list[Service], Airflow, Installation]:
         """Return when the local services answer and each Airflow has read its Dags."""
         self._clean()
-        self._prepare()
         with self._patience.step("Starting the local Snowflake and Databricks, creating Airflow's database"):
-            migration = self.first.migrate()
+            self.backend.start(self.processes, self._patience)
+            self._prepare()
+            migrations = [one.migrate() for one in self._migrated]
             remote, variables = self._lab()
-            self._patience.until(lambda: migration.done, "the database migration")
+            self._patience.until(lambda: all(one.done for one in migrations), "the database migration")
         for service in remote:
             self.console.print(f"  {service.name}, local: {service.url}")
         beside = ", and another Airflow beside it" if self.other else ""
-        with self._patience.step(
-            f"Starting Airflow: API server, scheduler, Dag processor, triggerer{beside}"
-        ):
+        with self._patience.step(f"Starting Airflow: {', '.join(self.backend.parts)}{beside}"):
             self._start_airflow(variables)
         for one in self.deployments:
             self.console.print(f"  {one.access}", markup=False)
@@ -77,13 +80,18 @@ class Services:
                 self._patience.until(one.dags_are_there, f"the {one.called('Dag processor')}")
         return remote, self.first.user, self.first.installation
 
-    def start_part(self, part: str, name: str | None = None) -> Program:
-        """Start a part of Airflow, or one more of its kind under a name of its own."""
-        return self.first.start_part(part, name)
+    def start_part(self, name: str) -> Program:
+        """Start one of Airflow's programs."""
+        return self.first.start_part(name)
 
     def program(self, name: str) -> Program:
         """Return what was started under a name."""
         return next(one for one in self.processes.programs if one.name == name)
+
+    @property
+    def _migrated(self) -> list[Deployment]:
+        """Those whose database has to be made; the other one copies a file if it can."""
+        return self.deployments if self.backend.settings() else [self.first]
 
     def close(self) -> None:
         """Let go of each Airflow; an API server waits for open connections when it ends."""
@@ -97,7 +105,7 @@ class Services:
         self.places.logs.mkdir(parents=True)
 
     def _prepare(self) -> None:
-        self.first.prepare(self.settings)
+        self.first.prepare({**self.backend.settings(), **self.settings})
         if self.other:
             self.other.prepare({})
             folder = self.other.installation.places.dags
@@ -108,7 +116,8 @@ class Services:
     def _start_airflow(self, variables: Mapping[str, str]) -> None:
         if self.other:
             variables = {**variables, "AIRFLOW_CONN_OTHER_AIRFLOW": self.other.installation.connection()}
-            self.other.copy_database(self.first)
+            if self.other not in self._migrated:
+                self.other.copy_database(self.first)
         self.first.start(variables)
         if self.other:
             self.other.start({})

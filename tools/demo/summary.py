@@ -16,8 +16,9 @@ from tools.demo.plan import PLANS
 from tools.demo.remote import Job, by_id
 from tools.demo.work import external
 
-# The scheduler's log has a line for each piece of work a worker did, with how long the worker was busy with it.
-STINT = re.compile(r"Workload finished.*?\bduration=([\d.]+)")
+# The log of the scheduler, or of Celery's worker, has a line for each piece of work a worker did, with how long the
+# worker was busy with it.
+STINT = re.compile(r"(?:Workload finished.*?\bduration=|\bexecute_workload\[.*?\] succeeded in )([\d.]+)")
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,9 @@ class Check:
     text: str
 
 
-def stints(scheduler_log: str) -> list[float]:
-    """Return how long workers were busy, from the scheduler's log."""
-    return [float(found) for found in STINT.findall(scheduler_log)]
+def stints(log: str) -> list[float]:
+    """Return how long workers were busy, from the log of those who start them."""
+    return [float(found) for found in STINT.findall(log)]
 
 
 def waiting_seconds(facts: Facts) -> float:

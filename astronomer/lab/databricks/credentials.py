@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from astronomer.lab.databricks.clock import Clock
 from astronomer.lab.databricks.errors import ApiError
+from astronomer.lab.issued import Issued
 
 __all__ = ["Credentials", "invalid_token", "routes"]
 
@@ -31,26 +32,28 @@ class Credentials:
     """One user with a personal access token, and one service principal with a secret.
 
     :param token_seconds: how long an OAuth token lives.
+    :param issued: keeps every credential, also those that were replaced.
     """
 
-    def __init__(self, clock: Clock, token_seconds: float = 3600.0) -> None:
+    def __init__(self, clock: Clock, token_seconds: float = 3600.0, issued: Issued | None = None) -> None:
         self._clock = clock
         self.token_seconds = token_seconds
-        self.token = "dapi" + secrets.token_hex(16)
+        self._note = (issued or Issued()).note
+        self.rotate_token()
+        self.rotate_secret()
         self.client_id = "5d6f0c42-1ab0-4bd1-9be6-1ab000000001"
-        self.client_secret = "dose" + secrets.token_hex(16)
-        self.subject_token = "lab-subject-token"  # noqa: S105 - a stand-in's secret is public
+        self.subject_token = self._note("subject token", "lab-subject-token")
         self.issued = 0
         self._live: dict[str, float] = {}
 
     def rotate_token(self) -> str:
         """Return a new personal access token; the old one is invalid from now on."""
-        self.token = "dapi" + secrets.token_hex(16)
+        self.token = self._note("personal access token", "dapi" + secrets.token_hex(16))
         return self.token
 
     def rotate_secret(self) -> str:
         """Return a new client secret; tokens that live go on living."""
-        self.client_secret = "dose" + secrets.token_hex(16)
+        self.client_secret = self._note("client secret", "dose" + secrets.token_hex(16))
         return self.client_secret
 
     def expire_tokens(self) -> int:
@@ -80,7 +83,7 @@ class Credentials:
 
     def issue(self) -> str:
         """Return a new OAuth token of the service principal."""
-        token = "eyJhbGciOiJub25lIn0." + secrets.token_urlsafe(48)
+        token = self._note("OAuth access token", "eyJhbGciOiJub25lIn0." + secrets.token_urlsafe(48))
         self._live[token] = self._clock.now() + self.token_seconds
         self.issued += 1
         return token

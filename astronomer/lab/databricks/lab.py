@@ -56,9 +56,9 @@ class DatabricksLab(sql_face.SqlFace):
         self.workspace_directory = self.directory / "workspace"
         self.workspace_directory.mkdir(exist_ok=True)
         self.clock = Clock(speed)
-        self.credentials = Credentials(self.clock, token_seconds)
+        self.credentials = Credentials(self.clock, token_seconds, self.issued)
         self.quotas = Quotas(self.clock, float(quotas))
-        self.sql = SqlEngine(self.clock, lambda: self.url)
+        self.sql = SqlEngine(self.clock, lambda: self.url, self.issued)
         worker = Worker(self.clock, self.workspace_directory, self.sql)
         pace = Pace(startup_seconds, cancel_seconds)
         self.workspace = Workspace(self.clock, lambda: self.url, pace, worker)

@@ -120,6 +120,7 @@ class Results:
     def _link(self, number: int) -> dict[str, Any]:
         ends = self._engine.clock.now() + self._engine.link_seconds
         signature = _signature(self._statement.id, number, int(ends))
+        self._engine.issued.note("signature of a storage link", signature)
         url = f"{self._engine.origin()}{STORAGE}/{self._statement.id}/{number}?Expires={int(ends)}&Signature={signature}"
         moment = dt.datetime.fromtimestamp(int(ends), dt.timezone.utc)
         return {

@@ -17,6 +17,7 @@ from astronomer.lab.databricks.sql_parameters import Parameter
 from astronomer.lab.databricks.sql_sessions import SqlSession
 from astronomer.lab.databricks.sql_statement import Statement, interrupt, limited, too_large, waited
 from astronomer.lab.databricks.warehouses import Warehouses
+from astronomer.lab.issued import Issued
 from astronomer.lab.threads import DaemonThreads
 
 __all__ = ["SqlEngine"]
@@ -30,6 +31,7 @@ class SqlEngine:
     """The SQL side of a workspace. Every method may be called from any thread.
 
     :param origin: returns the workspace's URL.
+    :param issued: keeps the signatures of links.
     :param threads: how many statements compute at once; those that only wait need none.
 
     Attributes that tests may set: ``rows_per_chunk``; ``inline_bytes``, the largest INLINE result; ``result_seconds``,
@@ -40,11 +42,17 @@ class SqlEngine:
     """
 
     def __init__(
-        self, clock: Clock, origin: Callable[[], str] = lambda: "https://localhost", *, threads: int = 8
+        self,
+        clock: Clock,
+        origin: Callable[[], str] = lambda: "https://localhost",
+        issued: Issued | None = None,
+        *,
+        threads: int = 8,
     ) -> None:
         logging.getLogger("sqlglot").setLevel(logging.ERROR)
         self.clock = clock
         self.origin = origin
+        self.issued = issued or Issued()
         self.warehouses = Warehouses(clock)
         self.database = Database()
         self.statements: dict[str, Statement] = {}

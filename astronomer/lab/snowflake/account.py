@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from astronomer.lab.issued import Issued
 from astronomer.lab.snowflake.credentials import Credentials
 from astronomer.lab.snowflake.database import DATABASE, SCHEMA, Bindings, Database
 from astronomer.lab.snowflake.errors import SnowflakeError, canceled, compilation
@@ -45,12 +46,12 @@ class Settings:
 class Account:
     """The state of one account. Everything here belongs to the server's event loop."""
 
-    def __init__(self, name: str, settings: Settings) -> None:
+    def __init__(self, name: str, settings: Settings, issued: Issued | None = None) -> None:
         self.name = name
         self.settings = settings
-        self.credentials = Credentials(name)
+        self.credentials = Credentials(name, issued)
         self.roles = {ROLE, "PUBLIC", "SYSADMIN", "ACCOUNTADMIN"}
-        self.sessions = Sessions(settings.session_seconds, settings.master_seconds)
+        self.sessions = Sessions(settings.session_seconds, settings.master_seconds, issued)
         self.queries = Queries()
         self.warehouses = Warehouses()
         self.locks = Locks()

@@ -15,6 +15,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from astronomer.lab.issued import Issued
 from astronomer.lab.snowflake.errors import SnowflakeError
 
 __all__ = ["Credentials", "KeyPair", "Login", "User"]
@@ -84,20 +85,25 @@ class _Rejected(Exception):
 class Credentials:
     """The users of an account and the tokens issued to them."""
 
-    def __init__(self, account: str) -> None:
+    def __init__(self, account: str, issued: Issued | None = None) -> None:
         self.account = account.upper()
+        self._note_secret = (issued or Issued()).note
         self.users: dict[str, User] = {}
         self.logins: list[Login] = []
         self.client_id = "lab-client"
-        self.client_secret = "lab-client-secret"  # noqa: S105 - a stand-in's secret is public
-        self.refresh_token = "lab-refresh-token"  # noqa: S105
+        self.client_secret = self._note_secret("client secret", "lab-client-secret")
+        self.refresh_token = self._note_secret("refresh token", "lab-refresh-token")
         self._oauth: dict[str, tuple[str, float]] = {}
         self._access_tokens: dict[str, str] = {}
 
     def add_user(self, name: str, password: str) -> User:
         """Create or replace a user."""
-        user = self.users[name.upper()] = User(name.upper(), password)
+        user = self.users[name.upper()] = User(name.upper(), self._note_secret("password", password))
         return user
+
+    def rotate_password(self, name: str, new: str) -> None:
+        """Change a user's password."""
+        self.users[name.upper()].password = self._note_secret("password", new)
 
     def add_key(self, name: str, public: Any) -> None:
         """Register a public key for a user."""
@@ -105,7 +111,7 @@ class Credentials:
 
     def new_oauth_token(self, name: str, seconds: float) -> str:
         """Return a new OAuth access token of a user."""
-        token = "ver:1-lab-" + secrets.token_urlsafe(32)
+        token = self._note_secret("OAuth access token", "ver:1-lab-" + secrets.token_urlsafe(32))
         self._oauth[token] = (name.upper(), time.time() + seconds)
         return token
 
@@ -127,7 +133,7 @@ class Credentials:
 
     def new_access_token(self, name: str) -> str:
         """Return a new programmatic access token of a user."""
-        token = "pat-lab-" + secrets.token_urlsafe(32)
+        token = self._note_secret("programmatic access token", "pat-lab-" + secrets.token_urlsafe(32))
         self._access_tokens[token] = name.upper()
         return token
 
@@ -220,6 +226,7 @@ class Credentials:
                     options={"require": ["exp", "iat"]},
                     leeway=CLOCK_SKEW,
                 )
+                self._note_secret("JSON web token", token)
                 if claims["exp"] - claims["iat"] <= LONGEST_JWT:
                     return self.users[name]
                 reason = "JWT_TOKEN_INVALID_EXPIRATION_TIME"

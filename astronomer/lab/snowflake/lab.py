@@ -59,7 +59,9 @@ class SnowflakeLab(StandIn):
         super().__init__(port=port, directory=directory, on_answer=on_answer)
         self._keys = KeyPair.create(self.directory, self.passphrase)
         settings = Settings(speed, detach_after, session_seconds, master_seconds, list_limit, partition_rows)
-        self.account_state = Account(self.account, settings)
+        self.account_state = Account(self.account, settings, self.issued)
+        self.issued.note("passphrase of the private key", self.passphrase)
+        self.issued.note("private key of the user", self._keys.plain.read_text())
         self.account_state.credentials.add_user(self.user, self.password)
         self.account_state.credentials.add_key(self.user, self._keys.public)
         self.programmatic_access_token = self.account_state.credentials.new_access_token(self.user)
@@ -172,7 +174,7 @@ class SnowflakeLab(StandIn):
 
     def rotate_password(self, new: str) -> None:
         """Change the password of ``user``; the old one answers 390100."""
-        self._do(lambda: setattr(self.account_state.credentials.users[self.user], "password", new))
+        self._do(lambda: self.account_state.credentials.rotate_password(self.user, new))
         self.password = new
 
     def revoke_tokens(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from astronomer.lab.issued import Issued
 from astronomer.lab.snowflake.errors import SnowflakeError
 from astronomer.lab.snowflake.parameters import Parameters
 
@@ -80,7 +81,8 @@ class Sessions:
     :param session_seconds: validity of a session token; ``master_seconds``: of a master token.
     """
 
-    def __init__(self, session_seconds: float, master_seconds: float) -> None:
+    def __init__(self, session_seconds: float, master_seconds: float, issued: Issued | None = None) -> None:
+        self._issued = issued or Issued()
         self.session_seconds = session_seconds
         self.master_seconds = master_seconds
         self._ids = itertools.count(int(time.time() * 1000) * 1000 + 1)
@@ -165,6 +167,8 @@ class Sessions:
                 self._direct.add(session.id)
 
     def _remember(self, session: Session) -> None:
+        self._issued.note("session token", session.token.text)
+        self._issued.note("master token", session.master.text)
         self._by_token[session.token.text] = (session, session.token)
         self._by_master[session.master.text] = (session, session.master)
 

@@ -94,3 +94,23 @@ def test_credentials(make_lab):
     assert client.rotate_token() == lab.token
     assert client.rotate_secret() == lab.client_secret
     client.expire_tokens()
+
+
+def test_tells_every_credential_it_has_given_out(client, lab, api):
+    old, secret = lab.token, lab.client_secret
+    form = {"grant_type": "client_credentials", "client_id": lab.client_id, "client_secret": secret}
+    token = api.session.post(f"{lab.url}/oidc/v1/token", data=form, timeout=10).json()["access_token"]
+    client.rotate_token()
+    client.rotate_secret()
+    asked = {"statement": "select 1", "disposition": "EXTERNAL_LINKS", "format": "ARROW_STREAM"}
+    answer = api.post(
+        "2.0/sql/statements", warehouse_id=lab.warehouses.default.id, wait_timeout="10s", **asked
+    )
+    link = answer["result"]["external_links"][0]["external_link"]
+    known = client.secrets()
+    assert [known[one] for one in (old, lab.token)] == ["personal access token"] * 2
+    assert [known[one] for one in (secret, lab.client_secret)] == ["client secret"] * 2
+    assert known[token] == "OAuth access token"
+    assert known[link.partition("Signature=")[2]] == "signature of a storage link"
+    lab.expire_tokens()
+    assert token in client.secrets()

@@ -1,0 +1,149 @@
+"""Whether nothing grows, nothing is lost and nothing was told twice."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tools.soak.ledger import Account
+from tools.soak.samples import Sample
+
+__all__ = ["Flatness", "Verdict", "flatness", "told", "trend"]
+
+Series = Sequence[tuple[float, float]]
+"""Moments in seconds, and values."""
+
+_HOUR = 3600.0
+_EDGE = 5  # a level at the beginning or the end is the median of a fifth of the samples
+_LEAST = 8  # samples; fewer prove nothing
+
+MEMORY_MB, MEMORY_SHARE = 16.0, 0.03
+"""Garbage that waits for its collection moves the memory of 5000 waits up and down by some 2 % within a minute."""
+FILES, FILES_SHARE = 16.0, 0.03
+THREADS = 4.0
+CONNECTIONS = 4.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One thing that must hold."""
+
+    ok: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Flatness:
+    """One quantity, from when it had settled.
+
+    :param first: its level then; :param last: at the end.
+    :param growth: by how much it has grown in between.
+    :param allowed: and by how much it may.
+    :param per_hour: the growth in an hour, at that pace.
+    """
+
+    name: str
+    unit: str
+    first: float
+    last: float
+    growth: float
+    allowed: float
+    per_hour: float
+    ok: bool
+
+    @property
+    def verdict(self) -> Verdict:
+        """In words."""
+        grows = f"{self.name}: {self.first:.0f} to {self.last:.0f}{self.unit}, grown by {self.growth:.1f}"
+        return Verdict(self.ok, f"{grows}; up to {self.allowed:.0f} is noise")
+
+
+def trend(series: Series) -> float:
+    """The slope of the line through all points, per second."""
+    moments, values = zip(*series, strict=True)
+    return float(statistics.linear_regression(moments, values).slope)
+
+
+def flatness(samples: Sequence[Sample], settled: float) -> list[Flatness]:
+    """What was seen of everything that must not grow.
+
+    :param settled: the moment, on the clock of the samples, from which on it may not.
+    """
+    seen = [one for one in samples if one.at >= settled]
+    if len(seen) < _LEAST:
+        return []
+
+    def series(value: Callable[[Sample], float]) -> Series:
+        return [(one.at, value(one)) for one in seen]
+
+    found = [
+        _by_trend("memory of the triggerer", series(lambda one: one.both.memory)),
+        _by_trend("- of it, the triggers' process", series(lambda one: one.runner.memory)),
+        _by_trend("- of it, Airflow's supervisor", series(lambda one: one.supervisor.memory)),
+        # Airflow keeps the log of each trigger open.
+        _by_level(
+            "file descriptors beside a log per wait",
+            series(lambda one: one.both.files - one.waiting),
+            FILES + FILES_SHARE * statistics.median(one.waiting for one in seen),
+        ),
+        _by_level("threads", series(lambda one: one.both.threads), THREADS),
+    ]
+    return found + [_connections(name, seen) for name in seen[0].connections]
+
+
+def _connections(name: str, seen: Sequence[Sample]) -> Flatness:
+    series = [(one.at, float(one.connections.get(name, 0))) for one in seen]
+    return _by_level(f"connections to {name}", series, CONNECTIONS)
+
+
+def _by_trend(name: str, series: Series) -> Flatness:
+    """By the line through all points: single ones are noise."""
+    allowed = max(MEMORY_MB, MEMORY_SHARE * statistics.median(value for _, value in series))
+    return _judged(name, " MB", series, trend(series) * _length(series), allowed)
+
+
+def _by_level(name: str, series: Series, allowed: float) -> Flatness:
+    """By what is there at the end: each one counts."""
+    return _judged(name, "", series, _level(series, -1) - _level(series, 1), allowed)
+
+
+def _judged(name: str, unit: str, series: Series, growth: float, allowed: float) -> Flatness:
+    per_hour = growth / max(1.0, _length(series)) * _HOUR
+    ok = growth <= allowed
+    return Flatness(name, unit, _level(series, 1), _level(series, -1), growth, allowed, per_hour, ok)
+
+
+def _level(series: Series, direction: int) -> float:
+    values = [value for _, value in series][::direction]
+    return statistics.median(values[: max(1, len(values) // _EDGE)])
+
+
+def _length(series: Series) -> float:
+    return series[-1][0] - series[0][0]
+
+
+def told(accounts: Mapping[str, Account], least: int) -> list[Verdict]:
+    """Whether each wait whose work had ended has had its one event, and the right one.
+
+    :param least: how many waits must have ended for that to mean anything.
+    """
+    every = list(accounts.values())
+    right = sum(one.right for one in every)
+    silent = [name for name, one in accounts.items() if not one.right]
+    return [
+        Verdict(right >= least, f"waits told once, after the end of their work and how it ended: {right}"),
+        _none(sum(one.lost for one in every), "waits lost"),
+        _none(sum(one.wrong.total() for one in every), "waits told wrong", _reasons(every)),
+        _none(sum(one.twice for one in every), "waits told twice"),
+        _none(sum(one.unlogged for one in every), "waits told, without an event in their logs"),
+        _none(len(silent), "families without any wait told", silent),
+    ]
+
+
+def _reasons(accounts: Sequence[Account]) -> list[str]:
+    return sorted({reason for one in accounts for reason in one.wrong})
+
+
+def _none(number: int, what: str, why: Sequence[str] = ()) -> Verdict:
+    return Verdict(not number, f"{what}: {number}" + (f" ({'; '.join(why)})" if why else ""))
