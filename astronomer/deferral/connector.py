@@ -7,15 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import ssl
 from collections.abc import Callable
 from typing import Any, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
-__all__ = ["Connector"]
+__all__ = ["Connector", "untrusted"]
 
 _TURNS = 100  # of the event loop; an aborted connection takes two or three
+
+
+def untrusted(error: BaseException, more: str = "") -> str:
+    """What to do about a certificate that was refused, to follow the error's words; empty for every other error.
+
+    :param more: another way to trust an authority.
+    """
+    if not isinstance(error, (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError)):
+        return ""
+    return (
+        ". If it has the certificate of a private authority, let SSL_CERT_FILE name a file that also holds that "
+        f"authority's{more}; verification cannot be switched off."
+    )
 
 
 class Connector(aiohttp.TCPConnector):

@@ -47,9 +47,9 @@ class LabClient:
         """Return every credential that the lab has ever given out or accepted -> what it is."""
         return dict(self._get("secrets"))
 
-    def requests(self) -> list[dict[str, Any]]:
-        """Return the request log."""
-        return list(self._get("requests"))
+    def requests(self, since: float = 0.0) -> list[dict[str, Any]]:
+        """Return the request log, or what came after that epoch second."""
+        return list(self._get("requests", since=repr(since)))
 
     def requests_summary(self) -> dict[str, Any]:
         """Return the counts of the request log."""

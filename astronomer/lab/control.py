@@ -36,8 +36,10 @@ def secrets_known(lab: StandIn, _asked: dict[str, Any]) -> dict[str, str]:
 
 
 def requests(lab: StandIn, asked: dict[str, Any]) -> Any:
-    """Tell the request log, or with ``summary`` its counts."""
-    return lab.requests_summary() if "summary" in asked else lab.requests.as_json()
+    """Tell the request log, or what came after the epoch second ``since``, or with ``summary`` its counts."""
+    if "summary" in asked:
+        return lab.requests_summary()
+    return lab.requests.as_json(float(asked.get("since", 0)))
 
 
 def clear_requests(lab: StandIn, _asked: dict[str, Any]) -> dict[str, Any]:

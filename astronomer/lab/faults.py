@@ -16,7 +16,8 @@ from typing import Any, Literal, get_args
 
 __all__ = ["Effect", "Fault", "Faults", "Kind"]
 
-Kind = Literal["status", "reset", "cut", "lose_answer", "slow", "late", "expired"]
+Kind = Literal["status", "reset", "cut", "lose_answer", "slow", "late", "expired", "rewrite"]
+GIVEN = ("status", "retry_after", "delay", "old", "new")
 STORM_MIX: tuple[Kind | int, ...] = (429, 503, "reset")
 
 
@@ -27,8 +28,8 @@ class Effect:
     :param kind: ``status``: answered with ``status`` and nothing done. ``reset``: the connection is reset and nothing
         done. ``cut``: done, half of the answer sent, then the connection is closed. ``lose_answer``: done, then the
         connection is reset without an answer. ``slow``: done after ``delay`` seconds. ``late``: done at once, answered
-        after ``delay`` seconds. ``expired``: answered as if the
-        credential had expired, and nothing done.
+        after ``delay`` seconds. ``expired``: answered as if the credential had expired, and nothing done. ``rewrite``:
+        done, and ``old`` in the answer's text replaced by ``new``, such as a state by one that no client knows.
     :param retry_after: value of the Retry-After header, seconds.
     """
 
@@ -36,6 +37,8 @@ class Effect:
     status: int = 503
     retry_after: float | None = None
     delay: float = 0.0
+    old: str = ""
+    new: str = ""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.status}" if self.kind == "status" else self.kind
@@ -135,6 +138,10 @@ class Faults:
         """Do the request at once, and answer after ``delay`` seconds."""
         return self.add(Effect("late", delay=delay), path=path, **match)
 
+    def rewrite(self, old: str, new: str, path: str = "", **match: Any) -> Fault:
+        """Do the request, and replace a text in the answer."""
+        return self.add(Effect("rewrite", old=old, new=new), path=path, **match)
+
     def expired(self, path: str = "", **match: Any) -> Fault:
         """Answer as if the client's credential had expired."""
         return self.add(Effect("expired"), path=path, **match)
@@ -179,7 +186,7 @@ class Faults:
         kind = spec.pop("kind", "status")
         if kind not in get_args(Kind):
             raise ValueError(f"unknown kind of fault {kind!r}; use one of {', '.join(get_args(Kind))}")
-        given = {name: spec.pop(name) for name in ("status", "retry_after", "delay") if name in spec}
+        given = {name: spec.pop(name) for name in GIVEN if name in spec}
         try:
             return self.add(Effect(kind, **given), **spec)
         except TypeError as error:

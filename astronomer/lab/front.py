@@ -100,6 +100,8 @@ class Front:
         elif effect.kind == "cut":
             await self._app(scope, receive, _half_of(send))
             await _drop(scope, receive, reset=False)
+        elif effect.kind == "rewrite":
+            await self._app(scope, receive, _rewritten(effect.old.encode(), effect.new.encode(), send))
         elif effect.kind == "expired":
             status, body = self._expired(scope["path"])
             await _reply(send, status, body)
@@ -138,6 +140,27 @@ def _held(delay: float, send: Send) -> Send:
         await send(message)
 
     return held
+
+
+def _rewritten(old: bytes, new: bytes, send: Send) -> Send:
+    """Hold an answer until it is whole, for its length changes with its text."""
+    start: dict[str, Any] = {}
+    body = bytearray()
+
+    async def rewritten(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            start.update(message)
+            return
+        body.extend(message.get("body", b""))
+        if message.get("more_body"):
+            return
+        text = bytes(body).replace(old, new)
+        length = (b"content-length", str(len(text)).encode())
+        others = [pair for pair in start["headers"] if pair[0].lower() != b"content-length"]
+        await send({**start, "headers": [*others, length]})
+        await send({"type": "http.response.body", "body": text})
+
+    return rewritten
 
 
 def _half_of(send: Send) -> Send:

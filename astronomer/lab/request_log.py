@@ -103,9 +103,9 @@ class RequestLog:
             "by_status": dict(Counter(str(e.status) for e in entries)),
         }
 
-    def as_json(self) -> list[dict[str, Any]]:
-        """Return the entries as plain JSON."""
-        return [asdict(entry) for entry in self.entries]
+    def as_json(self, since: float = 0.0) -> list[dict[str, Any]]:
+        """Return the entries that came after an epoch second as plain JSON."""
+        return [asdict(entry) for entry in self.entries if entry.at > since]
 
 
 def _general(path: str) -> str:

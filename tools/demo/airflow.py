@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -85,8 +86,38 @@ class Airflow:
 
     def mark_failed(self, instance: Mapping[str, Any]) -> None:
         """Do what "Mark as failed" on the task's page does."""
+        self.mark(instance, "failed")
+
+    def add_connection(self, name: str, connection: Mapping[str, Any]) -> None:
+        """Save a connection.
+
+        :param connection: in the words of Airflow's JSON form.
+        """
+        self._call("POST", "connections", _connection(name, connection))
+
+    def edit_connection(self, name: str, connection: Mapping[str, Any]) -> None:
+        """Do what the page of a connection does."""
+        self._call("PATCH", f"connections/{name}", _connection(name, connection))
+
+    def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Return the task instances of one run."""
+        return list(self._pages(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances"))
+
+    def mark(self, instance: Mapping[str, Any], state: str) -> None:
+        """Do what "Mark as …" on the task's page does."""
         mapped = f"/{instance['map_index']}" if instance["map_index"] >= 0 else ""
-        self._call("PATCH", f"{_path(instance)}{mapped}", {"new_state": "failed"})
+        self._call("PATCH", f"{_path(instance)}{mapped}", {"new_state": state})
+
+    def clear(self, dag_id: str, run_id: str, task_ids: Collection[str]) -> None:
+        """Do what "Clear" on a task's page does."""
+        body = {"dry_run": False, "only_failed": False, "dag_run_id": run_id, "task_ids": list(task_ids)}
+        self._call("POST", f"dags/{dag_id}/clearTaskInstances", body)
+
+    def pause(self, dag_id: str) -> None:
+        self._call("PATCH", f"dags/{dag_id}", {"is_paused": True})
+
+    def delete_run(self, dag_id: str, run_id: str) -> None:
+        self._call("DELETE", f"dags/{dag_id}/dagRuns/{run_id}")
 
     def _pages(self, path: str, key: str) -> Iterator[dict[str, Any]]:
         offset, total = 0, 1
@@ -104,7 +135,11 @@ class Airflow:
                 request=answer.request,
                 response=answer,
             )
-        return dict(answer.json())
+        return dict(answer.json()) if answer.content else {}
+
+
+def _connection(name: str, connection: Mapping[str, Any]) -> dict[str, Any]:
+    return {"connection_id": name, **connection, "extra": json.dumps(connection.get("extra") or {})}
 
 
 def _path(instance: Mapping[str, Any]) -> str:

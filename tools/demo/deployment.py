@@ -7,6 +7,7 @@ import sys
 from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from tools.demo.airflow import Airflow
 from tools.demo.environment import USER, Installation
@@ -17,8 +18,9 @@ PARTS = {
     "scheduler": ["scheduler", "--skip-serve-logs"],
     "Dag processor": ["dag-processor"],
     "triggerer": ["triggerer", "--skip-serve-logs"],
-    "Celery worker": ["celery", "worker", "--skip-serve-logs"],
+    "Celery worker": ["celery", "worker", "--skip-serve-logs", "--queues", "default,snowflake,databricks"],
 }
+NONE: Mapping[str, str] = MappingProxyType({})
 REPORTING = frozenset({"scheduler", "Dag processor", "triggerer"})  # to the API server
 
 
@@ -87,9 +89,12 @@ class Deployment:
         for name in self.parts:
             self.start_part(name)
 
-    def start_part(self, name: str) -> Program:
-        """Start one of its programs."""
-        return self._airflow(name, PARTS[self.parts[name]])
+    def start_part(self, name: str, more: Mapping[str, str] = NONE) -> Program:
+        """Start one of its programs.
+
+        :param more: variables for it alone.
+        """
+        return self._airflow(name, PARTS[self.parts[name]], more)
 
     def missing(self) -> list[str]:
         """Return the parts that do not work yet."""
@@ -104,7 +109,9 @@ class Deployment:
             raise ProcessEndedError("A Dag cannot be imported:\n" + "\n".join(errors.values()))
         return set(self.dags) <= self.user.dags()
 
-    def _airflow(self, name: str, command: list[str], *, once: bool = False) -> Program:
+    def _airflow(
+        self, name: str, command: list[str], more: Mapping[str, str] = NONE, *, once: bool = False
+    ) -> Program:
         words = [sys.executable, "-m", "airflow", *command]
         root = self.installation.places.root
-        return self.processes.start(self.called(name), words, self._env, root, once=once)
+        return self.processes.start(self.called(name), words, {**self._env, **more}, root, once=once)

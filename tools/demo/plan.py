@@ -59,6 +59,7 @@ PLANS: dict[str, Plan] = {
     "snowflake_worker_free": Plan(
         5, {"seconds": 3}, {"seconds": 15}, mapped={"orders": 3}, worker_free=("orders", "total")
     ),
+    "triggerer_queues": Plan(2, {"seconds": 3}, {"seconds": 15}),
     "databricks_cancel": Plan(1, {"seconds": 1800}, {"seconds": 1800}, cancel="long_run"),
     "databricks_job": Plan(2, {"seconds": 6}, {"seconds": 20}),
     "databricks_failure": Plan(2, {"seconds": 5}, {"seconds": 20}, failed=("convert",)),

@@ -29,6 +29,7 @@ class Program:
 
     :param once: whether it does one thing and ends.
     :param server: whether others need it until they have ended.
+    :param began: how long the log was when it started, in bytes: one that comes back writes on.
     """
 
     name: str
@@ -36,6 +37,11 @@ class Program:
     log: Path
     once: bool = False
     server: bool = False
+    began: int = 0
+
+    def said(self) -> str:
+        """Return what it has written since it was started."""
+        return self.log.read_bytes()[self.began :].decode(errors="replace")
 
     def tail(self, lines: int = 25) -> str:
         found = self.log.read_text(errors="replace").splitlines()[-lines:]
@@ -89,6 +95,7 @@ class Processes:
         self.logs.mkdir(parents=True, exist_ok=True)
         log = self.logs / f"{name.replace(' ', '-')}.log"
         with log.open("ab") as sink, self.signals.hold():
+            began = sink.tell()
             process = subprocess.Popen(
                 [str(word) for word in command],
                 env=dict(env),
@@ -99,7 +106,7 @@ class Processes:
                 start_new_session=True,
                 **owner,
             )
-            program = Program(name, process, log, once, server)
+            program = Program(name, process, log, once, server, began)
             self.programs.append(program)
             self.look()
         return program
@@ -110,14 +117,15 @@ class Processes:
         for program in self.programs:
             program.check()
 
-    def lose(self, program: Program, number: int) -> None:
+    def lose(self, program: Program, number: int, *, group: bool = True) -> None:
         """End one program by a signal, and no longer expect it to run.
 
         :param number: SIGKILL goes to all that it has started as well, as when its machine dies.
+        :param group: whether it does.
         """
         self.look()
         self.programs.remove(program)
-        if number == signal.SIGKILL:
+        if number == signal.SIGKILL and group:
             _signal_group(program.process.pid, number)
         else:
             program.process.send_signal(number)

@@ -18,7 +18,7 @@ from tools.demo.work import external
 
 # The log of the scheduler, or of Celery's worker, has a line for each piece of work a worker did, with how long the
 # worker was busy with it.
-STINT = re.compile(r"(?:Workload finished.*?\bduration=|\bexecute_workload\[.*?\] succeeded in )([\d.]+)")
+STINT = re.compile(r"Workload finished.*?\bduration=([\d.]+)")
 
 
 @dataclass(frozen=True)

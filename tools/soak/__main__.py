@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kept = options.keep or not report.ok
         _tell(report, console, options.json)
     except (ProcessEndedError, RuntimeError) as error:
+        kept = not isinstance(error, RuntimeError)  # which says what this machine lacks: nothing has run
         console.print(f"{error}", style="red", markup=False, soft_wrap=True)
         return 1
     except Interrupted as interrupted:
@@ -111,7 +112,7 @@ def _prepared(
     env = environment(directory, url)
     lab = Lab.start(processes, directory / "lab", env)
     env = {**env, **lab.variables}
-    os.environ.update(env)
+    os.environ.update(env, AIRFLOW__LOGGING__LOGGING_LEVEL="ERROR")
     # Airflow reads the environment when it is imported.
     from tools.soak.families import Work
     from tools.soak.rows import Rows

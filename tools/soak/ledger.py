@@ -53,7 +53,7 @@ class Account:
     :param unlogged: told, but its own log does not say so.
     :param lost: not told, although the work had ended long ago.
     :param waiting: not told, because the work had not ended, or only just.
-    :param late: seconds from the end of the work to the event.
+    :param late: seconds from the end of the work to the event; ``calm``: of those told after the weather.
     """
 
     begun: int = 0
@@ -64,6 +64,7 @@ class Account:
     lost: int = 0
     waiting: int = 0
     late: list[float] = field(default_factory=list)
+    calm: list[float] = field(default_factory=list)
 
     @property
     def good(self) -> bool:
@@ -73,8 +74,12 @@ class Account:
 
 @dataclass
 class Ledger:
-    """Who waits, and how it was told."""
+    """Who waits, and how it was told.
 
+    :param calm_from: when the weather is over, epoch seconds.
+    """
+
+    calm_from: float = float("inf")
     accounts: dict[str, Account] = field(default_factory=dict)
     waiting: dict[str, Wait] = field(default_factory=dict)
     _told: dict[str, str] = field(default_factory=dict)
@@ -99,7 +104,10 @@ class Ledger:
             account.wrong["before the end"] += 1
         else:
             account.right += 1
-            account.late.append(max(0.0, told.at - wait.ends))
+            late = max(0.0, told.at - wait.ends)
+            account.late.append(late)
+            if wait.ends >= self.calm_from:
+                account.calm.append(late)
         return wait
 
     def logged(self, wait: Wait, events: int) -> None:
@@ -119,9 +127,9 @@ class Ledger:
             else:
                 account.waiting += 1
 
-    def overdue(self, now: float) -> int:
-        """How many wait although their work has ended."""
-        return sum(wait.ends < now for wait in self.waiting.values())
+    def overdue(self, now: float) -> Counter[str]:
+        """How many of each family wait although their work has ended."""
+        return Counter(wait.family for wait in self.waiting.values() if wait.ends < now)
 
     @property
     def ended(self) -> int:
@@ -142,7 +150,11 @@ def percentile(values: list[float], share: float) -> float | None:
 
 
 def _numbers(account: Account) -> Mapping[str, Any]:
-    late = {name: percentile(account.late, share) for name, share in (("p50", 0.5), ("p99", 0.99))}
+    late = {
+        f"{name}{when}": percentile(values, share)
+        for when, values in (("", account.calm), ("_with_the_weather", account.late))
+        for name, share in (("p50", 0.5), ("p99", 0.99))
+    }
     return {
         "begun": account.begun,
         "right": account.right,

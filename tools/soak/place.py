@@ -131,7 +131,7 @@ class Lab:
 
     def cancelled(self) -> int:
         """How many jobs somebody has cancelled: nobody should have."""
-        aborted = sum(one["error_code"] == "000604" for one in self.snowflake.queries())
+        aborted: int = sum(one["error_code"] == "000604" for one in self.snowflake.queries())
         return (
             aborted
             + len(self.databricks.runs(state="CANCELED"))

@@ -15,6 +15,8 @@ from tools.soak.verdicts import Flatness, Verdict, flatness, told
 
 __all__ = ["Report"]
 
+_ERRORS = 100  # of the triggerer's own; that many are enough to see
+_LONG = 1.0  # seconds
 _ENDED_SHARE = 10  # of the waits; fewer ends would prove little
 
 
@@ -42,7 +44,9 @@ class Report:
 
     def waits(self) -> Table:
         """What became of the waits, by family."""
-        table = _table("waits", "begun", "told right", "wrong", "twice", "lost", "p50, s", "p99, s")
+        table = _table(
+            "waits", "begun", "told right", "wrong", "twice", "lost", "p50, s", "p99, s", "in all, s"
+        )
         for family, one in self._soak.ledger.accounts.items():
             table.add_row(family, *_cells(one))
         return table
@@ -73,6 +77,9 @@ class Report:
         return (
             f"{soak.ledger.ended} waits ended; all began {soak.filled_seconds:.0f} s after the triggerer's start\n"
             f"requests of all waits together: {requests}\n"
+            f"longest stall of the triggers' loop: {max(soak.stalls, default=0.0):.1f} s, "
+            f"{sum(one >= _LONG for one in soak.stalls)} of {_LONG:.0f} s or longer\n"
+            f"lines of the triggerer's own output that tell of an error: {len(soak.errors)}\n"
             f"processor: supervisor {cpu['supervisor']:.2f}, triggers {cpu['runner']:.2f} cores"
         )
 
@@ -91,6 +98,8 @@ class Report:
             },
             "machine": dict(self._machine),
             "weather": soak.weather,
+            "stalls_s": sorted(soak.stalls, reverse=True)[:_ERRORS],
+            "errors": soak.errors[:_ERRORS],
             "all_started_s": round(soak.filled_seconds, 1),
             "ended": soak.ledger.ended,
             "waits": soak.ledger.as_json(),
@@ -108,7 +117,7 @@ def _table(*heads: str) -> Table:
 
 
 def _cells(one: Account) -> list[str]:
-    late = [percentile(one.late, share) for share in (0.5, 0.99)]
+    late = [percentile(one.calm, 0.5), percentile(one.calm, 0.99), percentile(one.late, 0.99)]
     seconds = ["-" if value is None else f"{value:.1f}" for value in late]
     return [
         str(number) for number in (one.begun, one.right, one.wrong.total(), one.twice, one.lost)

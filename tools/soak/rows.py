@@ -68,7 +68,7 @@ class Rows:
     def __init__(self) -> None:
         initdb()
         with create_session() as session:
-            DagBundlesManager().sync_bundles_to_db(session=session)
+            DagBundlesManager().sync_bundles_to_db(session=session)  # type: ignore[no-untyped-call,unused-ignore]
             session.flush()
             parsed = [LazyDeserializedDAG.from_dag(dag) for dag in dags()]
             errors: dict[tuple[str, str | None], str] = {}
@@ -110,7 +110,6 @@ class Rows:
 
     def told(self) -> list[Told]:
         """Who has been told since the last time. They do not go on: for that, there would have to be a worker."""
-        seen = TaskInstance.pid == _TOLD
         ended = (TaskInstanceState.SUCCESS, TaskInstanceState.FAILED, TaskInstanceState.UP_FOR_RETRY)
         asked = select(
             TaskInstance.id,
@@ -124,11 +123,7 @@ class Rows:
             TaskInstance.dag_id.in_((WAITING, FREE)),
             or_(
                 TaskInstance.state == TaskInstanceState.SCHEDULED,
-                and_(
-                    TaskInstance.dag_id == FREE,
-                    TaskInstance.state.in_(ended),
-                    ~seen | (TaskInstance.pid.is_(None)),
-                ),
+                and_(TaskInstance.dag_id == FREE, TaskInstance.state.in_(ended), TaskInstance.pid.is_(None)),
             ),
         )
         with create_session() as session:
@@ -215,7 +210,6 @@ class Rows:
             run: Any = DagRun(
                 dag_id, "none", logical_date=_FIRST, run_after=_FIRST, run_type=DagRunType.SCHEDULED
             )
-            session.expunge(run) if run in session else None
             mapping: Callable[..., dict[str, Any]] = TaskInstance.insert_mapping
             rows = {
                 task.task_id: mapping("none", task, -1, dag_version_id=version.id, dag_run=run)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
 
-from tools.demo.processes import ProcessEndedError, Processes
+from tools.demo.processes import ProcessEndedError, Processes, Program
 from tools.soak.ledger import Ledger, Told, Wait
+from tools.soak.logs import Logs
 from tools.soak.place import ROOT, Lab
 from tools.soak.plan import Plan
 from tools.soak.samples import Sample, Sampler
@@ -26,8 +29,8 @@ _TICK = 1.0
 _SAY_EVERY = 30.0
 _SPARE = 1000  # a triggerer that is full looks for no more triggers
 _STARTING, _STARTING_EACH = 180.0, 0.5
-_LOGGED_WITHIN = 30.0  # what a trigger logs takes another way than its event
-_FIRED = "Trigger fired event"
+_LAST_LINES = 5.0
+_ENDING = 60.0
 
 
 class Rows(Protocol):
@@ -77,27 +80,39 @@ class Soak:
     cancelled: int = 0
     _dice: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311 - a soak shall repeat
     _numbers: Counter[str] = field(default_factory=Counter)
-    _to_read: deque[tuple[float, Wait]] = field(default_factory=deque)
+    _not_begun: dict[str, Wait] = field(default_factory=dict)
     _said: float = 0.0
+    _triggerer: Program = field(init=False)
     _sampler: Sampler = field(init=False)
+    _logs: Logs = field(init=False)
 
     def run(self) -> None:
         """Return when the time is over and the last one has been told who should be."""
         self._say(f"Beginning the work of {self.plan.waits} waits …")
-        ahead = 10.0 + 0.05 * self.plan.waits  # nothing is to end before it is waited for
+        ahead = 10.0 + 0.03 * self.plan.waits  # nothing is to end before it is waited for
         for family, number in self.plan.numbers.items():
             self._begin(family, [ahead + self.plan.rest(self._dice) for _ in range(number)])
         self._say("Starting the triggerer …")
         self._start_triggerer()
         began = time.monotonic()
-        while self._begun() < self.plan.waits:
+        while (begun := self._begun()) < self.plan.waits:
             self._turn()
             if time.monotonic() > began + _STARTING + _STARTING_EACH * self.plan.waits:
-                raise ProcessEndedError(f"Only {self._begun()} of {self.plan.waits} waits have begun.")
+                raise ProcessEndedError(f"Only {begun} of {self.plan.waits} waits have begun.")
         self.filled_seconds = time.monotonic() - began
         self._say(f"All have begun, {self.filled_seconds:.0f} s after its start. The time begins.")
         self._hold()
         self._finish()
+
+    @property
+    def errors(self) -> list[str]:
+        """What the triggerer itself calls an error."""
+        return self._logs.errors
+
+    @property
+    def stalls(self) -> list[float]:
+        """For how many seconds the triggers' loop stood still, each time that Airflow noticed."""
+        return self._logs.stalls
 
     def release(self) -> None:
         """A triggerer that is stopped would not hear that it shall end."""
@@ -108,11 +123,15 @@ class Soak:
 
     def _start_triggerer(self) -> None:
         command = [sys.executable, "-m", "airflow", "triggerer", "--skip-serve-logs", "--capacity"]
-        program = self.processes.start("triggerer", [*command, str(self.plan.waits + _SPARE)], self.env, ROOT)
+        capacity = str(self.plan.waits + _SPARE)
+        self._triggerer = program = self.processes.start("triggerer", [*command, capacity], self.env, ROOT)
+        self._logs = Logs(self.directory / "logs", program.log)
+        self._not_begun = dict(self.ledger.waiting)
         self._sampler = Sampler(program.process.pid, self.ports)
 
     def _hold(self) -> None:
         begin = time.monotonic()
+        self.ledger.calm_from = time.time() + self.plan.settled
         self.lab.counted()
         due = deque(sorted(self._weather(), key=lambda one: one[0]))
         next_sample = 0.0
@@ -154,26 +173,33 @@ class Soak:
             if not self.ledger.overdue(min(over, time.time())):
                 break
         self.ledger.close(over + self.plan.patience, self.plan.patience)
-        time.sleep(min(_LOGGED_WITHIN, self.plan.patience / 10))
-        self._read_logs(float("inf"))
+        time.sleep(_LAST_LINES)
+        self._logs.count(self.ledger, all_of_them=True)
+        self._say("Ending the triggerer …")
+        self._triggerer.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._triggerer.process.wait(_ENDING)
         self.cancelled = self.lab.cancelled()
 
     def _turn(self, *, refill: bool = True) -> None:
         began = time.monotonic()
         self.work.end_due()
-        ended: Counter[str] = Counter()
+        over: Counter[str] = Counter()
         for told in self.rows.told():
             if wait := self.ledger.tell(told):
-                ended[wait.family] += 1
-                self._to_read.append((began + _LOGGED_WITHIN, wait))
+                over[wait.family] += 1
+                self._logs.told(wait)
         if refill:
-            for family, number in ended.items():
+            for family, number in over.items():
                 self._begin(family, [self.plan.whole(self._dice) for _ in range(number)])
-        self._read_logs(began)
+        self._logs.count(self.ledger)
         self.processes.check()
         if began > self._said + _SAY_EVERY:
-            overdue = self.ledger.overdue(time.time())
-            self._say(f"{len(self.ledger.waiting)} wait, {self.ledger.ended} ended, {overdue} are overdue")
+            overdue = ", ".join(
+                f"{number} {family}" for family, number in self.ledger.overdue(time.time()).most_common(3)
+            )
+            ended = f"{len(self.ledger.waiting)} wait, {self.ledger.ended} have been told"
+            self._say(f"{ended}; not yet, though their work has ended: {overdue or 'none'}")
         time.sleep(max(0.0, _TICK - (time.monotonic() - began)))
 
     def _begin(self, family: str, seconds: list[float]) -> None:
@@ -191,28 +217,12 @@ class Soak:
         waiting = len(self.ledger.waiting)
         self.samples.append(Sample(round(at, 1), waiting, supervisor, runner, connections, requests, logins))
 
-    # What the triggers have logged.
-
-    @property
-    def _logs(self) -> Path:
-        return self.directory / "logs"
-
     def _begun(self) -> int:
-        """How many triggers have ever begun: the first line of each makes a file."""
-        return self.ledger.ended + sum(any(self._of(wait)) for wait in list(self.ledger.waiting.values()))
-
-    def _of(self, wait: Wait) -> list[Path]:
-        return list((self._logs / wait.folder).glob("*.trigger.*.log"))
-
-    def _read_logs(self, now: float) -> None:
-        """Count the events of those told a while ago; their logs are not kept."""
-        while self._to_read and self._to_read[0][0] <= now:
-            _, wait = self._to_read.popleft()
-            logs = self._of(wait)
-            text = "".join(one.read_text(encoding="utf-8", errors="replace") for one in logs)
-            self.ledger.logged(wait, text.count(_FIRED))
-            for one in logs:
-                one.unlink(missing_ok=True)
+        """How many triggers have ever begun."""
+        for key, wait in list(self._not_begun.items()):
+            if key not in self.ledger.waiting or self._logs.has_begun(wait):
+                del self._not_begun[key]
+        return self.plan.waits - len(self._not_begun)
 
     def _say(self, text: str) -> None:
         self._said = time.monotonic()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 from airflow.sdk import DAG
@@ -18,10 +18,12 @@ from astronomer.providers.databricks.sensors.databricks_sql import DatabricksSql
 from astronomer.providers.snowflake.operators.snowflake import SnowflakeOperator, SnowflakeSqlApiOperator
 from astronomer.providers.snowflake.sensors.snowflake import SnowflakeSensor
 
-__all__ = ["CASES", "DAG_ID", "MODES", "Case", "Labs", "dag", "free_task"]
+__all__ = ["CASES", "DAG_ID", "MODES", "Case", "Labs", "dag"]
 
 DAG_ID = "security"
 MODES = ("worker", "deferred", "free")
+WORD = "{{ var.value.my_password }}"
+SECRET = f"'{WORD}'"
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,10 @@ class Labs:
         self.databricks.clear_faults()
 
     def storm(self) -> None:
-        """Bad weather for a while, which answers repeat what they were asked."""
-        for lab in (self.snowflake, self.databricks):
-            lab.add_fault("status", status=503, times=3, path="(monitoring|statements|runs|query-request)")
+        """Bad weather for a while."""
+        self.snowflake.add_fault("status", status=503, times=2, path="(monitoring|query-request)")
+        # A submit that is not answered is looked for in a history that is minutes behind.
+        self.databricks.add_fault("status", status=503, times=2, path="(statements|runs)", method="GET")
 
     def expire(self) -> None:
         """No token that was given out is good any more."""
@@ -58,6 +61,7 @@ class Case:
 
     :param ends: in this state.
     :param before: what happens to the local services before the task.
+    :param masked: its SQL holds what only Airflow's masker can hide, where the task reads it.
     """
 
     name: str
@@ -66,59 +70,131 @@ class Case:
     ends: str = "success"
     before: Callable[[Labs], None] = Labs.calm
     modes: tuple[str, ...] = MODES
-    more: dict[str, Any] = field(default_factory=dict)
+    masked: bool = False
 
     def task(self, mode: str) -> Any:
         sensor = self.kind.__name__.endswith("Sensor")
         pace = {"poke_interval": 0.05, "timeout": 8.0} if sensor else {"quick_wait": 0, "poll_interval": 0.1}
         how = {"start_from_trigger": True} if mode == "free" else {"deferrable": mode == "deferred"}
-        patience = {} if sensor else {"outage_tolerance": 6.0}
+        patience = {} if sensor else {"outage_tolerance": 3.0}
         arguments = {**pace, **patience, **how, **self.arguments}
         return self.kind(task_id=f"{mode}__{self.name}", **arguments)
 
 
 def _snowflake() -> Iterator[Case]:
-    wrong = {"ends": "failed", "modes": ("worker", "free")}
-    for conn in ("sf_password", "sf_key", "sf_key_text", "sf_key_locked", "sf_oauth", "sf_pat"):
-        yield Case(conn, SnowflakeOperator, {"sql": "select 1 as a", "snowflake_conn_id": conn})
-    for conn in ("sf_key", "sf_key_text", "sf_oauth", "sf_pat"):
-        yield Case(f"api_{conn}", SnowflakeSqlApiOperator, {"sql": "select 1", "statement_count": 1, "snowflake_conn_id": conn})
-    for conn in ("sf_wrong", "sf_wrong_key", "sf_wrong_pat", "sf_nowhere"):
-        yield Case(conn, SnowflakeOperator, {"sql": "select 1", "snowflake_conn_id": conn}, **wrong)
-    for conn in ("sf_wrong_key", "sf_wrong_pat"):
-        yield Case(f"api_{conn}", SnowflakeSqlApiOperator, {"sql": "select 1", "statement_count": 1, "snowflake_conn_id": conn}, **wrong)
-    yield Case("sf_sensor", SnowflakeSensor, {"sql": "select 1", "snowflake_conn_id": "sf_password"})
-    for name, conn in (("sf", "sf_password"), ("sf_oauth", "sf_oauth")):
-        sql = {"sql": "select 1; select 2", "snowflake_conn_id": conn}
-        yield Case(f"{name}_storm", SnowflakeOperator, sql, before=Labs.storm)
-        yield Case(f"{name}_expired", SnowflakeOperator, sql, before=Labs.expire)
-        yield Case(f"{name}_refused", SnowflakeOperator, sql, before=Labs.forbid, ends="failed", modes=("worker",))
-        yield Case(f"{name}_syntax", SnowflakeOperator, {**sql, "sql": "selec t"}, ends="failed")
+    sql, api = {"sql": "select 1 as a"}, {"sql": "select 1", "statement_count": 1}
+    ways = {
+        "sf_password": MODES,
+        "sf_key": MODES,
+        "sf_key_text": ("deferred",),
+        "sf_key_locked": ("free",),
+        "sf_oauth": ("worker", "deferred"),
+        "sf_pat": ("deferred",),
+    }
+    for conn, modes in ways.items():
+        yield Case(conn, SnowflakeOperator, {**sql, "snowflake_conn_id": conn}, modes=modes)
+    for conn, modes in {
+        "sf_key": MODES,
+        "sf_key_text": ("worker",),
+        "sf_oauth": ("free",),
+        "sf_pat": ("deferred",),
+    }.items():
+        yield Case(f"api_{conn}", SnowflakeSqlApiOperator, {**api, "snowflake_conn_id": conn}, modes=modes)
+    refused = {
+        "sf_wrong": ("worker", "free"),
+        "sf_wrong_key": ("worker",),
+        "sf_wrong_pat": ("free",),
+        "sf_nowhere": ("worker",),
+    }
+    for conn, modes in refused.items():
+        yield Case(conn, SnowflakeOperator, {**sql, "snowflake_conn_id": conn}, ends="failed", modes=modes)
+    for conn, mode in {"sf_wrong_key": "free", "sf_wrong_pat": "worker"}.items():
+        yield Case(
+            f"api_{conn}",
+            SnowflakeSqlApiOperator,
+            {**api, "snowflake_conn_id": conn},
+            ends="failed",
+            modes=(mode,),
+        )
+    yield Case("sf_sensor", SnowflakeSensor, {**sql, "snowflake_conn_id": "sf_password"}, modes=("deferred",))
+    two = {"sql": "select 1; select 2", "snowflake_conn_id": "sf_password"}
+    yield Case("sf_storm", SnowflakeOperator, two, before=Labs.storm, modes=("deferred", "free"))
+    yield Case("sf_expired", SnowflakeOperator, two, before=Labs.expire, modes=("deferred", "free"))
+    yield Case("sf_refused", SnowflakeOperator, two, before=Labs.forbid, ends="failed", modes=("worker",))
+    yield Case("sf_syntax", SnowflakeOperator, {**two, "sql": "selec t"}, ends="failed")
+    for name, text in {
+        "good": f"select length({SECRET}) as a, length(%(p)s) as b",
+        "bad": f"selec {SECRET} from %(p)s",
+    }.items():
+        arguments = {**two, "sql": text, "parameters": {"p": WORD}}
+        yield Case(
+            f"sf_masked_{name}",
+            SnowflakeOperator,
+            arguments,
+            ends="success" if name == "good" else "failed",
+            masked=True,
+        )
 
 
 def _databricks() -> Iterator[Case]:
     work = {"notebook_path": "/lab/wait", "base_parameters": {"seconds": "0.2"}}
     fails = {"notebook_path": "/lab/wait", "base_parameters": {"seconds": "0.2", "fail": "no such table"}}
-    for conn in ("db_pat", "db_oauth", "db_wrong", "db_wrong_oauth"):
-        run = {"notebook_task": work, "databricks_conn_id": conn, "polling_period_seconds": 1}
-        ends = {"ends": "failed", "modes": ("worker", "free")} if "wrong" in conn else {}
-        yield Case(conn, DatabricksSubmitRunOperator, run, **ends)
-        yield Case(f"{conn}_sql", DatabricksSqlOperator, {"sql": "select 1", "databricks_conn_id": conn}, **ends)
     for conn in ("db_pat", "db_oauth"):
-        run = {"notebook_task": work, "databricks_conn_id": conn}
+        run = {"notebook_task": work, "databricks_conn_id": conn, "polling_period_seconds": 1}
         sql = {"sql": "select 1", "databricks_conn_id": conn}
-        yield Case(f"{conn}_fails", DatabricksSubmitRunOperator, {**run, "notebook_task": fails}, ends="failed")
-        yield Case(f"{conn}_syntax", DatabricksSqlOperator, {**sql, "sql": "selec t"}, ends="failed")
-        yield Case(f"{conn}_storm", DatabricksSubmitRunOperator, run, before=Labs.storm)
-        yield Case(f"{conn}_expired", DatabricksSqlOperator, sql, before=Labs.expire)
-        yield Case(f"{conn}_refused", DatabricksSubmitRunOperator, run, before=Labs.forbid, ends="failed", modes=("worker",))
-    yield Case("db_sensor", DatabricksSqlSensor, {"sql": "select 1", "databricks_conn_id": "db_oauth"})
+        yield Case(conn, DatabricksSubmitRunOperator, run)
+        yield Case(f"{conn}_sql", DatabricksSqlOperator, sql)
+        yield Case(
+            f"{conn}_expired", DatabricksSqlOperator, sql, before=Labs.expire, modes=("deferred", "free")
+        )
+        yield Case(
+            f"{conn}_refused",
+            DatabricksSubmitRunOperator,
+            run,
+            before=Labs.forbid,
+            ends="failed",
+            modes=("worker",),
+        )
+    for conn in ("db_wrong", "db_wrong_oauth"):
+        wrong = {"ends": "failed", "modes": ("worker", "free")}
+        yield Case(
+            conn, DatabricksSubmitRunOperator, {"notebook_task": work, "databricks_conn_id": conn}, **wrong
+        )
+    run, sql = {"notebook_task": fails, "databricks_conn_id": "db_oauth"}, {"databricks_conn_id": "db_oauth"}
+    yield Case("db_fails", DatabricksSubmitRunOperator, run, ends="failed", modes=("deferred", "free"))
+    yield Case(
+        "db_storm",
+        DatabricksSqlOperator,
+        {**sql, "sql": "select 1"},
+        before=Labs.storm,
+        modes=("deferred", "free"),
+    )
+    yield Case(
+        "db_syntax",
+        DatabricksSqlOperator,
+        {**sql, "sql": "selec t"},
+        ends="failed",
+        modes=("deferred", "free"),
+    )
+    yield Case("db_sensor", DatabricksSqlSensor, {**sql, "sql": "select 1"}, modes=("deferred", "free"))
+    for name, text in {
+        "good": f"select length({SECRET}) as a, length(:p) as b",
+        "bad": f"selec {SECRET} from :p",
+    }.items():
+        arguments = {**sql, "sql": text, "parameters": {"p": WORD}}
+        yield Case(
+            f"db_masked_{name}",
+            DatabricksSqlOperator,
+            arguments,
+            ends="success" if name == "good" else "failed",
+            masked=True,
+        )
 
 
 def _core() -> Iterator[Case]:
-    wait = {"external_dag_id": "orders", "external_dag_run_id": "done"}
+    wait = {"external_dag_id": "orders", "external_run_id": "done"}
     for conn in ("air_login", "air_token", "air_wrong", "air_wrong_token"):
-        ends = {"ends": "failed"} if "wrong" in conn else {}
+        ends = {"ends": "failed", "modes": ("worker", "free")} if "wrong" in conn else {}
         yield Case(conn, ExternalDeploymentSensor, {**wait, "astro_cloud_conn_id": conn}, **ends)
 
 
@@ -127,7 +203,9 @@ CASES = {case.name: case for case in (*_snowflake(), *_databricks(), *_core())}
 
 def dag() -> DAG:
     """All of them but those without a worker, of which each has a Dag of its own."""
-    with DAG(DAG_ID, schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), max_active_tasks=1) as made:
+    with DAG(
+        DAG_ID, schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), max_active_tasks=1
+    ) as made:
         for case in CASES.values():
             for mode in set(case.modes) - {"free"}:
                 case.task(mode)

@@ -26,6 +26,10 @@ ROOT = Path(__file__).resolve().parents[3]
 HARD = "p@ss w/ö\"'%+\\"
 """A password with everything that some encoding changes."""
 
+VARIABLE = 'V4r p@ss/ö"+='
+"""A secret for SQL, which it may stand in between quotes."""
+VARIABLE_NAME = "the variable"
+
 
 @dataclass
 class Ran:
@@ -44,7 +48,7 @@ class Ran:
     @property
     def wrong(self) -> list[str]:
         """What did not end as it should, at the end of the output."""
-        return self.output.strip().splitlines()[-1:]
+        return self.output.partition("ENDED\n")[2].splitlines()
 
 
 def _key() -> str:
@@ -53,7 +57,9 @@ def _key() -> str:
     return key.private_bytes(*form).decode()
 
 
-def connections(snowflake: SnowflakeLab, databricks: DatabricksLab, gateway: Gateway, deployment: RealDeployment) -> dict[str, Any]:
+def connections(
+    snowflake: SnowflakeLab, databricks: DatabricksLab, gateway: Gateway, deployment: RealDeployment
+) -> dict[str, Any]:
     """Every way to log in, and some that are refused, by connection id."""
     sf, db = snowflake.airflow_connection, databricks.airflow_connection
     pem = base64.b64encode(snowflake.private_key_file.read_bytes()).decode()
@@ -110,6 +116,7 @@ def environment(home: Path, known: dict[str, Any]) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "PYTHONDONTWRITEBYTECODE": "1",
         **{f"AIRFLOW__{name}": str(value) for name, value in settings.items()},
+        "AIRFLOW_VAR_MY_PASSWORD": VARIABLE,
         **{f"AIRFLOW_CONN_{name.upper()}": json.dumps(one) for name, one in known.items()},
     }
 
@@ -138,10 +145,17 @@ def ran(tmp_path_factory):
         with (home / "output.log").open("w") as output:
             subprocess.run(
                 [sys.executable, "-m", "tests.integration.security.program"],
-                cwd=ROOT, env=variables, stdout=output, stderr=output, timeout=150, check=False,
+                cwd=ROOT,
+                env=variables,
+                stdout=output,
+                stderr=output,
+                timeout=220,
+                check=False,
             )
-        known = {f"Snowflake: {what}": value for value, what in ()}
+        known = {VARIABLE_NAME: VARIABLE}
         for service, lab in (("Snowflake", snowflake), ("Databricks", databricks)):
-            known |= {f"{service}: {what} {n}": value for n, (value, what) in enumerate(lab.secrets().items())}
+            known |= {
+                f"{service}: {what} {n}": value for n, (value, what) in enumerate(lab.secrets().items())
+            }
         known |= {f"deployment: token {n}": one for n, one in enumerate(sorted(set(gateway.tokens) - {""}))}
         yield Ran(home, variables, (home / "output.log").read_text(), known)

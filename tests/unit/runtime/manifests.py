@@ -15,16 +15,19 @@ from kubernetes import client
 
 __all__ = [
     "FOLDER",
+    "QUEUES",
     "check_limits",
     "check_no_secret",
     "check_pod",
     "check_values",
+    "deployment",
     "known",
     "load",
     "merged",
 ]
 
 FOLDER = Path(__file__).parents[3] / "runtime" / "kubernetes"
+QUEUES = ("snowflake", "databricks", "default")
 _SCHEMA = json.loads(Path(__file__).with_name("chart_values.schema.json").read_text())
 _API = client.ApiClient()
 
@@ -37,6 +40,15 @@ _SECRET_VALUE = re.compile(r"://[^/\s]*:[^/\s]*@|-----BEGIN|[\w+/=-]{40,}")
 def load(name: str) -> Any:
     """The one document of a file in runtime/kubernetes."""
     return yaml.safe_load((FOLDER / name).read_text())
+
+
+def deployment(queue: str = "snowflake") -> Any:
+    """What the command in triggerer-queue.yaml applies."""
+    text = (FOLDER / "triggerer-queue.yaml").read_text()
+    for one, other in re.findall(r"-e s/(\w+)/(\w+)/g", text):
+        made = {"databricks": queue, "DATABRICKS": queue.upper()}
+        text = text.replace(one, made[other])
+    return yaml.safe_load(text)
 
 
 def known(kind: str, document: Any) -> Any:

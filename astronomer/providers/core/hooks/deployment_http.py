@@ -19,7 +19,7 @@ import aiohttp
 from yarl import URL
 
 from astronomer.deferral import CredentialsRejected, Transient, clock
-from astronomer.deferral.connector import Connector
+from astronomer.deferral.connector import Connector, untrusted
 from astronomer.providers.core.hooks.deployment_errors import ConnectionUnusable, NoSuchApi, Refused
 from astronomer.providers.package import DISTRIBUTION
 
@@ -142,7 +142,8 @@ class Transport:
             raise Transient(f"{asked}: no answer in time") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             said = str(error)[:_LONGEST_TEXT]
-            raise Transient(f"{asked}: {type(error).__name__}: {said}") from None
+            hint = untrusted(error, ", or `ca_file` in the extra of the Airflow connection")
+            raise Transient(f"{asked}: {type(error).__name__}: {said}{hint}") from None
 
     async def close(self) -> None:
         """Give the sockets back."""

@@ -15,7 +15,7 @@ import aiohttp
 from yarl import URL
 
 from astronomer.deferral import Transient
-from astronomer.deferral.connector import Connector
+from astronomer.deferral.connector import Connector, untrusted
 from astronomer.providers.databricks.hooks.answers import Answer
 from astronomer.providers.databricks.hooks.credentials import basic
 from astronomer.providers.package import DISTRIBUTION
@@ -72,7 +72,7 @@ class Transport:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # Without the query: that of a storage link is a secret.
             said = str(error).replace(urlsplit(url).query or "\0", "…")[:_LONGEST_TEXT]
-            raise Transient(f"{asked}: {type(error).__name__}: {said}") from None
+            raise Transient(f"{asked}: {type(error).__name__}: {said}{untrusted(error)}") from None
 
     async def close(self) -> None:
         """Give the sockets back."""

@@ -11,6 +11,7 @@ from typing import Any
 from databricks.sdk.core import Config
 
 from astronomer.deferral._compat import PlainConnection
+from astronomer.providers.databricks.hooks.verification import SKIP, tell_if_off
 
 __all__ = ["UnifiedLogin", "arguments"]
 
@@ -40,6 +41,7 @@ class UnifiedLogin:
 def arguments(connection: PlainConnection, address: str) -> dict[str, Any]:
     """What the connection says, and nothing that a file or a variable of the machine would say instead."""
     extra = connection.extra_dejson
+    tell_if_off(extra)
     known = {attribute.name for attribute in Config.attributes()}
     login, password = _LOGIN_NAMES.get(str(extra["auth_type"]), ("", ""))
     found: dict[str, Any] = {login: connection.login, password: connection.password}
@@ -52,4 +54,5 @@ def arguments(connection: PlainConnection, address: str) -> dict[str, Any]:
     found |= {name: value for name, value in extra.items() if name in known and value is not None}
     found |= {"host": address}
     found.pop("", None)
+    found.pop(SKIP, None)
     return found

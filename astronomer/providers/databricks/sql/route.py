@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from astronomer.deferral import JobError
 from astronomer.deferral.patience import insist
+from astronomer.providers.databricks.hooks.verification import tell_if_off
 
 if TYPE_CHECKING:
     from astronomer.providers.databricks.hooks.client import DatabricksClient
@@ -75,6 +76,7 @@ class Place:
         """
         from astronomer.providers.databricks.sql import texts
 
+        tell_if_off(self.extra)
         if not self.path and not self.warehouse_name:
             raise JobError(
                 "No warehouse is named: give `http_path` or the warehouse's name, or set `http_path` in the extra of "

@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RESULT_GONE = 612
+_UNTRUSTED = (
+    " If it has the certificate of a private authority, let REQUESTS_CA_BUNDLE name a file that also holds that "
+    "authority's; verification cannot be switched off."
+)
 _LOGIN_TIMEOUT = 60
 _SOCKET_TIMEOUT = 30
 # The session or its master token has gone: only a new login helps.
@@ -132,7 +136,8 @@ class SnowflakeSession:
         try:
             connection = connect(**timeouts | parameters)
         except OperationalError as error:
-            raise Transient(f"cannot reach Snowflake to log in: {error.raw_msg}") from error
+            hint = _UNTRUSTED if "certificate verify failed" in str(error.raw_msg) else ""
+            raise Transient(f"cannot reach Snowflake to log in: {error.raw_msg}{hint}") from error
         except DatabaseError as error:
             raise CredentialsRejected(
                 f"Snowflake refused the login of connection {self.conn_id!r} "

@@ -21,7 +21,7 @@ except ImportError:  # pragma: no cover
 
 from astronomer.deferral import ClientThreads, CredentialsRejected, Transient, clock
 from astronomer.deferral._compat import PlainConnection
-from astronomer.deferral.connector import Connector
+from astronomer.deferral.connector import Connector, untrusted
 from astronomer.providers.snowflake.hooks import THREAD_NAME
 from astronomer.providers.snowflake.hooks.session import connection_parameters
 
@@ -140,9 +140,10 @@ class SqlApiClient:
                 ) as response:
                     status, retry_after = response.status, _seconds(response.headers.get("Retry-After"))
                     answer = await response.json(content_type=None) if status in _ANSWERED else {}
-                    words = "" if status in _ANSWERED else (await response.text())[:300]
+                    words = "" if status in _ANSWERED else _without(headers, await response.text())[:300]
             except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
-                raise Transient(f"{method} {path or '/'}: {type(error).__name__}: {error}") from error
+                said = f"{type(error).__name__}: {error}{untrusted(error)}"
+                raise Transient(f"{method} {path or '/'}: {said}") from error
             if status in _ANSWERED:
                 return status, answer if isinstance(answer, dict) else {}
             if status in _REFUSED and not again:
@@ -197,6 +198,12 @@ class StatementRejected(Exception):
         super().__init__(
             f"HTTP {status}: {answer.get('code') or ''} {answer.get('message') or answer}".strip()
         )
+
+
+def _without(headers: Mapping[str, Any], text: str) -> str:
+    """A text that may repeat what was sent, with stars in place of the token."""
+    token = str(headers.get("Authorization") or "").rpartition(" ")[2]
+    return text.replace(token, "***") if token else text
 
 
 def _seconds(value: str | None) -> float | None:

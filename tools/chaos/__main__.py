@@ -1,0 +1,115 @@
+"""`python -m tools.chaos`: the fault certificate, which `make chaos` prints in an environment made for it."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+
+from tools.chaos.campaign import FAULTS, Campaign
+from tools.chaos.certificate import Certificate, render
+from tools.chaos.faults import Fault
+from tools.chaos.world import running
+from tools.demo.processes import ProcessEndedError, Processes
+from tools.demo.signals import Interrupted, Signals
+from tools.servers import MissingServerError
+
+WIDE = 150
+KILLS, QUICK_KILLS = 1000, 50
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Try the faults and return the exit status: 0 only if nothing of ours went wrong."""
+    options = _parser().parse_args(arguments)
+    faults = _chosen(options)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+    signals = Signals()
+    signals.watch()
+    folder = Path(options.folder or tempfile.mkdtemp(prefix="astronomer-chaos-"))
+    folder.mkdir(exist_ok=True)
+    try:
+        return _run(options, faults, console, signals, folder)
+    except (ProcessEndedError, MissingServerError) as error:
+        console.print(f"{error}", style="red", markup=False, soft_wrap=True)
+        return 1
+    except Interrupted as interrupted:
+        console.print(f"Ended by {interrupted}.")
+        return interrupted.status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tools.chaos", description=__doc__)
+    add = parser.add_argument
+    add("--short", action="store_true", help=f"the quick faults, with {QUICK_KILLS} kills")
+    add("--celery", action="store_true", help="on Celery's workers, which Redis feeds")
+    add("--kills", type=int, help=f"how many processes to kill ({KILLS})")
+    add("--only", action="append", default=[], metavar="TEXT", help="the faults whose names contain this")
+    add("--seed", type=int, default=0, help="of what is left to chance (0)")
+    add("--json", type=Path, default=Path("chaos.json"), help="where the certificate is written (chaos.json)")
+    add("--folder", help="where Airflow's files and logs go (a new temporary folder)")
+    add("--list", action="store_true", help="list the faults, and do nothing")
+    return parser
+
+
+def _chosen(options: argparse.Namespace) -> list[Fault]:
+    wanted = [fault for fault in FAULTS if options.celery or "Celery" not in fault.name]
+    if options.short and not options.only:
+        wanted = [fault for fault in wanted if fault.quick]
+    if options.only:
+        wanted = [fault for fault in wanted if any(text in fault.name for text in options.only)]
+    if options.list or not wanted:
+        for fault in wanted or FAULTS:
+            print(f"{fault.group}: {fault.name}")
+        sys.exit(0 if wanted else 2)
+    return wanted
+
+
+def _run(
+    options: argparse.Namespace, faults: list[Fault], console: Console, signals: Signals, folder: Path
+) -> int:
+    processes = Processes(folder / "logs", folder / "processes.json", signals)
+    started = time.monotonic()
+    certificate = Certificate()
+    kills = options.kills or (QUICK_KILLS if options.short else KILLS)
+    try:
+        with running(folder, console, processes, celery=options.celery) as world:
+            campaign = Campaign(world, console, faults, kills, options.seed, certificate)
+            campaign.run()
+    finally:
+        certificate.facts |= _facts(options, time.monotonic() - started)
+        certificate.write(options.json)
+        console.print(render(certificate))
+    for side in ("ours", "stock"):
+        found = certificate.findings(side)
+        console.print(f"{side}: {len(found)} things went wrong" if found else f"{side}: nothing went wrong")
+    for one in certificate.findings("ours"):
+        console.print(f"  {one.measure}: {one.text}", style="red", markup=False, soft_wrap=True)
+    for row in certificate.rows.values():
+        if not row.injected:
+            console.print(f"  {row.fault}: could not be injected", style="red", markup=False)
+    console.print(
+        f"{certificate.kills} kills; certificate: {options.json}; logs: {folder / 'logs'}", markup=False
+    )
+    return 0 if certificate.good else 1
+
+
+def _facts(options: argparse.Namespace, seconds: float) -> dict[str, object]:
+    return {
+        "executor": "CeleryExecutor" if options.celery else "LocalExecutor",
+        "airflow": version("apache-airflow"),
+        "astronomer-providers": version("astronomer-providers"),
+        "python": platform.python_version(),
+        "seed": options.seed,
+        "seconds": round(seconds),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

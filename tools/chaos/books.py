@@ -1,0 +1,120 @@
+"""What every task and every remote job should have done, and which of them did not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+from tools.chaos.jobs import Job
+
+GRACE = 60.0  # seconds from the end of a task to the end of its job
+MEASURES = ("duplicates", "orphans", "lost", "wrong_cancels")
+FINAL = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+
+
+@dataclass
+class Wait:
+    """One task of one run, and what was asked of it.
+
+    :param expected: the states in which it may end; nothing when its run was deleted.
+    :param cleared: the moments at which it was cleared, epoch seconds: what began before must be gone.
+    :param ended_by: what somebody did to it or to its job, after which the job may be cancelled.
+    :param over: when it was over for its user, if that was before its own end.
+    """
+
+    side: str
+    dag_id: str
+    run_id: str
+    task_id: str
+    index: int = -1
+    expected: frozenset[str] = frozenset({"success"})
+    cleared: list[float] = field(default_factory=list)
+    ended_by: str | None = None
+    over: float | None = None
+    state: str = "none"
+    tries: int = 0
+    ended: float | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.dag_id}.{self.task_id}{f'[{self.index}]' if self.index >= 0 else ''} of {self.run_id}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that should not have happened.
+
+    :param at: epoch seconds.
+    """
+
+    measure: str
+    side: str
+    at: float
+    text: str
+
+    def because(self, cause: str) -> Finding:
+        """Return it with what had been done to the world before."""
+        return replace(self, text=f"{self.text}; before: {cause}")
+
+
+def audit(wait: Wait, jobs: Sequence[Job], now: float) -> list[Finding]:
+    """Return all that is wrong with one task and its jobs, oldest first."""
+    found = [*_duplicates(wait, jobs), *_orphans(wait, jobs, now), *_wrong_cancels(wait, jobs)]
+    if lost := _lost(wait, jobs, now):
+        found.append(lost)
+    return sorted(found, key=lambda one: one.at)
+
+
+def _duplicates(wait: Wait, jobs: Sequence[Job]) -> Iterator[Finding]:
+    """A job is one too many when an earlier one of the same try to do the work still ran, or had done it."""
+    for before, job in pairwise(jobs):
+        same = _generation(wait, before) == _generation(wait, job)
+        gone = before.ended is not None and before.ended <= job.started and not before.succeeded
+        if same and not gone:
+            text = f"{wait.name} started {_told(job)} although there was {_told(before)}"
+            yield Finding("duplicates", wait.side, job.started, text)
+
+
+def _orphans(wait: Wait, jobs: Sequence[Job], now: float) -> Iterator[Finding]:
+    """A job must not outlive its task."""
+    for job in jobs:
+        over = _over(wait, job)
+        outlived = over is not None and (job.ended or now) > over + GRACE
+        if over is not None and outlived:
+            seconds = (job.ended or now) - over
+            state = "has outlived" if job.ended else "still outlives"
+            text = f"{_told(job)} {state} {wait.name} by {seconds:.0f} s"
+            yield Finding("orphans", wait.side, over, text)
+
+
+def _over(wait: Wait, job: Job) -> float | None:
+    """When the work of a job was no longer wanted."""
+    later = [moment for moment in wait.cleared if moment >= job.started]
+    if later:
+        return later[0]
+    return wait.over if wait.over is not None else wait.ended
+
+
+def _wrong_cancels(wait: Wait, jobs: Sequence[Job]) -> Iterator[Finding]:
+    for job in jobs:
+        if job.cancelled and wait.ended_by is None and not any(m >= job.started for m in wait.cleared):
+            text = f"{_told(job)} of {wait.name} was cancelled, and nobody had asked for that"
+            yield Finding("wrong_cancels", wait.side, job.ended or job.started, text)
+
+
+def _lost(wait: Wait, jobs: Sequence[Job], now: float) -> Finding | None:
+    if not wait.expected or wait.state in wait.expected:
+        return None
+    what = f"ended as {wait.state}" if wait.state in FINAL else f"never ended: it is {wait.state}"
+    told = ", ".join(map(_told, jobs)) or "no job"
+    text = f"{wait.name} {what} in try {wait.tries}, not as {' or '.join(sorted(wait.expected))} ({told})"
+    return Finding("lost", wait.side, wait.ended or now, text)
+
+
+def _generation(wait: Wait, job: Job) -> int:
+    return sum(moment < job.started for moment in wait.cleared)
+
+
+def _told(job: Job) -> str:
+    return f"{job.id} ({job.state})"

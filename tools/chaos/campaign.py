@@ -1,0 +1,95 @@
+"""All faults, one after the other, until there were enough kills."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console
+
+from tools.chaos.certificate import Certificate, Row
+from tools.chaos.faults import Fault, people, processes, remote, triggerers
+from tools.chaos.jobs import Remote
+from tools.chaos.scene import Scene
+from tools.chaos.world import World
+
+FAULTS: tuple[Fault, ...] = (*processes.FAULTS, *triggerers.FAULTS, *remote.FAULTS, *people.FAULTS)
+AT_ONCE = 20
+"""The most kills in one scene, so that tasks come to an end between them."""
+SETTLING = 300.0
+
+
+@dataclass
+class Campaign:
+    """What is tried, and what was found.
+
+    :param kills: how many processes are to be killed in all.
+    """
+
+    world: World
+    console: Console
+    faults: Sequence[Fault]
+    kills: int
+    seed: int
+    certificate: Certificate = field(default_factory=Certificate)
+
+    def run(self) -> Certificate:
+        """Try all faults once, and those that kill until there were enough kills."""
+        seeds = random.Random(self.seed)  # noqa: S311 - must repeat, not resist guessing
+        self.world.random = seeds
+        remote_side = Remote(self.world.snowflake, self.world.databricks)
+        for fault, kills in plan(self.faults, self.kills):
+            row = self._try(fault, kills, remote_side, random.Random(seeds.random()))  # noqa: S311
+            self.certificate.add(row)
+            self._say(row)
+        return self.certificate
+
+    def _try(self, fault: Fault, kills: int, remote_side: Remote, chance: random.Random) -> Row:
+        started = time.monotonic()
+        scene = Scene(
+            *(self.world, remote_side, chance, fault.seconds, fault.runs, fault.dags), conf=dict(fault.conf)
+        )
+        scene.feed()
+        fault.inject(scene, kills)
+        scene.settle(SETTLING)
+        findings = scene.verdict()
+        waits = scene.all_waits()
+        jobs = Counter[str]()
+        for wait in waits:
+            jobs[wait.side] += len(scene.jobs(wait))
+        scene.clean()
+        tasks = Counter(wait.side for wait in waits)
+        seconds = time.monotonic() - started
+        return Row(fault.group, fault.name, scene.injected, scene.kills, tasks, jobs, findings, seconds)
+
+    def _say(self, row: Row) -> None:
+        wrong = {side: sum(one.side == side for one in row.findings) for side in ("ours", "stock")}
+        self.console.print(
+            f"{row.group}: {row.fault}: injected {row.injected}, {sum(row.tasks.values())} tasks, "
+            f"wrong {wrong['ours']} / stock {wrong['stock']}, {row.seconds:.0f} s, {self.certificate.kills} kills so far",
+            markup=False,
+        )
+        for one in row.findings:
+            if one.side == "ours":
+                self.console.print(f"  {one.measure}: {one.text}", style="red", markup=False, soft_wrap=True)
+
+
+def plan(faults: Sequence[Fault], kills: int) -> Iterator[tuple[Fault, int]]:
+    """Return the faults in turn, with how many kills each is to do; in rounds, when there are many."""
+    weights = sum(fault.weight for fault in faults)
+    shares = {fault.name: _share(fault, kills, weights) for fault in faults}
+    for fault in faults:
+        yield fault, min(AT_ONCE, shares[fault.name])
+    left = {fault.name: shares[fault.name] - AT_ONCE for fault in faults}
+    while any(share > 0 for share in left.values()):
+        for fault in faults:
+            if left[fault.name] > 0:
+                yield fault, min(AT_ONCE, left[fault.name])
+                left[fault.name] -= AT_ONCE
+
+
+def _share(fault: Fault, kills: int, weights: int) -> int:
+    return max(2, -(-kills * fault.weight // weights)) if fault.weight else 0

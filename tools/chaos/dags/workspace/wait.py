@@ -1,0 +1,6 @@
+"""Takes its time, and does nothing."""
+
+import sys
+import time
+
+time.sleep(float(sys.argv[1]))

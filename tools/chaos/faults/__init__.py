@@ -1,0 +1,31 @@
+"""What can go wrong, in four groups: processes, two triggerers, the remote side, and people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tools.chaos.scene import BOTH, Scene
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One row of the certificate.
+
+    :param inject: does it, while tasks of the scene go on; may be asked for a number of kills.
+    :param weight: its share of the kills; 0 is a fault without any.
+    :param seconds: how long remote jobs take meanwhile.
+    :param quick: whether the short form has it.
+    """
+
+    group: str
+    name: str
+    inject: Callable[[Scene, int], None]
+    weight: int = 0
+    seconds: float = 10.0
+    runs: int = 1
+    quick: bool = False
+    celery: bool = True
+    dags: tuple[str, ...] = BOTH
+    conf: dict[str, Any] = field(default_factory=dict)

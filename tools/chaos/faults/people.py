@@ -1,0 +1,177 @@
+"""People: what they do to tasks that wait."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+from tools.chaos.books import GRACE, Wait
+from tools.chaos.faults import Fault
+from tools.chaos.scene import Scene
+from tools.demo.backend import SCHEDULER, TRIGGERER, WORKER
+
+GROUP = "People"
+LONG = 900.0
+TAKEN_UP = 3.0
+RESTART = (TRIGGERER, SCHEDULER, WORKER)
+
+
+def mark(scene: Scene, _kills: int, *, state: str) -> None:
+    """Every waiting task is marked."""
+    scene.dags = ()
+    for one in _deferred(scene):
+        moment = time.time()
+        scene.world.ask(scene.world.airflow.mark, one, state)
+        _ended(scene, scene.wait_of(one), f"marked {state}", moment, {state})
+
+
+def clear(scene: Scene, _kills: int) -> None:
+    """Every waiting task is cleared, and later what was started anew is ended."""
+    _deferred(scene)
+    for dag_id, runs in scene.started.items():
+        for run_id in runs:
+            moment = time.time()
+            ids = {wait.task_id for wait in scene.waits.values() if wait.run_id == run_id}
+            scene.world.ask(scene.world.airflow.clear, dag_id, run_id, ids)
+            for wait in scene.waits.values():
+                if (wait.dag_id, wait.run_id) == (dag_id, run_id):
+                    wait.cleared.append(moment)
+                    scene.injected += 1
+    scene.world.note("cleared")
+    time.sleep(GRACE / 2)
+    mark(scene, 0, state="failed")
+
+
+def delete_run(scene: Scene, _kills: int) -> None:
+    """The run of every waiting task is deleted."""
+    _deferred(scene)
+    for dag_id, runs in scene.started.items():
+        for run_id in runs:
+            moment = time.time()
+            scene.world.ask(scene.world.airflow.delete_run, dag_id, run_id)
+            for wait in scene.waits.values():
+                if (wait.dag_id, wait.run_id) == (dag_id, run_id):
+                    _ended(scene, wait, "deleted with its run", moment, set())
+
+
+def mark_while_away(scene: Scene, _kills: int) -> None:
+    """Every waiting task is marked as failed while there is no triggerer."""
+    _deferred(scene)
+    for name in scene.world.names(TRIGGERER):
+        scene.world.end(name, signal.SIGKILL, hold=True)
+        scene.kills += 1
+    mark(scene, 0, state="failed")
+    for name in scene.world.names(TRIGGERER):
+        scene.world.release(name)
+    scene.world.tend()
+
+
+def kill_cancelling(scene: Scene, kills: int) -> None:
+    """The triggerers are killed while they cancel the jobs of tasks that were marked as failed."""
+    mark(scene, 0, state="failed")
+    time.sleep(scene.random.uniform(0.0, 2.0))
+    for name in scene.world.names(TRIGGERER)[:kills]:
+        scene.kill(name)
+
+
+def pause(scene: Scene, _kills: int) -> None:
+    """The Dags are paused while tasks wait, and go on after their jobs have ended."""
+    scene.until_deferred()
+    for dag_id in scene.dags:
+        scene.world.ask(scene.world.airflow.pause, dag_id)
+        scene.injected += 1
+    scene.world.note("Dags paused")
+    time.sleep(scene.seconds)
+    for dag_id in scene.dags:
+        scene.world.ask(scene.world.airflow.unpause, dag_id)
+
+
+def edit_connections(scene: Scene, _kills: int) -> None:
+    """Every connection is edited while tasks wait: another timeout, the same account."""
+    scene.until_deferred()
+    for name, connection in scene.world.services.connections.items():
+        connection["extra"] = {**connection["extra"], "login_timeout": 30 + scene.random.randrange(30)}
+        scene.world.ask(scene.world.airflow.edit_connection, name, connection)
+        scene.injected += 1
+    scene.world.note("connections edited")
+
+
+def edit_timeout(scene: Scene, _kills: int) -> None:
+    """The Dag's file gets another execution timeout while tasks wait."""
+    scene.until_deferred()
+    file = scene.world.places.dags / "chaos.py"
+    text = file.read_text()
+    file.write_text(text.replace("minutes=20", "minutes=19"))
+    scene.injected += 1
+    scene.world.note("execution_timeout changed")
+    time.sleep(15.0)
+    file.write_text(text)
+
+
+def deploy(scene: Scene, _kills: int) -> None:
+    """A new version of this package is deployed while many tasks wait: every process starts with it, one by one."""
+    scene.until_deferred(600.0)
+    waiting = len(scene.in_state("deferred"))
+    with tempfile.TemporaryDirectory(prefix="astronomer-release-") as folder:
+        _new_release(scene.world.places.root, Path(folder))
+        python = f"{Path(__file__).parents[1] / 'python'}:{folder}"
+        for part in RESTART:
+            for name in scene.world.names(part):
+                scene.world.end(name, signal.SIGTERM, hold=True)
+                scene.world.services.first.start_part(name, {"PYTHONPATH": python})
+                scene.world.release(name)
+                time.sleep(10.0)
+        scene.injected += waiting
+        scene.world.note(f"a new version deployed while {waiting} tasks waited")
+        scene.settle(max(300.0, 2.0 * waiting))
+    for part in RESTART:
+        for name in scene.world.names(part):
+            scene.world.end(name, signal.SIGTERM)
+    scene.world.tend()
+
+
+def _new_release(root: Path, folder: Path) -> None:
+    """Copy the package as one that calls itself the next release."""
+    shutil.copytree(root / "astronomer", folder / "astronomer", ignore=shutil.ignore_patterns("__pycache__"))
+    info = folder / "astronomer_providers-2.999.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: astronomer-providers\nVersion: 2.999.0\n")
+    (info / "entry_points.txt").write_text(
+        "[apache_airflow_provider]\nprovider_info = astronomer.providers.package:get_provider_info\n"
+    )
+
+
+def _deferred(scene: Scene) -> list[dict[str, object]]:
+    scene.until_deferred()
+    time.sleep(TAKEN_UP)  # a triggerer takes up what was deferred last
+    return scene.in_state("deferred")
+
+
+def _ended(scene: Scene, wait: Wait, what: str, moment: float, expected: set[str]) -> None:
+    wait.ended_by, wait.over, wait.expected = what, moment, frozenset(expected)
+    scene.injected += 1
+    scene.world.note(f"{what} {wait.task_id}")
+
+
+FAULTS = (
+    Fault(GROUP, "marked failed", partial(mark, state="failed"), seconds=LONG),
+    Fault(GROUP, "marked success", partial(mark, state="success"), seconds=LONG),
+    Fault(GROUP, "cleared", clear, seconds=LONG),
+    Fault(GROUP, "run deleted", delete_run, seconds=LONG),
+    Fault(GROUP, "marked failed, no triggerer there", mark_while_away, seconds=LONG),
+    Fault(GROUP, "triggerer killed as it cancels", kill_cancelling, weight=2, seconds=LONG, quick=True),
+    Fault(GROUP, "Dag paused", pause, seconds=20),
+    Fault(GROUP, "connection edited", edit_connections, seconds=30),
+    Fault(GROUP, "execution_timeout changed", edit_timeout, seconds=30),
+    Fault(
+        *(GROUP, "new version deployed"),
+        deploy,
+        seconds=240,
+        dags=("chaos_ours", "chaos_stock", "chaos_many"),
+        conf={"tasks": 500},
+    ),
+)

@@ -1,0 +1,125 @@
+"""The remote side: weather, credentials, and jobs that somebody else ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from tools.chaos.faults import Fault
+from tools.chaos.scene import STEPS, Scene
+
+GROUP = "Remote"
+STORM = 60.0
+TEN_MINUTES = 600.0
+HOUR = 3600.0
+
+
+def weather(scene: Scene, _kills: int, *, kind: str, seconds: float = STORM, **fault: Any) -> None:
+    """All requests to both services are disturbed for a while, those that begin a job as well."""
+    for lab in (scene.world.snowflake, scene.world.databricks):
+        lab.add_fault(kind, seconds=seconds, **fault)
+    scene.world.note(f"{kind} {fault}")
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        scene.watch()
+        scene.feed()
+        time.sleep(1.0)
+    scene.injected += sum(
+        bool(one["fault"])
+        for lab in (scene.world.snowflake, scene.world.databricks)
+        for one in lab.requests(scene.began)
+    )
+
+
+def expire(scene: Scene, _kills: int) -> None:
+    """All sessions and tokens expire in mid-wait."""
+    scene.until_deferred()
+    scene.world.snowflake.expire_sessions()
+    scene.world.databricks.expire_tokens()
+    time.sleep(5.0)
+    scene.world.snowflake.expire_masters()
+    scene.world.note("credentials expired")
+    scene.injected += 3
+
+
+def rotate(scene: Scene, _kills: int) -> None:
+    """Password and token are changed in mid-wait, and half a minute later in Airflow's connections."""
+    connections = scene.world.services.connections
+    scene.until_deferred()
+    password = f"Rotated-{scene.random.randrange(10**9)}"
+    scene.world.snowflake.rotate_password(password)
+    scene.world.snowflake.expire_masters()
+    token = scene.world.databricks.rotate_token()
+    scene.world.note("credentials rotated")
+    _wait(scene, 20.0)
+    for name, secret in (("snowflake_default", password), ("databricks_default", token)):
+        connections[name] = {**connections[name], "password": secret}
+        scene.world.ask(scene.world.airflow.edit_connection, name, connections[name])
+    scene.injected += 2
+
+
+def skew(scene: Scene, _kills: int) -> None:
+    """Databricks is an hour ahead."""
+    scene.world.databricks.advance(HOUR)
+    scene.world.note("an hour ahead")
+    scene.injected += 1
+    scene.until_deferred()
+
+
+def unknown(scene: Scene, _kills: int) -> None:
+    """For half a minute jobs are in a state that no client knows."""
+    with scene.disturbed("rewrite", "poll", old='"RUNNING"', new='"HIBERNATING"'):
+        scene.world.note("unknown states")
+        _wait(scene, 30.0)
+        scene.injected += sum(1 for _ in scene.disturbers("poll", scene.began))
+
+
+def end_jobs(scene: Scene, _kills: int, *, how: Callable[[Scene, str], bool], what: str) -> None:
+    """Somebody ends each job on the remote side; its task may fail, or start the work once more."""
+    scene.until_deferred()
+    for wait, job in scene.active_jobs():
+        if how(scene, job.id):
+            wait.ended_by, wait.expected = what, frozenset({"success", "failed"})
+            scene.world.note(f"{what} {job.id}")
+            scene.injected += 1
+
+
+def cancel(scene: Scene, job_id: str) -> bool:
+    """Do what the vendor's page does."""
+    scene.remote.end(scene.remote.jobs[job_id])
+    return True
+
+
+def delete(scene: Scene, job_id: str) -> bool:
+    """Delete a run; nothing else can be deleted."""
+    kind, _, number = job_id.partition(":")
+    if kind != "run":
+        return False
+    scene.world.databricks.delete_run(int(number))
+    return True
+
+
+def _wait(scene: Scene, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        scene.watch()
+        time.sleep(1.0)
+
+
+SUBMITS_AND_POLLS = "|".join(STEPS[step][1] for step in ("submit", "poll"))
+FAULTS = (
+    Fault(GROUP, "429 for a minute", partial(weather, kind="status", status=429, retry_after=2.0, rate=0.9)),
+    Fault(GROUP, "503 for a minute", partial(weather, kind="status", status=503, rate=0.9)),
+    Fault(GROUP, "503 for ten minutes", partial(weather, kind="status", status=503, seconds=TEN_MINUTES)),
+    Fault(GROUP, "connections reset", partial(weather, kind="reset", rate=0.6)),
+    Fault(GROUP, "answers lost", partial(weather, kind="lose_answer", rate=0.4, path=SUBMITS_AND_POLLS)),
+    Fault(GROUP, "slow answers", partial(weather, kind="late", rate=0.5, delay=5.0)),
+    Fault(GROUP, "credentials expired", expire, seconds=30),
+    Fault(GROUP, "credentials rotated", rotate, seconds=45),
+    Fault(GROUP, "unknown states", unknown, seconds=20),
+    Fault(GROUP, "job cancelled remotely", partial(end_jobs, how=cancel, what="cancelled"), seconds=90),
+    Fault(GROUP, "job deleted remotely", partial(end_jobs, how=delete, what="deleted"), seconds=60),
+    Fault(GROUP, "clock an hour ahead", skew, seconds=15),
+)

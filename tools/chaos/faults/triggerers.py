@@ -1,0 +1,78 @@
+"""Two triggerers."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from tools.chaos.faults import Fault
+from tools.chaos.scene import Scene
+from tools.chaos.world import TRIGGERER_DEAD_AFTER
+from tools.demo.backend import TRIGGERER
+
+GROUP = "Two triggerers"
+CAPACITY = "AIRFLOW__TRIGGERER__CAPACITY"
+STARTING = 60.0
+
+
+def move(scene: Scene, _kills: int) -> None:
+    """One stops until the other has its triggers, and wakes up: both run them for a moment."""
+    scene.until_deferred()
+    for name in scene.world.names(TRIGGERER):
+        with scene.world.paused(name):
+            scene.injected += 1
+            _tended(scene, TRIGGERER_DEAD_AFTER + 12)
+        _tended(scene, 5)
+
+
+def roll(scene: Scene, _kills: int) -> None:
+    """Each is told to end, and comes back before the next."""
+    scene.until_deferred()
+    for name in scene.world.names(TRIGGERER):
+        scene.world.end(name, signal.SIGTERM)
+        scene.injected += 1
+        _started(scene, name)
+
+
+def fill(scene: Scene, _kills: int) -> None:
+    """One has room for two triggers only, and the other one is away for a while."""
+    first, second = scene.world.names(TRIGGERER)
+    scene.until_deferred()
+    _replace(scene, second, {CAPACITY: "2"})
+    scene.world.end(first, signal.SIGTERM, hold=True)
+    scene.injected += 1
+    _tended(scene, TRIGGERER_DEAD_AFTER + 15)
+    scene.world.release(first)
+    _started(scene, first)
+    _replace(scene, second, {})
+
+
+def _replace(scene: Scene, name: str, more: dict[str, str]) -> None:
+    scene.world.end(name, signal.SIGTERM, hold=True)
+    scene.world.services.first.start_part(name, more)
+    scene.world.release(name)
+    _started(scene, name)
+
+
+def _started(scene: Scene, name: str) -> None:
+    """Wait until it has said so since it was started."""
+
+    def said() -> bool:
+        program = scene.world.program(name)
+        return program is not None and "Starting the triggerer" in program.said()
+
+    scene.world.until(said, STARTING)
+
+
+def _tended(scene: Scene, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        scene.watch()
+        time.sleep(1.0)
+
+
+FAULTS = (
+    Fault(GROUP, "triggers moved by a pause, and both run", move, seconds=75),
+    Fault(GROUP, "rolling restart", roll, seconds=60),
+    Fault(GROUP, "one at capacity", fill, seconds=60),
+)

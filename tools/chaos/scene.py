@@ -1,0 +1,211 @@
+"""One fault and the tasks that live through it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+import re
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tools.chaos.books import FINAL, GRACE, Finding, Wait, audit
+from tools.chaos.jobs import Job, Remote
+from tools.chaos.world import World
+from tools.demo.board import epoch
+
+SIDES = {"chaos_ours": "ours", "chaos_many": "ours", "chaos_stock": "stock"}
+BOTH = ("chaos_ours", "chaos_stock")
+STEPS = {
+    "submit": (
+        "POST",
+        r"^/queries/v1/query-request|^/api/v2/statements$|/jobs/runs/submit$|/sql/statements/?$",
+    ),
+    "poll": (
+        "GET",
+        r"^/monitoring/queries|^/api/v2/statements/[^/]+$|/jobs/runs/(get|list)$|/sql/statements/[^/]+$|/sql/history",
+    ),
+    "result": (
+        "GET",
+        r"^/queries/[^/]+/result|^/api/v2/statements/[^/]+$|/jobs/runs/get-output|/sql/statements/[^/]+$",
+    ),
+    "cancel": ("POST", r"abort-request|/cancel$"),
+}
+"""The requests of each step in the life of a remote job, of all clients that are tried."""
+
+
+@dataclass
+class Scene:
+    """The world while one fault is tried.
+
+    :param seconds: how long remote jobs take.
+    :param runs: how many runs of each Dag there are at once.
+    """
+
+    world: World
+    remote: Remote
+    random: random.Random
+    seconds: float = 10.0
+    runs: int = 1
+    dags: tuple[str, ...] = BOTH
+    conf: dict[str, Any] = field(default_factory=dict)
+    waits: dict[tuple[str, str, str, int], Wait] = field(default_factory=dict)
+    started: dict[str, set[str]] = field(default_factory=dict)
+    injected: int = 0
+    kills: int = 0
+    began: float = field(default_factory=time.time)
+
+    # The tasks.
+
+    def feed(self) -> None:
+        """See to it that so many runs of each Dag go on."""
+        live = {(wait.dag_id, wait.run_id) for wait in self.waits.values() if not self.done(wait)}
+        for dag_id in self.dags:
+            runs = self.started.setdefault(dag_id, set())
+            going = sum((dag_id, run) in live or not self._seen(dag_id, run) for run in runs)
+            for _ in range(self.runs - going):
+                conf = {"seconds": self.seconds, **self.conf}
+                moment = dt.datetime.now(dt.timezone.utc).isoformat()  # by which sensors find the run
+                runs.add(self.world.ask(self.world.airflow.trigger, dag_id, conf, moment))
+
+    def look(self) -> list[dict[str, Any]]:
+        """Take Airflow's word on all tasks; returns what it said of those that have not ended."""
+        found = []
+        for dag_id, runs in self.started.items():
+            for run_id in runs:
+                if self._over(dag_id, run_id):
+                    continue
+                for one in self.world.airflow.tasks(dag_id, run_id):
+                    self._take(one)
+                    if one["state"] not in FINAL:
+                        found.append(one)
+        return found
+
+    def watch(self) -> list[dict[str, Any]]:
+        """Look once, patiently."""
+        self.world.tend()
+        return self.world.ask(self.look)
+
+    def in_state(self, *states: str) -> list[dict[str, Any]]:
+        return [one for one in self.watch() if one["state"] in states]
+
+    def all_waits(self) -> list[Wait]:
+        """Return the tasks with remote jobs or waits of their own."""
+        return [wait for wait in self.waits.values() if wait.task_id not in {"numbers", "statements"}]
+
+    def wait_of(self, instance: dict[str, Any]) -> Wait:
+        return self.waits[_key(instance)]
+
+    def jobs(self, wait: Wait) -> list[Job]:
+        return self.remote.of(wait.dag_id, wait.run_id, wait.task_id, wait.index)
+
+    def active_jobs(self) -> list[tuple[Wait, Job]]:
+        self.remote.look()
+        return [(wait, job) for wait in self.all_waits() for job in self.jobs(wait) if job.ended is None]
+
+    def until_deferred(self, seconds: float = 120.0) -> bool:
+        """Wait until all tasks are deferred."""
+
+        def reached() -> bool:
+            self.look()
+            states = {wait.state for wait in self.waits.values()}
+            return bool(states) and states <= {"deferred", *FINAL}
+
+        return bool(self.world.until(reached, seconds))
+
+    def done(self, wait: Wait) -> bool:
+        return wait.state in FINAL or not wait.expected
+
+    # What is done to processes.
+
+    @contextmanager
+    def disturbed(self, kind: str, step: str, *, path: str | None = None, **fault: Any) -> Iterator[None]:
+        """Put a fault in force on the requests of a step, at both services, for the block."""
+        method, pattern = STEPS[step]
+        labs = (self.world.snowflake, self.world.databricks)
+        for lab in labs:
+            lab.add_fault(kind, path=path or pattern, method=method, **fault)
+        try:
+            yield
+        finally:
+            for lab in labs:
+                lab.clear_faults()
+
+    def disturbers(self, step: str, since: float) -> Iterator[int]:
+        """Return the ports from which the disturbed requests of a step have come."""
+        method, pattern = STEPS[step]
+        for lab in (self.world.snowflake, self.world.databricks):
+            for one in lab.requests(since):
+                if one["fault"] and one["method"] == method and re.search(pattern, one["path"]):
+                    yield int(one["client_port"])
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
+        """Kill a part of Airflow."""
+        self.world.end(name, number)
+        self.injected += 1
+        self.kills += 1
+
+    def kill_task(self, pid: int, *, machine: bool = False) -> bool:
+        """Kill the process of a task."""
+        killed = self.world.kill_task(pid, machine=machine)
+        self.injected += killed
+        self.kills += killed
+        return killed
+
+    # The end.
+
+    def settle(self, seconds: float) -> None:
+        """Wait until all tasks have ended, and their jobs as well."""
+
+        def over() -> bool:
+            self.look()
+            return all(map(self.done, self.waits.values()))
+
+        self.world.until(over, seconds)
+        self.world.until(lambda: not self._outliving(), GRACE + 5)
+
+    def verdict(self) -> list[Finding]:
+        """Check the books."""
+        self.remote.look()
+        now = time.time()
+        found = [one for wait in self.all_waits() for one in audit(wait, self.jobs(wait), now)]
+        return [one.because(self._cause(one.at)) for one in found]
+
+    def clean(self) -> None:
+        """End what is left, so that the next fault finds nothing of it."""
+        for one in self.watch():
+            self.world.ask(self.world.airflow.mark, one, "failed")
+        for _, job in self.active_jobs():
+            self.remote.end(job)
+
+    def _outliving(self) -> list[Job]:
+        return [job for wait, job in self.active_jobs() if self.done(wait)]
+
+    def _cause(self, at: float) -> str:
+        before = [f"{what} {at - moment:.1f} s" for moment, what in self.world.injections if moment <= at]
+        return ", ".join(before[-3:]) or "nothing"
+
+    def _over(self, dag_id: str, run_id: str) -> bool:
+        waits = [wait for wait in self.waits.values() if (wait.dag_id, wait.run_id) == (dag_id, run_id)]
+        return bool(waits) and all(map(self.done, waits))
+
+    def _seen(self, dag_id: str, run_id: str) -> bool:
+        return any((wait.dag_id, wait.run_id) == (dag_id, run_id) for wait in self.waits.values())
+
+    def _take(self, one: dict[str, Any]) -> None:
+        key = _key(one)
+        wait = self.waits.setdefault(key, Wait(SIDES[key[0]], *key))
+        wait.state, wait.tries = str(one["state"] or "none"), int(one["try_number"])
+        wait.ended = epoch(one["end_date"]) if one.get("end_date") and wait.state in FINAL else None
+
+
+def _key(one: dict[str, Any]) -> tuple[str, str, str, int]:
+    return str(one["dag_id"]), str(one["dag_run_id"]), str(one["task_id"]), int(one["map_index"])
+
+
+def pids(instances: Iterable[dict[str, Any]]) -> list[int]:
+    """Return the process ids of tasks that a worker runs."""
+    return [int(one["pid"]) for one in instances if one["state"] == "running" and one.get("pid")]

@@ -1,0 +1,299 @@
+"""A real Airflow and the local services, each part a process that can be killed, and comes back when it has died."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import psutil  # type: ignore[import-untyped]
+from rich.console import Console
+
+from astronomer.lab.databricks import LabClient as DatabricksClient
+from astronomer.lab.snowflake import LabClient as SnowflakeClient
+from tools.demo.airflow import Airflow
+from tools.demo.backend import SCHEDULER, TRIGGERER, WORKER, Servers
+from tools.demo.environment import Places
+from tools.demo.patience import Patience
+from tools.demo.processes import Processes, Program, family
+from tools.demo.remote import Service
+from tools.demo.services import Services
+
+T = TypeVar("T")
+
+HERE = Path(__file__).resolve().parent
+DAGS = ("chaos_ours", "chaos_stock", "chaos_many")
+CLOUD_HOST = "lab.snowflakecomputing.com"
+LOOK_EVERY = 0.5
+ANSWERING = 240.0
+TASKS_AT_ONCE = 8
+TRIGGERER_DEAD_AFTER = 10
+WORKER_DEAD_AFTER = 30
+
+SETTINGS: Mapping[str, object] = {
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": WORKER_DEAD_AFTER,
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": 5,
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": 10,
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": 60,
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": 10,
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": 15,
+    "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": 1,
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": TRIGGERER_DEAD_AFTER,
+    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": 5,
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": 5,
+}
+
+
+@dataclass(frozen=True)
+class ChaosPlaces(Places):
+    """A state folder of its own, with a copy of the Dags that may be edited."""
+
+    folder: Path = field(kw_only=True)
+
+    @property
+    def state(self) -> Path:
+        return self.folder
+
+    @property
+    def dags(self) -> Path:
+        return self.folder / "dags"
+
+
+@dataclass
+class ChaosServices(Services):
+    """Airflow has its connections in its database, where a user can edit them."""
+
+    connections: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def _start_airflow(self, variables: Mapping[str, str]) -> None:
+        prefix = "AIRFLOW_CONN_"
+        told = {name: value for name, value in variables.items() if not name.startswith(prefix)}
+        found = {
+            name.removeprefix(prefix).lower(): dict(json.loads(value))
+            for name, value in variables.items()
+            if name.startswith(prefix)
+        }
+        snowflake = found["snowflake_default"]
+        key = {"private_key_file": str(self.places.lab / "rsa_key.p8")}
+        found["snowflake_sql_api"] = {**snowflake, "extra": {**snowflake["extra"], **key}}
+        del found["snowflake_sql_api"]["password"]
+        self.connections = found
+        told["ASTRONOMER_CHAOS_HOSTS"] = json.dumps({CLOUD_HOST: snowflake["extra"]["port"]})
+        super()._start_airflow(told)
+
+
+@dataclass
+class World:
+    """Everything that runs, and a user of it.
+
+    :param clean: ends what an earlier one has left behind; called before the start.
+    """
+
+    places: ChaosPlaces
+    processes: Processes
+    services: ChaosServices
+    backend: Servers
+    console: Console
+    snowflake: SnowflakeClient = field(init=False)
+    databricks: DatabricksClient = field(init=False)
+    airflow: Airflow = field(init=False)
+    random: random.Random = field(default_factory=random.Random)
+    injections: list[tuple[float, str]] = field(default_factory=list)
+    _held: set[str] = field(default_factory=set)
+
+    def start(self) -> None:
+        """Return when all Dags are there and can run."""
+        shutil.rmtree(self.places.dags, ignore_errors=True)
+        shutil.copytree(HERE / "dags", self.places.dags)
+        remote, self.airflow, _ = self.services.start()
+        self.snowflake = SnowflakeClient(_url(remote, "Snowflake"), self.places.lab / "ca.pem")
+        self.databricks = DatabricksClient(_url(remote, "Databricks"), self.places.lab / "ca.pem")
+        for name, connection in self.services.connections.items():
+            self.airflow.add_connection(name, connection)
+        for dag_id in DAGS:
+            self.airflow.unpause(dag_id)
+
+    def note(self, what: str) -> None:
+        """Remember what was done to the world."""
+        self.injections.append((time.time(), what))
+
+    # Life and death of the parts.
+
+    def tend(self) -> None:
+        """Start what has died, as a container platform does."""
+        self.processes.look()
+        for name in self.services.first.parts:
+            if name not in self._held:
+                program = self.program(name)
+                if program is None or program.process.poll() is not None:
+                    if program:
+                        self.processes.programs.remove(program)
+                    self.services.start_part(name)
+
+    def program(self, name: str) -> Program | None:
+        """Return what runs under a name."""
+        return next((one for one in self.processes.programs if one.name == name), None)
+
+    def names(self, part: str) -> list[str]:
+        """Return the names of the programs that are one part of Airflow."""
+        return [name for name, one in self.services.first.parts.items() if one == part]
+
+    def end(self, name: str, number: int, *, hold: bool = False) -> None:
+        """End a part by a signal; SIGKILL goes to all that it has started as well.
+
+        :param hold: it does not come back before :meth:`release`.
+        """
+        if hold:
+            self._held.add(name)
+        if program := self.program(name):
+            members = family(program.process.pid)
+            self.processes.lose(program, number)
+            give_up = time.monotonic() + 60
+            while any(map(_lives, members)) and time.monotonic() < give_up:
+                time.sleep(0.1)
+        self.note(f"{signal.Signals(number).name} {name}")
+
+    def release(self, name: str) -> None:
+        """Let a part come back."""
+        self._held.discard(name)
+
+    @contextmanager
+    def paused(self, name: str) -> Iterator[None]:
+        """Stop the processes of a part for the block."""
+        program = self.program(name)
+        members = family(program.process.pid) if program else []
+        for one in members:
+            with suppress(psutil.Error):
+                one.suspend()
+        self.note(f"SIGSTOP {name}")
+        try:
+            yield
+        finally:
+            self.note(f"SIGCONT {name}")
+            for one in members:
+                with suppress(psutil.Error):
+                    one.resume()
+
+    # Processes of tasks.
+
+    def task_processes(self) -> dict[int, psutil.Process]:
+        """Return all processes of the parts that run tasks, by their ids."""
+        roots = [self.program(name) for part in (SCHEDULER, WORKER) for name in self.names(part)]
+        return {one.pid: one for root in roots if root for one in family(root.process.pid)[1:]}
+
+    def kill_task(self, pid: int, *, machine: bool = False) -> bool:
+        """End a task's process, as the kernel does when memory runs out; whether it still ran.
+
+        :param machine: and its supervisor, as when the machine dies.
+        """
+        process = self.task_processes().get(pid)
+        if process is None:
+            return False
+        with suppress(psutil.Error):
+            supervisor = process.parent()
+            roots = {one.process.pid for one in self.processes.programs}
+            if machine and supervisor and supervisor.pid not in roots:
+                supervisor.kill()
+            process.kill()
+            self.note(f"SIGKILL task process {pid}{' and its supervisor' if machine else ''}")
+            return True
+        return False
+
+    def sender(self, port: int) -> psutil.Process | None:
+        """Return the process that has a connection from this port."""
+        own = {one.pid: one for program in self.processes.programs for one in family(program.process.pid)}
+        for connection in psutil.net_connections("tcp4"):
+            if connection.laddr and connection.laddr.port == port and connection.pid in own:
+                return own[connection.pid]
+        return None
+
+    def triggerer_of(self, process: psutil.Process) -> str | None:
+        """Return the name of the triggerer that a process belongs to."""
+        for name in self.names(TRIGGERER):
+            program = self.program(name)
+            if program and process.pid in {one.pid for one in family(program.process.pid)}:
+                return name
+        return None
+
+    # A patient user.
+
+    def ask(self, question: Callable[..., T], *arguments: Any) -> T:
+        """Return an answer of Airflow's, which may be away for a while."""
+        give_up = time.monotonic() + ANSWERING
+        while True:
+            try:
+                return question(*arguments)
+            except httpx.HTTPError as error:
+                refused = isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500
+                if time.monotonic() > give_up or (refused and not _logged_out(error)):
+                    raise
+                with suppress(httpx.HTTPError):
+                    if _logged_out(error):
+                        self.airflow.log_in()
+            self.tend()
+            time.sleep(LOOK_EVERY)
+
+    def until(self, condition: Callable[[], T], seconds: float) -> T | None:
+        """Return the first true answer, or None when the time is over; what dies meanwhile comes back."""
+        give_up = time.monotonic() + seconds
+        while True:
+            self.tend()
+            if found := self.ask(condition):
+                return found
+            if time.monotonic() > give_up:
+                return None
+            time.sleep(LOOK_EVERY)
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass; what dies meanwhile comes back."""
+        self.until(lambda: False, seconds)
+
+
+@contextmanager
+def running(folder: Path, console: Console, processes: Processes, *, celery: bool) -> Iterator[World]:
+    """Start everything, and end it."""
+    places = ChaosPlaces(HERE.parents[1], folder=folder)
+    backend = Servers(celery=celery, triggerers=2, workers=TASKS_AT_ONCE)
+    settings = {name: str(value) for name, value in SETTINGS.items()}
+    settings["PYTHONPATH"] = f"{HERE / 'python'}:{places.root}"  # the checkout's code, wherever the environment is
+    services = ChaosServices(places, processes, console, DAGS, settings, backend=backend)
+    world = World(places, processes, services, backend, console)
+    try:
+        world.start()
+        yield world
+    finally:
+        services.close()
+        processes.stop(10.0)
+        backend.close()
+
+
+def restart_database(world: World, number: int) -> None:
+    """End PostgreSQL by a signal and start it again with the data that it had."""
+    program = world.program("PostgreSQL")
+    if program:
+        world.processes.lose(program, number, group=False)
+    world.note(f"{signal.Signals(number).name} PostgreSQL")
+    world.backend.start_servers(world.processes, Patience(world.processes, world.console))
+
+
+def _url(remote: list[Service], name: str) -> str:
+    return next(one.url for one in remote if one.name == name)
+
+
+def _logged_out(error: httpx.HTTPError) -> bool:
+    return isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 401
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
