@@ -4,7 +4,10 @@ import atexit
 import os
 import shutil
 import tempfile
+import uuid
 from pathlib import Path
+
+import pytest
 
 # Settings and connections of the machine must not decide whether a test passes.
 for name in [
@@ -24,3 +27,10 @@ os.environ.update(
     AIRFLOW__LOGGING__BASE_LOG_FOLDER=str(Path(_HOME, "logs")),
     SNOWFLAKE_HOME=_HOME,  # the connector reads connections.toml from there
 )
+
+
+@pytest.fixture(autouse=True)
+def _own_waits_folder(monkeypatch):
+    """What the triggers of one test leave behind must not be found by those of another."""
+    folder = Path(_HOME, "waits", uuid.uuid4().hex)
+    monkeypatch.setenv("AIRFLOW__ASTRONOMER_PROVIDERS__WAITS_FOLDER", str(folder))

@@ -73,14 +73,16 @@ def test_matrix() -> int:
     return worst
 
 
-def chaos() -> int:
-    """Kill the processes of a running Airflow at bad moments and count what is lost."""
-    return run_steps([_marked("chaos")])
+def chaos() -> NoReturn:
+    """Print the fault certificate (SHORT=1 for 50 kills, EXECUTOR=celery, ARGS="--list")."""
+    flags = ["--short"] if _asked("SHORT") else []
+    flags += ["--celery"] if os.environ.get("EXECUTOR", "").lower().startswith("celery") else []
+    _become(_python("demo-celery"), "-m", "tools.chaos", *flags, *_arguments())
 
 
-def soak() -> int:
-    """Wait long and often, and watch memory, sessions and requests."""
-    return run_steps([_marked("soak")])
+def soak() -> NoReturn:
+    """Hold 5000 waits in one triggerer for an hour, and watch what it needs (ARGS="--waits 300 --minutes 5")."""
+    _become(_python("demo-celery"), "-m", "tools.soak", *_arguments())
 
 
 def lint() -> int:
@@ -103,7 +105,7 @@ def bench() -> NoReturn:
     family = os.environ.get("FAMILY") or "snowflake"
     if family not in FAMILIES:
         raise SetupError(f"There is no benchmark of {family!r}. FAMILY is one of: {', '.join(FAMILIES)}.")
-    _become(_python("test"), "-m", f"benchmarks.{family}", *shlex.split(os.environ.get("ARGS") or "--json"))
+    _become(_python("test"), "-m", f"benchmarks.{family}", *(_arguments() or ["--json"]))
 
 
 def lock() -> int:
@@ -226,8 +228,8 @@ def _docs(python: Path) -> Step:
     )
 
 
-def _marked(marker: str) -> Step:
-    return Step(marker, [*_pytest(_python("dev")), "-m", marker, "--timeout=0", "tests/chaos"])
+def _arguments() -> list[str]:
+    return shlex.split(os.environ.get("ARGS") or "")
 
 
 def _pytest(python: Path) -> list[str | Path]:

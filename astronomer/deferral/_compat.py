@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -64,6 +65,7 @@ __all__ = [
     "ask_supervisor_in_worker",
     "dag_run_url",
     "flag",
+    "is_over",
     "lacking",
     "read_connection",
     "sensor_timeout",
@@ -73,10 +75,13 @@ __all__ = [
     "task_state_store",
     "tasks_in_bundle",
     "text_setting",
+    "waits_folder",
 ]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+FINAL = ["success", "failed", "skipped", "upstream_failed", "removed"]
 
 _asking: set[asyncio.Task[Any]] = set()  # the loop itself keeps only weak references
 
@@ -165,6 +170,41 @@ async def still_deferred(ti: Any) -> bool | None:
         return None
     count = getattr(answer, "count", None)
     return None if count is None else count > 0
+
+
+async def is_over(task: Any) -> bool:
+    """Whether a task has ended for good, or is no longer there; ``False`` also when Airflow does not answer.
+
+    :param task: has ``dag_id``, ``run_id``, ``task_id`` and ``map_index``.
+    """
+    from airflow.sdk.execution_time.comms import GetTICount
+
+    async def count(states: list[str] | None) -> int | None:
+        question = GetTICount(
+            dag_id=task.dag_id,
+            map_index=task.map_index,
+            task_ids=[task.task_id],
+            run_ids=[task.run_id],
+            states=states,
+        )
+        return getattr(await ask_supervisor(question), "count", None)
+
+    try:
+        return bool(await count(FINAL)) or await count(None) == 0
+    except Exception:
+        log.warning("Airflow did not say whether %s is over", task.task_id, exc_info=True)
+        return False
+
+
+def waits_folder() -> Path | None:
+    """Where triggerers keep what they wait for; ``None`` outside of a triggerer."""
+    from airflow.sdk.execution_time import task_runner
+
+    if not hasattr(getattr(task_runner, "SUPERVISOR_COMMS", None), "asend"):
+        return None
+    return Path(
+        text_setting("waits_folder") or Path(os.environ.get("AIRFLOW_HOME", "~/airflow")) / "astronomer_waits"
+    ).expanduser()
 
 
 async def _undisturbed(asking: Coroutine[Any, Any, T]) -> T:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast
 from astronomer.deferral import _compat, clock
 from astronomer.deferral._compat import BaseTrigger, TriggerEvent
 from astronomer.deferral.job import JobStatus, Outcome, Phase, RemoteJob
+from astronomer.deferral.ledger import Ledger, Line
 from astronomer.deferral.watch import cancel_and_confirm, watch
 
 __all__ = ["JobTrigger"]
@@ -58,13 +59,25 @@ class JobTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield ``{"job": …, "outcome": …}`` when the job has ended, timed out or been lost."""
         try:
-            outcome = await self.wait()
+            outcome = await self._noted_wait()
         except Exception as error:  # a defect must not leave the task without an event
             self.log.exception("Waiting for %s failed", self.job)
             message = f"the wait failed: {type(error).__name__}: {error}. The job may still be running."
             outcome = Outcome(JobStatus(Phase.LOST, message=message))
         await asyncio.sleep(max(0.0, self.not_before - clock.now()))
         yield TriggerEvent({"job": self.job, "outcome": outcome.to_dict()})  # type: ignore[no-untyped-call]
+
+    async def _noted_wait(self) -> Outcome:
+        ledger = Ledger.current() if self._ends_its_job else None
+        if ledger is None or getattr(self, "task_instance", None) is None:
+            return await self.wait()
+        async with ledger.noted(self.remote_job, self.task_instance):
+            return await self.wait()
+
+    @property
+    def _ends_its_job(self) -> bool:
+        """Whether a user who ends the task ends the job."""
+        return self.cancel_on_kill and not self.job_type.foreign
 
     async def wait(self) -> Outcome:
         """Watch the job to its end."""
@@ -88,7 +101,7 @@ class JobTrigger(BaseTrigger):
         Airflow 3.3 cancels a trigger again at each sync, about once a second, until it has ended. So the work is a
         task of its own, and goes on when this is cut short or has used up its time.
         """
-        if self.cancel_on_kill and not self.job_type.foreign:
+        if self._ends_its_job:
             killing = asyncio.ensure_future(self._end_job())
             _kills.add(killing)
             killing.add_done_callback(_kills.discard)
@@ -109,4 +122,7 @@ class JobTrigger(BaseTrigger):
             )
             return
         status = await cancel_and_confirm(job, timeout=_KILL_GOES_ON)
-        self.log.info("Task ended by a user: %s is %s %s", job.name, status.phase.value, status.message or "")
+        if status.done and (ledger := Ledger.current()):
+            await ledger.strike(Line.of(job, self.task_instance))
+        # Without the remote side's words: they may quote the SQL, and a triggerer knows no secrets that it could mask.
+        self.log.info("Task ended by a user: %s is %s", job.name, status.phase.value)

@@ -147,6 +147,14 @@ def get_provider_info() -> dict[str, Any]:
                         49152,
                         example=16384,
                     ),
+                    "waits_folder": _option(
+                        "Where a triggerer keeps, in small files, what it waits for: ids of jobs and of tasks, no secrets. "
+                        "The next triggerer that sees the folder ends the jobs of tasks that were ended while none ran, so "
+                        "put it where it outlives the triggerer. By default astronomer_waits in AIRFLOW_HOME.",
+                        "string",
+                        "",
+                        example="/opt/airflow/logs/astronomer_waits",
+                    ),
                     "poll_threads": _option(
                         "Threads of one triggerer for remote clients that block.", "integer", 4, example=8
                     ),

@@ -468,7 +468,7 @@ class Recorder(Processes):
 
     envs: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def start(self, name, command, env, cwd, *, once=False):
+    def start(self, name, command, env, cwd, **more):
         self.envs[name] = dict(env)
 
 

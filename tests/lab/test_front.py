@@ -61,6 +61,21 @@ def test_a_late_answer_comes_after_its_effect(http, lab, connection):
     assert query.started_at < started + 0.9
 
 
+def test_a_rewritten_answer_says_something_else(lab, cursor):
+    lab.faults.rewrite('"BEFORE"', '"AFTERWARDS"', "query-request", times=1)
+    assert cursor.execute("select 1 as before").description[0].name == "AFTERWARDS"
+    assert cursor.execute("select 1 as before").description[0].name == "BEFORE"
+
+
+def test_the_request_log_can_be_read_from_a_moment_on(http, lab):
+    ask(http, lab)
+    [first] = lab.requests.as_json()
+    ask(http, lab)
+    assert len(lab.requests.as_json()) == 2
+    [second] = lab.requests.as_json(first["at"])
+    assert second["at"] > first["at"]
+
+
 def test_a_slow_answer_takes_its_time(http, lab):
     lab.faults.slow(0.2, times=1)
     started = time.monotonic()

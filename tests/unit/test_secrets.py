@@ -41,7 +41,9 @@ WRITTEN = {
     "ascii": ascii,
     "repr of JSON": lambda value: repr(json.dumps(value)),
     "a part of a URL": lambda value: quote(value, safe=""),
-    "lower hexadecimals in a URL": lambda value: re.sub("%..", lambda one: one.group().lower(), quote(value, safe="")),
+    "lower hexadecimals in a URL": lambda value: re.sub(
+        "%..", lambda one: one.group().lower(), quote(value, safe="")
+    ),
     "a path": quote,
     "a query": lambda value: urlencode({"a": value}),
     "a URL in a URL": lambda value: quote(quote(value, safe=""), safe=""),

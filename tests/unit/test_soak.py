@@ -76,6 +76,15 @@ def test_connections_that_pile_up_are_found():
     assert growing(samples) == {"connections to Databricks"}
 
 
+def test_connections_that_the_weather_has_closed_may_be_opened_again():
+    samples = [
+        replace(one, connections={"Snowflake": 4 if 600 < one.at < 2000 else 12, "Databricks": 9})
+        for one in hour()
+    ]
+    assert growing(samples) == {"connections to Snowflake"}
+    assert all(one.ok for one in flatness(samples, settled=1440, weather=540))
+
+
 def test_a_log_per_wait_is_no_leak_and_one_per_ended_wait_is():
     more = [
         replace(one, waiting=5000 + int(one.at), supervisor=Process(files=5020 + int(one.at)))
@@ -141,6 +150,15 @@ def test_one_whose_work_has_only_just_ended_is_not_lost(ledger):
     ledger.close(END + 3 + 59, patience=60)
     assert all(one.ok for one in told(ledger.accounts, 10))
     assert ledger.accounts["queries"].waiting == 1
+
+
+def test_one_whose_trigger_begins_its_work_has_longer(ledger):
+    tell_all(ledger)
+    ledger.begin(Wait("free", "queries", END, fails=False, grace=600))
+    ledger.close(END + 659, patience=60)
+    assert ledger.accounts["queries"].lost == 0
+    ledger.close(END + 661, patience=60)
+    assert ledger.accounts["queries"].lost == 1
 
 
 def test_one_that_was_told_twice(ledger):

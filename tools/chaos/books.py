@@ -9,6 +9,7 @@ from itertools import pairwise
 from tools.chaos.jobs import Job
 
 GRACE = 60.0  # seconds from the end of a task to the end of its job
+FORGOTTEN_GRACE = 180.0  # when no triggerer was there to hear of the end
 MEASURES = ("duplicates", "orphans", "lost", "wrong_cancels")
 FINAL = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
@@ -20,6 +21,7 @@ class Wait:
     :param expected: the states in which it may end; nothing when its run was deleted.
     :param cleared: the moments at which it was cleared, epoch seconds: what began before must be gone.
     :param ended_by: what somebody did to it or to its job, after which the job may be cancelled.
+    :param grace: seconds from then to the end of its job.
     :param over: when it was over for its user, if that was before its own end.
     """
 
@@ -32,6 +34,7 @@ class Wait:
     cleared: list[float] = field(default_factory=list)
     ended_by: str | None = None
     over: float | None = None
+    grace: float = GRACE
     state: str = "none"
     tries: int = 0
     ended: float | None = None
@@ -80,7 +83,7 @@ def _orphans(wait: Wait, jobs: Sequence[Job], now: float) -> Iterator[Finding]:
     """A job must not outlive its task."""
     for job in jobs:
         over = _over(wait, job)
-        outlived = over is not None and (job.ended or now) > over + GRACE
+        outlived = over is not None and (job.ended or now) > over + wait.grace
         if over is not None and outlived:
             seconds = (job.ended or now) - over
             state = "has outlived" if job.ended else "still outlives"

@@ -17,7 +17,6 @@ from tools.chaos.jobs import Job, Remote
 from tools.chaos.world import World
 from tools.demo.board import epoch
 
-SIDES = {"chaos_ours": "ours", "chaos_many": "ours", "chaos_stock": "stock"}
 BOTH = ("chaos_ours", "chaos_stock")
 STEPS = {
     "submit": (
@@ -165,7 +164,7 @@ class Scene:
             return all(map(self.done, self.waits.values()))
 
         self.world.until(over, seconds)
-        self.world.until(lambda: not self._outliving(), GRACE + 5)
+        self.world.until(lambda: not self.outliving(), GRACE + 5)
 
     def verdict(self) -> list[Finding]:
         """Check the books."""
@@ -181,7 +180,8 @@ class Scene:
         for _, job in self.active_jobs():
             self.remote.end(job)
 
-    def _outliving(self) -> list[Job]:
+    def outliving(self) -> list[Job]:
+        """Return the jobs that go on although their tasks have ended."""
         return [job for wait, job in self.active_jobs() if self.done(wait)]
 
     def _cause(self, at: float) -> str:
@@ -197,7 +197,7 @@ class Scene:
 
     def _take(self, one: dict[str, Any]) -> None:
         key = _key(one)
-        wait = self.waits.setdefault(key, Wait(SIDES[key[0]], *key))
+        wait = self.waits.setdefault(key, Wait("stock" if key[0].startswith("chaos_stock") else "ours", *key))
         wait.state, wait.tries = str(one["state"] or "none"), int(one["try_number"])
         wait.ended = epoch(one["end_date"]) if one.get("end_date") and wait.state in FINAL else None
 

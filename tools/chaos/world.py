@@ -30,7 +30,7 @@ from tools.demo.services import Services
 T = TypeVar("T")
 
 HERE = Path(__file__).resolve().parent
-DAGS = ("chaos_ours", "chaos_stock", "chaos_many")
+DAGS = ("chaos_ours", "chaos_stock", "chaos_ours_late", "chaos_stock_late", "chaos_many")
 CLOUD_HOST = "lab.snowflakecomputing.com"
 LOOK_EVERY = 0.5
 ANSWERING = 240.0
@@ -263,7 +263,9 @@ def running(folder: Path, console: Console, processes: Processes, *, celery: boo
     places = ChaosPlaces(HERE.parents[1], folder=folder)
     backend = Servers(celery=celery, triggerers=2, workers=TASKS_AT_ONCE)
     settings = {name: str(value) for name, value in SETTINGS.items()}
-    settings["PYTHONPATH"] = f"{HERE / 'python'}:{places.root}"  # the checkout's code, wherever the environment is
+    settings["PYTHONPATH"] = (
+        f"{HERE / 'python'}:{places.root}"  # the checkout's code, wherever the environment is
+    )
     services = ChaosServices(places, processes, console, DAGS, settings, backend=backend)
     world = World(places, processes, services, backend, console)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Protocol
 from sqlalchemy import URL, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
-from tools.demo.environment import WORKERS
+from tools.demo.environment import KEPT, WORKERS
 from tools.demo.patience import Patience
 from tools.demo.processes import Processes
 from tools.servers.postgres import Cluster
@@ -104,7 +105,7 @@ class Servers:
             )
             patience.until(lambda: cluster.answers() is None, POSTGRES)
         if self._redis and REDIS not in running:
-            processes.start(REDIS, self._redis.command, {}, self._redis.directory, server=True)
+            processes.start(REDIS, self._redis.command, _environment(), self._redis.directory, server=True)
             patience.until(self._redis.answers, REDIS)
 
     def settings(self) -> dict[str, str]:
@@ -152,3 +153,7 @@ class Servers:
         engine = create_engine(self._server(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.execute(text(statement))
+
+
+def _environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in KEPT if name in os.environ}

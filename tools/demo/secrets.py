@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken
-from sqlalchemy import Engine, create_engine, inspect, literal_column, select
+from sqlalchemy import Engine, Select, create_engine, inspect, literal_column, select
 from sqlalchemy import table as named_table
 from sqlalchemy.pool import NullPool
 
@@ -98,7 +98,7 @@ class Search:
         :param but: files that are the home of a credential: not looked into.
         :param told: output of ``astronomer.lab up``, whose connections are for the user.
         """
-        found = []
+        found: list[Finding] = []
         for path in sorted(folder.rglob("*")):
             if path.is_file() and not path.is_symlink() and path not in but:
                 content = path.read_bytes()
@@ -134,7 +134,7 @@ class Search:
             for table in inspector.get_table_names():
                 keys = inspector.get_pk_constraint(table)["constrained_columns"]
                 # Not of its columns: their types would not let a value through that does not fit.
-                wanted = select(literal_column("*")).select_from(named_table(table))
+                wanted: Select[Any] = select(literal_column("*")).select_from(named_table(table))
                 rows = connection.execution_options(stream_results=True).execute(wanted)
                 for row in rows.mappings():
                     yield from self._row(dict(row), keys, called + table)

@@ -16,7 +16,7 @@ from tools.soak.plan import POLL_INTERVAL
 __all__ = ["EXTERNAL", "FREE", "TASKS", "WAITING", "dags", "worker_free"]
 
 WAITING, FREE = "soak", "soak_worker_free"
-EXTERNAL = tuple(f"external_{number}" for number in range(10))
+EXTERNAL = tuple(f"external_{number}" for number in range(5))
 TASKS = tuple(f"task_{number}" for number in range(50))
 
 _START = datetime(2025, 1, 1, tzinfo=timezone.utc)

@@ -20,6 +20,7 @@ class Wait:
     :param ends: when its work ends, epoch seconds.
     :param fails: whether it ends badly.
     :param folder: of its log, below that of all logs.
+    :param grace: seconds by which its work may end later, because the trigger itself begins it.
     """
 
     key: str
@@ -27,6 +28,7 @@ class Wait:
     ends: float
     fails: bool
     folder: str = ""
+    grace: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class Ledger:
             account.lost = account.waiting = 0
         for wait in self.waiting.values():
             account = self._account(wait.family)
-            if wait.ends + patience < now:
+            if wait.ends + wait.grace + patience < now:
                 account.lost += 1
             else:
                 account.waiting += 1

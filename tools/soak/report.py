@@ -25,7 +25,7 @@ class Report:
 
     def __init__(self, soak: Soak, machine: Mapping[str, Any]) -> None:
         self._soak, self._machine = soak, machine
-        self.flat = flatness(soak.samples, soak.plan.settled)
+        self.flat = flatness(soak.samples, soak.plan.settled, soak.plan.storm[0])
         self.verdicts = self._judge()
 
     @property

@@ -34,6 +34,7 @@ __all__ = ["Rows", "Started", "Target"]
 _BUNDLE = "dags-folder"
 _FIRST = datetime(2025, 1, 1, tzinfo=timezone.utc)
 _TIMEOUT = timedelta(days=7)
+_GRACE = 600.0  # a trigger that begins its work waits for its turn with Airflow's supervisor a dozen times
 _TOLD = 1  # the process id of who has been told: no worker takes these tasks
 _SUBMITTED = {"next_method": "execute_complete", "next_kwargs": {}}
 
@@ -95,7 +96,7 @@ class Rows:
                 row = self._deferred(one, now, session) | {"trigger_id": trigger.id}
                 rows.append(row)
                 folder = f"dag_id={row['dag_id']}/run_id={row['run_id']}/task_id={row['task_id']}"
-                waits.append(Wait(str(row["id"]), family, one.ends, one.fails, folder))
+                waits.append(Wait(str(row["id"]), family, one.ends, one.fails, folder, _GRACE * one.free))
             session.execute(insert(TaskInstance), rows)
         return waits
 

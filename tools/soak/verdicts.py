@@ -65,11 +65,13 @@ def trend(series: Series) -> float:
     return float(statistics.linear_regression(moments, values).slope)
 
 
-def flatness(samples: Sequence[Sample], settled: float) -> list[Flatness]:
+def flatness(samples: Sequence[Sample], settled: float, weather: float = 0.0) -> list[Flatness]:
     """What was seen of everything that must not grow.
 
     :param settled: the moment, on the clock of the samples, from which on it may not.
+    :param weather: when that began which closes connections: what was open before may be opened again.
     """
+    before = [one for one in samples if one.at < weather]
     seen = [one for one in samples if one.at >= settled]
     if len(seen) < _LEAST:
         return []
@@ -89,12 +91,13 @@ def flatness(samples: Sequence[Sample], settled: float) -> list[Flatness]:
         ),
         _by_level("threads", series(lambda one: one.both.threads), THREADS),
     ]
-    return found + [_connections(name, seen) for name in seen[0].connections]
+    return found + [_connections(name, before, seen) for name in seen[0].connections]
 
 
-def _connections(name: str, seen: Sequence[Sample]) -> Flatness:
+def _connections(name: str, before: Sequence[Sample], seen: Sequence[Sample]) -> Flatness:
     series = [(one.at, float(one.connections.get(name, 0))) for one in seen]
-    return _by_level(f"connections to {name}", series, CONNECTIONS)
+    known = statistics.median(one.connections.get(name, 0) for one in before) if before else 0.0
+    return _by_level(f"connections to {name}", series, CONNECTIONS + max(0.0, known - _level(series, 1)))
 
 
 def _by_trend(name: str, series: Series) -> Flatness:

@@ -149,7 +149,7 @@ def ran(tmp_path_factory):
                 env=variables,
                 stdout=output,
                 stderr=output,
-                timeout=220,
+                timeout=280,
                 check=False,
             )
         known = {VARIABLE_NAME: VARIABLE}

@@ -10,7 +10,7 @@ from datetime import timedelta
 from airflow.providers.databricks.operators import databricks as stock_databricks
 from airflow.providers.snowflake.operators import snowflake as stock_snowflake
 from airflow.providers.standard.sensors import external_task as stock_core
-from airflow.sdk import dag, get_current_context, task
+from airflow.sdk import DAG, dag, get_current_context, task
 
 from astronomer.providers.core.sensors import external_task as our_core
 from astronomer.providers.databricks.operators import databricks as our_databricks
@@ -20,6 +20,7 @@ EXECUTION_TIMEOUT = timedelta(minutes=20)
 WAREHOUSE = "{{ conn.databricks_default.extra_dejson.http_path.rpartition('/')[2] }}"
 FILE = "/Workspace/Shared/airflow_examples/wait.py"
 DEFAULTS = {"retries": 60, "retry_delay": timedelta(seconds=1), "execution_timeout": EXECUTION_TIMEOUT}
+LATE = {"retries": 0, "execution_timeout": timedelta(seconds=25)}
 POLL = 2
 
 
@@ -56,9 +57,8 @@ def statement(dag_id: str, task_id: str) -> str:
     return f"SELECT lab_wait({{{{ params.seconds }}}}) /* {owner(dag_id, task_id)} */"
 
 
-@dag(schedule=None, default_args=DEFAULTS, params={"seconds": 10}, max_active_runs=100)
-def chaos_ours():
-    name = "chaos_ours"
+def ours(name: str):
+    """All families, each with and without a worker where it can do without."""
     for task_id, more in (("snowflake_query", {}), ("snowflake_query_free", {"start_from_trigger": True})):
         our_snowflake.SnowflakeOperator(
             task_id=task_id, sql=query(name, task_id), poll_interval=POLL, quick_wait=1, **more
@@ -88,9 +88,8 @@ def chaos_ours():
     )
 
 
-@dag(schedule=None, default_args=DEFAULTS, params={"seconds": 10}, max_active_runs=100)
-def chaos_stock():
-    name = "chaos_stock"
+def stock(name: str):
+    """The same, as far as there is a stock operator that defers."""
     stock_snowflake.SnowflakeSqlApiOperator(
         task_id="snowflake_sql_api",
         snowflake_conn_id="snowflake_sql_api",
@@ -141,6 +140,9 @@ def chaos_many():
     ).expand(sql=statements(numbers()))
 
 
-chaos_ours()
-chaos_stock()
+for side in (ours, stock):
+    for suffix, defaults in (("", DEFAULTS), ("_late", LATE)):
+        dag_id = f"chaos_{side.__name__}{suffix}"
+        with DAG(dag_id, schedule=None, default_args=defaults, params={"seconds": 10}, max_active_runs=100):
+            side(dag_id)
 chaos_many()

@@ -6,24 +6,31 @@ import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from tools.chaos.books import GRACE, Wait
+from tools.chaos.books import FORGOTTEN_GRACE, GRACE, Wait
 from tools.chaos.faults import Fault
 from tools.chaos.scene import Scene
 from tools.demo.backend import SCHEDULER, TRIGGERER, WORKER
 
 GROUP = "People"
 LONG = 900.0
+LATE = 60.0  # seconds from the begin of a task that may take 25 to its end, on a busy machine
 TAKEN_UP = 3.0
 RESTART = (TRIGGERER, SCHEDULER, WORKER)
 
 
-def mark(scene: Scene, _kills: int, *, state: str) -> None:
-    """Every waiting task is marked."""
+def mark(scene: Scene, _kills: int, *, state: str, but: Collection[str] = ()) -> None:
+    """Every waiting task is marked.
+
+    :param but: the runs that go on.
+    """
     scene.dags = ()
     for one in _deferred(scene):
+        if one["dag_run_id"] in but:
+            continue
         moment = time.time()
         scene.world.ask(scene.world.airflow.mark, one, state)
         _ended(scene, scene.wait_of(one), f"marked {state}", moment, {state})
@@ -59,23 +66,58 @@ def delete_run(scene: Scene, _kills: int) -> None:
 
 
 def mark_while_away(scene: Scene, _kills: int) -> None:
-    """Every waiting task is marked as failed while there is no triggerer."""
+    """The waiting tasks of one run are marked as failed while there is no triggerer; another run goes on meanwhile."""
     _deferred(scene)
+    other = _one_run_of_each(scene)
+    for wait in scene.waits.values():
+        wait.grace = FORGOTTEN_GRACE
     for name in scene.world.names(TRIGGERER):
         scene.world.end(name, signal.SIGKILL, hold=True)
         scene.kills += 1
-    mark(scene, 0, state="failed")
+    mark(scene, 0, state="failed", but=other)
     for name in scene.world.names(TRIGGERER):
         scene.world.release(name)
-    scene.world.tend()
+    _end_others(scene)
 
 
 def kill_cancelling(scene: Scene, kills: int) -> None:
-    """The triggerers are killed while they cancel the jobs of tasks that were marked as failed."""
-    mark(scene, 0, state="failed")
+    """The triggerers are killed while they cancel the jobs of one run's tasks, which were marked as failed."""
+    _deferred(scene)
+    other = _one_run_of_each(scene)
+    for wait in scene.waits.values():
+        wait.grace = FORGOTTEN_GRACE
+    mark(scene, 0, state="failed", but=other)
     time.sleep(scene.random.uniform(0.0, 2.0))
     for name in scene.world.names(TRIGGERER)[:kills]:
         scene.kill(name)
+    _end_others(scene)
+
+
+def _one_run_of_each(scene: Scene) -> set[str]:
+    return {min(runs) for runs in scene.started.values()}
+
+
+def _end_others(scene: Scene) -> None:
+    """Let triggerers come back and find what was left behind; then end the tasks that have gone on."""
+    until = time.monotonic() + FORGOTTEN_GRACE
+    while time.monotonic() < until and scene.outliving():
+        scene.watch()
+        time.sleep(2.0)
+    mark(scene, 0, state="failed")
+
+
+def exceed(scene: Scene, _kills: int) -> None:
+    """Jobs take longer than their tasks may."""
+    scene.dags = ()
+
+    def known() -> bool:
+        scene.look()
+        return len(scene.waits) > 0 and all(wait.tries for wait in scene.waits.values())
+
+    scene.world.until(known, 120.0)
+    moment = time.time()
+    for wait in scene.all_waits():
+        _ended(scene, wait, "ended by its execution_timeout", moment + LATE, {"failed"})
 
 
 def pause(scene: Scene, _kills: int) -> None:
@@ -162,8 +204,13 @@ FAULTS = (
     Fault(GROUP, "marked success", partial(mark, state="success"), seconds=LONG),
     Fault(GROUP, "cleared", clear, seconds=LONG),
     Fault(GROUP, "run deleted", delete_run, seconds=LONG),
-    Fault(GROUP, "marked failed, no triggerer there", mark_while_away, seconds=LONG),
-    Fault(GROUP, "triggerer killed as it cancels", kill_cancelling, weight=2, seconds=LONG, quick=True),
+    Fault(GROUP, "marked failed, no triggerer there", mark_while_away, seconds=LONG, runs=2),
+    Fault(
+        GROUP, "triggerer killed as it cancels", kill_cancelling, weight=2, seconds=LONG, runs=2, quick=True
+    ),
+    Fault(
+        GROUP, "execution_timeout reached", exceed, seconds=LONG, dags=("chaos_ours_late", "chaos_stock_late")
+    ),
     Fault(GROUP, "Dag paused", pause, seconds=20),
     Fault(GROUP, "connection edited", edit_connections, seconds=30),
     Fault(GROUP, "execution_timeout changed", edit_timeout, seconds=30),

@@ -1,0 +1,256 @@
+"""A job is not forgotten with its trigger: what one triggerer leaves behind, the next one ends when its task is over."""
+
+import asyncio
+import json
+import stat
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+
+import pytest
+
+from astronomer.deferral import _compat
+from astronomer.deferral.ledger import FIRST_LOOK, LOOK_EVERY, TOO_OLD, Ledger, Line
+from astronomer.deferral.testing import FakeClock, ScriptedJob, ScriptedTrigger
+from tests.unit.deferral.fakes import START, Count, FakeSupervisor, FakeTaskInstance, events_of, let
+
+MINUTES = 600.0
+
+
+@dataclass
+class Airflow(FakeSupervisor):
+    """Knows the state of each task; what it does not know has been deleted."""
+
+    states: dict[str, str] = field(default_factory=dict)
+
+    def send(self, question):
+        self.questions.append(question)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        if self.answer is not None:
+            return self.answer
+        known = [self.states[one] for one in question.task_ids if one in self.states]
+        return Count(sum(question.states is None or one in question.states for one in known))
+
+
+@pytest.fixture
+def airflow():
+    with Airflow().in_place() as found:
+        yield found
+
+
+@pytest.fixture
+def ledger(airflow):
+    return Ledger.current()
+
+
+def task(task_id="a"):
+    found = FakeTaskInstance()
+    found.task_id = task_id
+    return found
+
+
+def trigger(service, task_id="a", **options):
+    found = ScriptedTrigger(job=service.start(f"job-{task_id}", **{"runs_for": 1e6, **options}).to_dict())
+    found.task_instance = task(task_id)
+    return found
+
+
+def lines(ledger):
+    return sorted(one.task_id for one in ledger._lines())
+
+
+async def killed(found):
+    """What SIGKILL leaves of a trigger: nobody has been told anything."""
+    waiting = asyncio.ensure_future(events_of(found))
+    await asyncio.sleep(5)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+def after(seconds, *killed_before, beside, then=lambda: None):
+    """Kill some triggers, do something, and let another one wait for a while."""
+
+    async def main():
+        for one in killed_before:
+            await killed(one)
+        then()
+        waiting = asyncio.ensure_future(events_of(beside))
+        await asyncio.sleep(seconds)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+    FakeClock(START).run(main)
+
+
+class TestNotes:
+    def test_a_wait_leaves_a_line_as_long_as_it_lasts(self, service, ledger, airflow):
+        async def main():
+            waiting = asyncio.ensure_future(events_of(trigger(service, runs_for=20)))
+            await asyncio.sleep(1)
+            during = list(ledger._lines())
+            await waiting
+            return during
+
+        [line] = FakeClock(START).run(main)
+        assert line.remote_job() == ScriptedJob("job-a")
+        assert (line.dag_id, line.task_id) == (task().dag_id, "a")
+        assert lines(ledger) == []
+
+    def test_only_its_owner_can_read_it(self, service, ledger, airflow):
+        after(1, trigger(service), beside=trigger(service, "b"))
+        [path] = [path for path in ledger._folder.iterdir() if "job-a" in path.read_text()]
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(ledger._folder.stat().st_mode) == 0o700
+
+    def test_a_trigger_that_moves_leaves_it(self, service, ledger, airflow):
+        after(1, trigger(service), beside=trigger(service, "b"))
+        assert lines(ledger) == ["a", "b"]
+
+    def test_a_user_who_ends_the_task_takes_it_out(self, service, ledger, airflow):
+        found = trigger(service)
+
+        async def main():
+            await killed(found)
+            airflow.states["a"] = "failed"
+            await found.on_kill()
+
+        FakeClock(START).run(main)
+        assert service.cancels == ["job-a"]
+        assert lines(ledger) == []
+
+    def test_two_triggerers_write_the_same_line(self, service):
+        job = ScriptedJob("job-a")
+        first, second = Line.of(job, task()), replace(Line.of(job, task()), at=START + 5)
+        assert first.file == second.file
+        assert Line.of(ScriptedJob("job-b"), task()).file != first.file
+        assert Line.of(job, task("b")).file != first.file
+
+    @pytest.mark.parametrize("without", ["task_instance", "cancel_on_kill"])
+    def test_what_no_user_can_end_is_not_noted(self, service, ledger, airflow, without):
+        found = trigger(service)
+        setattr(found, without, None)
+        after(1, found, beside=trigger(service, "b"))
+        assert lines(ledger) == ["b"]
+
+    def test_a_wait_in_a_worker_is_not_noted(self, service, monkeypatch):
+        assert _compat.waits_folder() is None
+        assert Ledger.current() is None
+        after(1, beside=trigger(service, runs_for=0.5))
+
+    def test_a_folder_that_cannot_be_written_is_named_once_and_costs_no_wait(
+        self, service, airflow, monkeypatch, tmp_path, caplog
+    ):
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("AIRFLOW__ASTRONOMER_PROVIDERS__WAITS_FOLDER", str(tmp_path / "file" / "waits"))
+
+        async def main():
+            return [await events_of(trigger(service, name, runs_for=50)) for name in "ab"]
+
+        assert [len(events) for events in FakeClock(START).run(main)] == [1, 1]
+        said = [one.getMessage() for one in caplog.records if "cannot be kept" in one.getMessage()]
+        assert len(said) == 1
+        assert "waits_folder" in said[0]
+
+
+class TestForgotten:
+    @pytest.mark.parametrize("state", ["failed", "success", "skipped", None])
+    def test_the_job_of_a_task_that_is_over_is_ended(self, service, ledger, airflow, state, caplog):
+        airflow.states |= {"a": "deferred", "b": "deferred"}
+
+        def user():
+            del airflow.states["a"]
+            if state:
+                airflow.states["a"] = state
+
+        after(MINUTES, trigger(service), beside=trigger(service, "b"), then=user)
+        assert service.cancels == ["job-a"]
+        assert lines(ledger) == ["b"]
+        assert "Ended scripted job job-a, which was left behind when dag.a of run was ended" in caplog.text
+
+    @pytest.mark.parametrize("state", ["deferred", "running", "queued", "up_for_retry"])
+    def test_the_job_of_a_task_that_goes_on_is_left_alone(self, service, ledger, airflow, state):
+        airflow.states |= {"a": state, "b": "deferred"}
+        after(MINUTES, trigger(service), beside=trigger(service, "b"))
+        assert service.cancels == []
+        assert lines(ledger) == ["a", "b"]
+
+    @pytest.mark.parametrize("answer", [RuntimeError("no"), SimpleNamespace()])
+    def test_without_airflows_word_nothing_is_ended(self, service, ledger, airflow, answer):
+        airflow.answer = answer
+        after(MINUTES, trigger(service), beside=trigger(service, "b"))
+        assert service.cancels == []
+        assert lines(ledger) == ["a", "b"]
+
+    def test_a_trigger_that_comes_back_is_not_a_stranger(self, service, ledger, airflow):
+        """Its task may have ended a moment ago, with the event on its way."""
+        airflow.states["a"] = "success"
+        after(MINUTES, trigger(service), beside=trigger(service))
+        assert service.cancels == []
+
+    def test_nothing_is_ended_before_the_triggers_can_have_come_back(self, service, ledger, airflow):
+        airflow.states |= {"a": "failed", "b": "deferred"}
+        after(FIRST_LOOK - 1, trigger(service), beside=trigger(service, "b"))
+        assert service.cancels == []
+        assert airflow.questions == []
+
+    def test_a_job_that_has_ended_by_itself_takes_its_line_out(self, service, ledger, airflow, caplog):
+        airflow.states |= {"a": "success", "b": "deferred"}
+        after(MINUTES, trigger(service, runs_for=10), beside=trigger(service, "b"))
+        assert lines(ledger) == ["b"]
+        assert "left behind" not in caplog.text
+
+    def test_one_whose_end_is_not_confirmed_is_asked_again(self, service, ledger, airflow):
+        airflow.states |= {"a": "failed", "b": "deferred"}
+        after(MINUTES, trigger(service, obeys_cancel=False), beside=trigger(service, "b"))
+        assert len(service.cancels) > 1
+        assert lines(ledger) == ["a", "b"]
+
+    @pytest.mark.parametrize("job_type", ["no.module:Job", "json:JSONDecoder", "json:Missing", "nonsense"])
+    def test_a_line_of_another_release_is_named_and_taken_out(
+        self, service, ledger, airflow, job_type, caplog
+    ):
+        line = replace(Line.of(ScriptedJob("job-x"), task("x")), job_type=job_type, at=START)
+        ledger._folder.mkdir(parents=True)
+        (ledger._folder / line.file).write_text(json.dumps(vars(line)))
+        airflow.states |= {"x": "failed", "b": "deferred"}
+        after(MINUTES, beside=trigger(service, "b"))
+        assert lines(ledger) == ["b"]
+        assert f"A forgotten job of x cannot be ended: {job_type}" in caplog.text
+
+    def test_what_is_no_line_is_passed_over(self, service, ledger, airflow):
+        ledger._folder.mkdir(parents=True)
+        (ledger._folder / "a.json").write_text("no JSON")
+        (ledger._folder / "b.json").write_text('{"of": "another release"}')
+        assert lines(ledger) == []
+
+    def test_a_line_that_is_too_old_is_taken_out(self, service, ledger, airflow):
+        line = Line.of(service.start("job-x", runs_for=1e9), task("x"))
+        ledger._folder.mkdir(parents=True)
+        (ledger._folder / line.file).write_text(json.dumps(vars(replace(line, at=START - TOO_OLD))))
+        airflow.states["b"] = "deferred"
+        after(MINUTES, beside=trigger(service, "b"))
+        assert lines(ledger) == ["b"]
+        assert service.cancels == []
+
+    def test_a_defect_while_looking_costs_no_wait(self, service, ledger, airflow, monkeypatch, caplog):
+        looks = []
+
+        async def look():
+            looks.append(1)
+            raise KeyError("odd")
+
+        monkeypatch.setattr(ledger, "look", look)
+        after(FIRST_LOOK + 2 * LOOK_EVERY + 1, beside=trigger(service, "b"))
+        assert len(looks) == 3
+        assert "Looking for forgotten jobs failed" in caplog.text
+
+    def test_nobody_looks_any_more_when_nobody_waits(self, service, ledger, airflow):
+        async def main():
+            await killed(trigger(service))
+            airflow.states["a"] = "failed"
+            await let(20)
+            await asyncio.sleep(MINUTES)
+            return [one for one in asyncio.all_tasks() if "_look_for_ever" in repr(one)]
+
+        assert FakeClock(START).run(main) == []
+        assert service.cancels == []

@@ -1,0 +1,223 @@
+"""The fault certificate's own rules: what counts as wrong, and that nothing counts as right which was not tried."""
+
+import json
+import re
+from collections import Counter
+
+import pytest
+from rich.console import Console
+
+from tools.chaos.books import GRACE, Wait, audit
+from tools.chaos.campaign import AT_ONCE, FAULTS, plan
+from tools.chaos.certificate import Certificate, Row, render
+from tools.chaos.jobs import Job, Remote
+from tools.chaos.scene import STEPS
+
+OWNER = ("chaos_ours", "run", "task", -1)
+
+
+def job(name="a", started=0.0, ended=10.0, state="SUCCESS", *, cancelled=False):
+    return Job(name, OWNER, state, started, ended, cancelled)
+
+
+def wait(**more):
+    return Wait("ours", "chaos_ours", "run", "task", **{"state": "success", "ended": 12.0, **more})
+
+
+def measures(found):
+    return [one.measure for one in found]
+
+
+class TestBooks:
+    def test_one_job_that_succeeds_is_right(self):
+        assert audit(wait(), [job()], 20.0) == []
+
+    def test_a_second_job_beside_a_running_one_is_a_duplicate(self):
+        found = audit(wait(), [job("a"), job("b", started=5.0, ended=11.0)], 20.0)
+        assert measures(found) == ["duplicates"]
+        assert "b (SUCCESS)" in found[0].text
+        assert "a (SUCCESS)" in found[0].text
+
+    def test_a_second_job_after_one_that_succeeded_is_a_duplicate(self):
+        assert measures(audit(wait(), [job("a"), job("b", 11.0, 12.0)], 20.0)) == ["duplicates"]
+
+    @pytest.mark.parametrize("state", ["FAILED", "CANCELED", "DELETED"])
+    def test_a_retry_after_a_job_that_failed_is_right(self, state):
+        task = wait(ended_by="cancelled")
+        assert (
+            audit(task, [job("a", state=state, cancelled=state == "CANCELED"), job("b", 11.0, 12.0)], 20.0)
+            == []
+        )
+
+    def test_a_clear_starts_anew(self):
+        task = wait(cleared=[5.0], ended=30.0)
+        old = job("a", ended=6.0, state="FAILED", cancelled=True)
+        assert audit(task, [old, job("b", started=7.0, ended=20.0)], 40.0) == []
+
+    def test_what_a_clear_leaves_running_is_an_orphan(self):
+        task = wait(cleared=[5.0], ended=200.0)
+        found = audit(task, [job("a", ended=None, state="RUNNING"), job("b", 7.0, 20.0)], 5.0 + GRACE + 1)
+        assert measures(found) == ["orphans"]
+        assert "still outlives" in found[0].text
+
+    def test_a_job_that_ends_soon_after_its_task_is_no_orphan(self):
+        task = wait(state="failed", expected=frozenset({"failed"}), ended_by="marked failed")
+        assert audit(task, [job(ended=12.0 + GRACE, state="FAILED", cancelled=True)], 500.0) == []
+
+    def test_a_job_that_outlives_its_task_is_an_orphan(self):
+        found = audit(wait(), [job(ended=12.0 + GRACE + 1)], 500.0)
+        assert measures(found) == ["orphans"]
+        assert "has outlived" in found[0].text
+
+    def test_the_user_decides_when_a_task_is_over(self):
+        """Airflow keeps no end of a task whose run was deleted."""
+        task = wait(state="deferred", ended=None, expected=frozenset(), over=3.0, ended_by="deleted")
+        assert measures(audit(task, [job(ended=None, state="RUNNING")], 3.0 + GRACE + 1)) == ["orphans"]
+
+    def test_a_cancel_that_nobody_asked_for_is_wrong(self):
+        found = audit(wait(), [job(state="CANCELED", cancelled=True), job("b", 11.0, 12.0)], 20.0)
+        assert measures(found) == ["wrong_cancels"]
+
+    @pytest.mark.parametrize(("state", "text"), [("failed", "ended as failed"), ("deferred", "never ended")])
+    def test_a_task_that_does_not_succeed_is_lost(self, state, text):
+        found = audit(wait(state=state, ended=None, tries=3), [], 20.0)
+        assert measures(found) == ["lost"]
+        assert text in found[0].text
+        assert "try 3" in found[0].text
+
+    def test_what_was_done_before_is_named(self):
+        [found] = audit(wait(state="failed"), [], 20.0)
+        assert found.because("SIGKILL triggerer 2.0 s").text.endswith("before: SIGKILL triggerer 2.0 s")
+
+
+class TestCertificate:
+    @staticmethod
+    def row(**more):
+        return Row(
+            "Processes", "killed", **{"injected": 3, "kills": 3, "tasks": Counter(ours=2, stock=1), **more}
+        )
+
+    def test_is_good_when_nothing_of_ours_went_wrong(self):
+        certificate = Certificate()
+        found = audit(Wait("stock", "chaos_stock", "run", "task", state="failed"), [], 1.0)
+        certificate.add(self.row(findings=found))
+        assert certificate.good
+        assert certificate.rows["Processes", "killed"].count("stock", "lost") == 1
+
+    def test_is_bad_when_something_of_ours_did(self):
+        certificate = Certificate()
+        certificate.add(self.row(findings=audit(wait(state="failed"), [], 1.0)))
+        assert not certificate.good
+
+    def test_what_was_not_injected_proves_nothing(self):
+        certificate = Certificate()
+        assert not certificate.good
+        certificate.add(self.row(injected=0))
+        assert not certificate.good
+
+    def test_adds_up_what_was_tried_more_than_once(self):
+        certificate = Certificate()
+        certificate.add(self.row())
+        certificate.add(self.row(findings=audit(wait(state="failed"), [], 1.0)))
+        [row] = certificate.rows.values()
+        assert (row.injected, row.tasks["ours"], row.count("ours", "lost"), certificate.kills) == (6, 4, 1, 6)
+
+    def test_is_written_and_shown(self, tmp_path):
+        certificate = Certificate(facts={"executor": "LocalExecutor"})
+        certificate.add(self.row(findings=audit(wait(state="failed"), [], 1.0)))
+        certificate.write(tmp_path / "chaos.json")
+        read = json.loads((tmp_path / "chaos.json").read_text())
+        assert read["rows"][0]["ours"]["lost"] == 1
+        assert read["rows"][0]["ours"]["findings"][0]["text"].startswith("chaos_ours.task of run")
+        console = Console(width=150)
+        with console.capture() as shown:
+            console.print(render(certificate))
+        assert re.search(r"killed\s+│\s+3\s+│\s+2 / 1\s+│\s+0 / 0\s+│\s+0 / 0\s+│\s+1 / 0", shown.get())
+
+
+class TestPlan:
+    @pytest.mark.parametrize("kills", [50, 1000])
+    def test_kills_enough_in_scenes_of_a_bearable_size(self, kills):
+        planned = list(plan(FAULTS, kills))
+        assert sum(number for _, number in planned) >= kills
+        assert all(number <= AT_ONCE for _, number in planned)
+        assert {fault.name for fault, _ in planned} == {fault.name for fault in FAULTS}
+
+    def test_the_quick_faults_kill_enough_in_one_round(self):
+        quick = [fault for fault in FAULTS if fault.quick]
+        planned = list(plan(quick, 50))
+        assert len(planned) == len(quick)
+        assert sum(number for _, number in planned) >= 50
+
+    def test_each_fault_has_a_name_of_its_own(self):
+        assert len({fault.name for fault in FAULTS}) == len(FAULTS)
+
+
+class Snowflake:
+    def queries(self):
+        one = {"parent_id": None, "error_code": None, "started_at": 1.0, "ended_at": 2.0}
+        return [
+            {**one, "id": "q1", "sql": "SELECT 1 /* chaos|chaos_ours|run|query| */", "state": "SUCCESS"},
+            {
+                **one,
+                "id": "q2",
+                "sql": "SELECT 1 /* chaos|chaos_many|run|wait|7 */",
+                "state": "FAILED_WITH_ERROR",
+            },
+            {**one, "id": "q3", "sql": "ALTER SESSION SET x = 1", "state": "SUCCESS"},
+        ]
+
+
+class Databricks:
+    def __init__(self):
+        self.gone = False
+
+    def runs(self):
+        one = {"run_id": 5, "name": "chaos|chaos_ours|run|run|", "state": "RUNNING", "ended": False}
+        return [] if self.gone else [{**one, "start_time": 1000, "end_time": 0}]
+
+    def statements(self):
+        one = {"id": "s1", "text": "SELECT 1 /* chaos|chaos_ours|run|statement| */", "state": "CANCELED"}
+        return [{**one, "started_at": None, "submitted_at": 3.0, "ended": True, "ended_at": 4.0}]
+
+
+class TestRemote:
+    def test_knows_whose_each_job_is(self):
+        remote = Remote(Snowflake(), Databricks())
+        remote.look()
+        [query] = remote.of("chaos_ours", "run", "query", -1)
+        [mapped] = remote.of("chaos_many", "run", "wait", 7)
+        [run] = remote.of("chaos_ours", "run", "run", -1)
+        [statement] = remote.of("chaos_ours", "run", "statement", -1)
+        assert (query.id, query.succeeded, mapped.succeeded) == ("q1", True, False)
+        assert (run.id, run.started, run.ended) == ("run:5", 1.0, None)
+        assert (statement.cancelled, statement.started) == (True, 3.0)
+        assert len(remote.jobs) == 4
+
+    def test_remembers_what_was_deleted(self):
+        databricks = Databricks()
+        remote = Remote(Snowflake(), databricks)
+        remote.look()
+        databricks.gone = True
+        remote.look()
+        [run] = remote.of("chaos_ours", "run", "run", -1)
+        assert (run.state, run.ended is not None) == ("DELETED", True)
+
+
+@pytest.mark.parametrize(
+    ("step", "path"),
+    [
+        ("submit", "/queries/v1/query-request"),
+        ("submit", "/api/v2/statements"),
+        ("submit", "/api/2.2/jobs/runs/submit"),
+        ("submit", "/api/2.0/sql/statements"),
+        ("poll", "/monitoring/queries"),
+        ("poll", "/api/2.2/jobs/runs/list"),
+        ("poll", "/api/2.0/sql/history/queries"),
+        ("poll", "/api/v2/statements/01c8"),
+        ("cancel", "/queries/v1/abort-request"),
+        ("cancel", "/api/2.0/sql/statements/s1/cancel"),
+    ],
+)
+def test_each_step_knows_its_requests(step, path):
+    assert re.search(STEPS[step][1], path)
