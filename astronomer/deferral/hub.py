@@ -320,6 +320,11 @@ class Hub:
         """How many connections have a poller now."""
         return len(self._lines)
 
+    @property
+    def waits(self) -> int:
+        """How many waits there are now, on all connections."""
+        return sum(len(line.subscriptions) for line in self._lines.values())
+
     @asynccontextmanager
     async def subscribe(
         self, job: RemoteJob, interval: float = 5.0, *, urgent: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from contextlib import suppress
 
 from astronomer.deferral import clock
@@ -17,6 +18,10 @@ _OUTAGE_WORTH_A_LINE = 60.0
 _OUTAGE_WORTH_MANY_LINES = (
     600.0  # of foreign jobs there may be thousands, and each line costs a triggerer dear
 )
+_LINES_PER_SECOND = (
+    10.0  # that a triggerer's supervisor can take beside its work: an outage is told by all waits
+)
+_CROWD = 100  # waits, of which not each says that an outage is over: their next line does
 _LAST_LOOK = 15.0
 _SAID = {
     Phase.ACTIVE: "is active",
@@ -47,7 +52,7 @@ async def watch(
     :param log: gets one line per change of state.
     """
     hub = hub or Hub.current()
-    reporter = _Reporter(job, log or logging.getLogger(__name__))
+    reporter = _Reporter(job, log or logging.getLogger(__name__), hub)
     async with hub.subscribe(job, poll_interval) as seen:
         while True:
             reporter.see(seen)
@@ -138,12 +143,13 @@ def _shortest(patience: float | None, deadline: float | None, pause: float | Non
 class _Reporter:
     """One line when the state changes or an outage lasts; none per poll."""
 
-    def __init__(self, job: RemoteJob, log: logging.Logger) -> None:
+    def __init__(self, job: RemoteJob, log: logging.Logger, hub: Hub) -> None:
         self._job = job
         self._log = log
+        self._hub = hub
         self._status: JobStatus | None = None
         self._outage_told = False
-        self._worth_a_line = _OUTAGE_WORTH_MANY_LINES if job.foreign else _OUTAGE_WORTH_A_LINE
+        self._worth_a_line: float | None = None
 
     def see(self, seen: Subscription) -> None:
         status = seen.status
@@ -155,10 +161,10 @@ class _Reporter:
                     "%s %s (%s)", self._job.name, _SAID[status.phase], status.raw or "no word from it"
                 )
         if seen.trouble is None:
-            if self._outage_told:
-                self._outage_told = False
+            if self._outage_told and self._hub.waits <= _CROWD:
                 self._log.info("%s can be asked again", self._job.name)
-        elif not self._outage_told and self._outage_age(seen) >= self._worth_a_line:
+            self._outage_told, self._worth_a_line = False, None
+        elif not self._outage_told and self._outage_age(seen) >= self._patience():
             self._outage_told = True
             self._log.warning("%s cannot be asked, waiting on: %s", self._job.name, seen.trouble)
 
@@ -166,7 +172,14 @@ class _Reporter:
         """Seconds until an outage has to be told."""
         if seen.trouble is None or self._outage_told:
             return None
-        return self._worth_a_line - self._outage_age(seen)
+        return self._patience() - self._outage_age(seen)
+
+    def _patience(self) -> float:
+        """Seconds after which this wait tells an outage: thousands at once would hold up the triggerer."""
+        if self._worth_a_line is None:
+            least = _OUTAGE_WORTH_MANY_LINES if self._job.foreign else _OUTAGE_WORTH_A_LINE
+            self._worth_a_line = least + random.uniform(0.0, self._hub.waits / _LINES_PER_SECOND)  # noqa: S311
+        return self._worth_a_line
 
     @staticmethod
     def _key(status: JobStatus) -> tuple[Phase, str]:

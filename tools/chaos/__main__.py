@@ -50,7 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--short", action="store_true", help=f"the quick faults, with {QUICK_KILLS} kills")
     add("--celery", action="store_true", help="on Celery's workers, which Redis feeds")
     add("--kills", type=int, help=f"how many processes to kill ({KILLS})")
-    add("--only", action="append", default=[], metavar="TEXT", help="the faults whose names contain this")
+    add(
+        "--only",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="the faults whose group and name contain this, such as People",
+    )
     add("--seed", type=int, default=0, help="of what is left to chance (0)")
     add("--json", type=Path, default=Path("chaos.json"), help="where the certificate is written (chaos.json)")
     add("--folder", help="where Airflow's files and logs go (a new temporary folder)")
@@ -63,7 +69,9 @@ def _chosen(options: argparse.Namespace) -> list[Fault]:
     if options.short and not options.only:
         wanted = [fault for fault in wanted if fault.quick]
     if options.only:
-        wanted = [fault for fault in wanted if any(text in fault.name for text in options.only)]
+        wanted = [
+            fault for fault in wanted if any(text in f"{fault.group}: {fault.name}" for text in options.only)
+        ]
     if options.list or not wanted:
         for fault in wanted or FAULTS:
             print(f"{fault.group}: {fault.name}")

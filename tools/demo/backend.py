@@ -36,6 +36,9 @@ class Backend(Protocol):
     def settings(self) -> dict[str, str]:
         """Return the variables by which Airflow finds them."""
 
+    def databases(self) -> list[str]:
+        """Return the URLs of databases that are no files of Airflow's."""
+
     def close(self) -> None:
         """Throw away what they kept, once they have ended."""
 
@@ -52,6 +55,10 @@ class OneMachine:
     def settings(self) -> dict[str, str]:
         """Return none."""
         return {}
+
+    def databases(self) -> list[str]:
+        """Return none."""
+        return []
 
     def close(self) -> None:
         """Nothing to do."""
@@ -126,6 +133,10 @@ class Servers:
                 "CELERY__WORKER_ENABLE_REMOTE_CONTROL": "False",
             }
         return {f"AIRFLOW__{name}": value for name, value in found.items()}
+
+    def databases(self) -> list[str]:
+        """Return Airflow's."""
+        return [self.database.render_as_string(hide_password=False)]
 
     def close(self) -> None:
         """Throw away what they kept: all of our servers, and our database on somebody else's."""

@@ -15,6 +15,7 @@ from tools.demo import summary, table
 from tools.demo.airflow import Airflow
 from tools.demo.backend import SCHEDULER, TRIGGERER, WORKER
 from tools.demo.board import Board, Task, epoch
+from tools.demo.leaks import leaks
 from tools.demo.plan import MID_WAIT, PLANS, Plan
 from tools.demo.processes import local_ports
 from tools.demo.remote import Job, Service
@@ -145,6 +146,18 @@ class Run:
             seconds=seconds,
             cancelled=cancelled,
             elsewhere=self._other_runs(),
+            leaks=self._leaks(),
+        )
+
+    def _leaks(self) -> list[str]:
+        """Search all that was written for every credential that was used."""
+        airflows = {one.called("Airflow"): one for one in self.services.deployments}
+        return leaks(
+            self.services.places,
+            {name: one.environment for name, one in airflows.items()},
+            {one.name: one.client for one in self.remote},
+            passwords={f"password of {name}": one.installation.password for name, one in airflows.items()},
+            databases=self.services.backend.databases(),
         )
 
     def _other_runs(self) -> dict[str, summary.OtherRun]:

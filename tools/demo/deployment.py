@@ -55,6 +55,11 @@ class Deployment:
         return f"{self.which} {part}".lstrip()
 
     @property
+    def environment(self) -> Mapping[str, str]:
+        """The variables of its programs."""
+        return self._env
+
+    @property
     def access(self) -> str:
         """How a person gets in."""
         name = "The other Airflow" if self.which else "Airflow"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from astronomer.lab.client import LabClient
 from astronomer.lab.databricks.client import LabClient as DatabricksClient
 from astronomer.lab.snowflake.client import LabClient as SnowflakeClient
 
@@ -57,6 +58,10 @@ class Service(Protocol):
     url: str
     login: str
 
+    @property
+    def client(self) -> LabClient:
+        """What steers it."""
+
     def jobs(self) -> list[Job]:
         """Everything that was ever started."""
 
@@ -74,17 +79,17 @@ class Snowflake:
     login = "/session/v1/login-request"
 
     def __init__(self, client: SnowflakeClient) -> None:
-        self._client = client
+        self.client: SnowflakeClient = client
         self.url = client.url
 
     def jobs(self) -> list[Job]:
-        return [_query(one) for one in self._client.queries()]
+        return [_query(one) for one in self.client.queries()]
 
     def requests(self) -> list[dict[str, Any]]:
-        return self._client.requests()
+        return self.client.requests()
 
     def left_open(self) -> list[str]:
-        return [f"transaction {one['id']}" for one in self._client.open_transactions()]
+        return [f"transaction {one['id']}" for one in self.client.open_transactions()]
 
 
 class Databricks:
@@ -94,14 +99,14 @@ class Databricks:
     login = "/oidc/v1/token"
 
     def __init__(self, client: DatabricksClient) -> None:
-        self._client = client
+        self.client: DatabricksClient = client
         self.url = client.url
 
     def jobs(self) -> list[Job]:
-        return [_run(one) for one in self._client.runs()]
+        return [_run(one) for one in self.client.runs()]
 
     def requests(self) -> list[dict[str, Any]]:
-        return self._client.requests()
+        return self.client.requests()
 
     def left_open(self) -> list[str]:
         return []

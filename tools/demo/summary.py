@@ -57,6 +57,7 @@ class Facts:
     :param seconds: from the first trigger of a Dag to the end of the last task.
     :param cancelled: job id -> seconds from the user's click to its end.
     :param elsewhere: Dag here -> the run in the other Airflow for which it has waited.
+    :param leaks: where a credential stands in what was written.
     """
 
     board: Board
@@ -67,6 +68,7 @@ class Facts:
     seconds: float
     cancelled: Mapping[str, float]
     elsewhere: Mapping[str, OtherRun]
+    leaks: Sequence[str] = ()
 
     @property
     def jobs(self) -> list[Job]:
@@ -107,6 +109,7 @@ def checks(facts: Facts) -> list[Check]:
         running = [job.id for job in side.jobs if job.running]
         found.append(_none(running, f"job still runs on {side.name}"))
     found.append(_none(list(facts.left_open), "transaction is left open"))
+    found.append(_none(list(facts.leaks), "credential stands in a log, a file or a database"))
     per_task = Counter(job.owner for job in facts.jobs)
     found.append(_none([str(owner) for owner, n in per_task.items() if n > 1], "job was started twice"))
     return found

@@ -173,7 +173,7 @@ class TestOnKill:
         told = [line["event"] for line in lines if line["log_level"] in ("warning", "info")]
         assert told == [
             "scripted job a has not ended yet; its end is still being asked for",
-            "Task ended by a user: scripted job a is cancelled ",
+            "Task ended by a user: scripted job a is cancelled",
         ]
 
     def test_it_goes_on_when_airflow_repeats_the_cancel(self, service):
@@ -201,7 +201,7 @@ class TestOnKill:
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (Count(0), "Task ended by a user: scripted job a is cancelled "),
+        (Count(0), "Task ended by a user: scripted job a is cancelled"),
         (Count(1), "scripted job a goes on: the task is still deferred"),
         (None, "scripted job a goes on: the task is in an unknown state"),
     ],

@@ -183,6 +183,36 @@ class TestQuiet:
             "scripted job a has succeeded (SUCCEEDED)",
         ]
 
+    def test_a_crowd_tells_an_outage_little_by_little(self, service, messages):
+        """A triggerer's supervisor takes some ten lines a second, and is held up by more."""
+        crowd = 400
+        service.weather = [None, *[Transient("503")] * 60]
+        jobs = [service.start(str(number), runs_for=10_000) for number in range(crowd)]
+        told = []
+
+        class Log(logging.Logger):
+            def warning(self, *_line):
+                told.append(clock.now())
+
+        async def main():
+            await asyncio.gather(*(watch(job, log=Log("told")) for job in jobs))
+
+        run(main)
+        assert len(told) == crowd
+        assert max(told) - min(told) > crowd / 10 * 0.8
+        assert max(sum(moment <= one < moment + 5 for one in told) for moment in told) < crowd / 4
+
+    def test_a_crowd_does_not_tell_its_end(self, service, messages):
+        service.weather = [None, *[Transient("503")] * 60]
+        jobs = [service.start(str(number), runs_for=10_000) for number in range(150)]
+
+        async def main():
+            await asyncio.gather(*(watch(job, log=LOG) for job in jobs))
+
+        run(main)
+        assert sum("cannot be asked" in one for one in messages()) == 150
+        assert not any("can be asked again" in one for one in messages())
+
 
 class TestCancelAndConfirm:
     def test_the_end_is_seen(self, service):
