@@ -13,16 +13,18 @@ import hashlib
 import importlib
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import contextmanager, suppress
 from contextvars import Context
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from astronomer.deferral import _compat, clock
-from astronomer.deferral.job import Phase, RemoteJob
+from astronomer.deferral.hub import Hub
+from astronomer.deferral.job import JobStatus, Phase, RemoteJob
 from astronomer.deferral.watch import cancel_and_confirm
 
 __all__ = ["Ledger", "Line"]
@@ -85,9 +87,10 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._own: dict[str, int] = {}
-        self._looking: asyncio.Task[None] | None = None
-        self._unwritable = False
+        self._own: Counter[str] = Counter()
+        self._looking: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._looking.cancel()
+        self._complained = False
 
     @classmethod
     def current(cls) -> Ledger | None:
@@ -95,39 +98,38 @@ class Ledger:
         folder = _compat.waits_folder()
         return None if folder is None else cls._known.setdefault(folder, cls(folder))
 
-    @asynccontextmanager
-    async def noted(self, job: RemoteJob, ti: Any) -> AsyncIterator[None]:
-        """Keep a line for the block. One that ends by an exception, such as a cancel, leaves it for others."""
-        line = Line.of(job, ti)
-        self._own[line.file] = self._own.get(line.file, 0) + 1
-        try:
-            await self._write(line)
-            self._keep_looking()
-            yield
-            await self.strike(line)
-        finally:
-            self._own[line.file] -= 1
-            if not self._own[line.file]:
-                del self._own[line.file]
-            if not self._own and self._looking is not None:
-                self._looking.cancel()
-                self._looking = None
+    @contextmanager
+    def noted(self, job: RemoteJob, ti: Any) -> Iterator[None]:
+        """Keep a line for the block. One that ends by an exception, such as a cancel, leaves it for others.
 
-    async def strike(self, line: Line) -> None:
+        Nothing is waited for: a disk that hangs must not hold up a wait.
+        """
+        line = Line.of(job, ti)
+        self._own[line.file] += 1
+        self._disk.submit(self._write, line)
+        self._keep_looking()
+        try:
+            yield
+            self.strike(line)
+        finally:
+            self._own -= Counter((line.file,))
+            if not self._own:
+                self._looking.cancel()
+
+    def strike(self, line: Line) -> None:
         """Take a line out."""
-        await self._on_disk((self._folder / line.file).unlink, True)
+        self._disk.submit(self._remove, line)
 
     async def look(self) -> None:
         """End the jobs of tasks that are over and that nobody waits for."""
-        for line in await self._on_disk(lambda: list(self._lines())):
-            if line.file in self._own:
-                continue
-            if await self._is_over(line):
-                await self._end(line)
-            await asyncio.sleep(PAUSE)
+        lines = await asyncio.get_running_loop().run_in_executor(self._disk, self._lines)
+        for line in lines:
+            if line.file not in self._own:
+                await self._settle(line)
+                await asyncio.sleep(PAUSE)
 
     def _keep_looking(self) -> None:
-        if self._looking is None or self._looking.done():
+        if self._looking.done():
             # Not in the context of the trigger that happens to be the first: what is logged here is not about its task.
             self._looking = Context().run(asyncio.ensure_future, self._look_for_ever())
 
@@ -140,51 +142,67 @@ class Ledger:
                 log.exception("Looking for forgotten jobs failed")
             await asyncio.sleep(LOOK_EVERY)
 
-    async def _is_over(self, line: Line) -> bool:
+    async def _settle(self, line: Line) -> None:
         if clock.now() - line.at > TOO_OLD:
-            await self.strike(line)
-            return False
-        return bool(await _compat.is_over(line))
+            self.strike(line)
+        elif await _compat.is_over(line):
+            await self._end(line)
 
     async def _end(self, line: Line) -> None:
         try:
             job = line.remote_job()
         except (ImportError, AttributeError, TypeError, ValueError) as error:
             log.warning("A forgotten job of %s cannot be ended: %s: %s", line.task_id, line.job_type, error)
-            await self.strike(line)
+            self.strike(line)
             return
-        status = await cancel_and_confirm(job, timeout=CONFIRMING)
-        if status.phase is Phase.CANCELLED:
+        status = await _looked_at(job)
+        if status is None:
+            return
+        if not status.done:
+            status = await cancel_and_confirm(job, timeout=CONFIRMING)
             whose = f"{line.dag_id}.{line.task_id} of {line.run_id}"
-            log.warning("Ended %s, which was left behind when %s was ended", job.name, whose)
+            log.warning(
+                "%s was left behind when %s was ended, and is %s", job.name, whose, status.phase.value
+            )
         if status.phase is not Phase.LOST:
-            await self.strike(line)
+            self.strike(line)
 
-    def _lines(self) -> Iterator[Line]:
+    # On the disk, in the one thread for it.
+
+    def _lines(self) -> list[Line]:
+        found = []
         for path in self._folder.glob("*.json"):
             with suppress(OSError, ValueError, TypeError):  # struck out meanwhile, or of another version
-                yield Line(**json.loads(path.read_text()))
+                found.append(Line(**json.loads(path.read_text())))
+        return found
 
-    async def _write(self, line: Line) -> None:
-        def write() -> None:
+    def _write(self, line: Line) -> None:
+        draft = self._folder / f".{line.file}"
+        try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft = self._folder / f".{line.file}"
             draft.touch(mode=0o600)
             draft.write_text(json.dumps(asdict(line)))
             draft.replace(self._folder / line.file)
-
-        await self._on_disk(write)
-
-    async def _on_disk(self, work: Any, *arguments: Any) -> Any:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._disk, work, *arguments)
         except OSError as error:
-            if not self._unwritable:
-                self._unwritable = True
-                log.warning(
-                    "What is waited for cannot be kept in %s (%s). A job whose task is ended while no triggerer runs "
-                    "goes on until its own limit; set [astronomer_providers] waits_folder to another folder.",
-                    self._folder,
-                    error,
-                )
-            return []
+            self._complain(error)
+
+    def _remove(self, line: Line) -> None:
+        with suppress(OSError):
+            (self._folder / line.file).unlink()
+
+    def _complain(self, error: OSError) -> None:
+        if not self._complained:
+            self._complained = True
+            log.warning(
+                "What is waited for cannot be kept in %s (%s). A job whose task is ended while no triggerer runs "
+                "goes on until its own limit; set [astronomer_providers] waits_folder to another folder.",
+                self._folder,
+                error,
+            )
+
+
+async def _looked_at(job: RemoteJob) -> JobStatus | None:
+    """The job's status; ``None`` when it cannot be asked."""
+    async with Hub.current().subscribe(job, interval=1.0, urgent=True) as seen:
+        await seen.changed(CONFIRMING)
+        return seen.status

@@ -71,7 +71,7 @@ class JobTrigger(BaseTrigger):
         ledger = Ledger.current() if self._ends_its_job else None
         if ledger is None or getattr(self, "task_instance", None) is None:
             return await self.wait()
-        async with ledger.noted(self.remote_job, self.task_instance):
+        with ledger.noted(self.remote_job, self.task_instance):
             return await self.wait()
 
     @property
@@ -122,7 +122,8 @@ class JobTrigger(BaseTrigger):
             )
             return
         status = await cancel_and_confirm(job, timeout=_KILL_GOES_ON)
-        if status.done and (ledger := Ledger.current()):
-            await ledger.strike(Line.of(job, self.task_instance))
+        ledger = Ledger.current()
+        if ledger is not None and status.done:
+            ledger.strike(Line.of(job, self.task_instance))
         # Without the remote side's words: they may quote the SQL, and a triggerer knows no secrets that it could mask.
         self.log.info("Task ended by a user: %s is %s", job.name, status.phase.value)

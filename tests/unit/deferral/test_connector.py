@@ -6,7 +6,7 @@ import ssl
 import aiohttp
 import pytest
 
-from astronomer.deferral.connector import Connector
+from astronomer.deferral.connector import Connector, untrusted
 from astronomer.lab.tls import issue
 from tests.sockets import MuteServer, nothing_left
 
@@ -63,3 +63,14 @@ def test_a_session_never_used_closes():
         assert session.closed
 
     asyncio.run(main())
+
+
+def test_an_untrusted_certificate_says_what_to_do():
+    said = untrusted(ssl.SSLCertVerificationError("self-signed"), ", or verify it otherwise")
+    assert "SSL_CERT_FILE" in said
+    assert "or verify it otherwise; verification cannot be switched off" in said
+
+
+@pytest.mark.parametrize("error", [OSError("no"), TimeoutError(), KeyError("odd")])
+def test_other_errors_need_no_advice(error):
+    assert untrusted(error) == ""

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from astronomer.deferral import _compat
+from astronomer.deferral import Transient, _compat
 from astronomer.deferral.ledger import FIRST_LOOK, LOOK_EVERY, TOO_OLD, Ledger, Line
 from astronomer.deferral.testing import FakeClock, ScriptedJob, ScriptedTrigger
 from tests.unit.deferral.fakes import START, Count, FakeSupervisor, FakeTaskInstance, events_of, let
@@ -38,9 +38,21 @@ def airflow():
         yield found
 
 
+class Pages:
+    """What is on the disk, once all that was to be written is."""
+
+    @property
+    def folder(self):
+        Ledger._disk.submit(lambda: None).result()
+        return _compat.waits_folder()
+
+    def lines(self):
+        return [Line(**json.loads(path.read_text())) for path in self.folder.glob("*.json")]
+
+
 @pytest.fixture
 def ledger(airflow):
-    return Ledger.current()
+    return Pages()
 
 
 def task(task_id="a"):
@@ -56,7 +68,7 @@ def trigger(service, task_id="a", **options):
 
 
 def lines(ledger):
-    return sorted(one.task_id for one in ledger._lines())
+    return sorted(one.task_id for one in ledger.lines())
 
 
 async def killed(found):
@@ -87,7 +99,7 @@ class TestNotes:
         async def main():
             waiting = asyncio.ensure_future(events_of(trigger(service, runs_for=20)))
             await asyncio.sleep(1)
-            during = list(ledger._lines())
+            during = ledger.lines()
             await waiting
             return during
 
@@ -98,9 +110,9 @@ class TestNotes:
 
     def test_only_its_owner_can_read_it(self, service, ledger, airflow):
         after(1, trigger(service), beside=trigger(service, "b"))
-        [path] = [path for path in ledger._folder.iterdir() if "job-a" in path.read_text()]
+        [path] = [path for path in ledger.folder.iterdir() if "job-a" in path.read_text()]
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert stat.S_IMODE(ledger._folder.stat().st_mode) == 0o700
+        assert stat.S_IMODE(ledger.folder.stat().st_mode) == 0o700
 
     def test_a_trigger_that_moves_leaves_it(self, service, ledger, airflow):
         after(1, trigger(service), beside=trigger(service, "b"))
@@ -118,6 +130,34 @@ class TestNotes:
         assert service.cancels == ["job-a"]
         assert lines(ledger) == []
 
+    def test_it_stays_when_the_end_of_the_job_is_not_confirmed(self, service, ledger, airflow):
+        found = trigger(service, obeys_cancel=False)
+
+        async def main():
+            await killed(found)
+            airflow.states["a"] = "failed"
+            await found.on_kill()
+            await asyncio.sleep(MINUTES + 60)
+
+        FakeClock(START).run(main)
+        assert service.cancels == ["job-a"]
+        assert lines(ledger) == ["a"]
+
+    def test_it_stays_as_long_as_one_of_two_waits_for_the_job(self, service, ledger, airflow):
+        """As when a trigger comes back before its predecessor has gone."""
+
+        async def main():
+            old, new = trigger(service), trigger(service)
+            waiting = [asyncio.ensure_future(events_of(one)) for one in (old, new)]
+            await asyncio.sleep(1)
+            waiting[0].cancel()
+            await asyncio.gather(waiting[0], return_exceptions=True)
+            airflow.states["a"] = "failed"
+            await asyncio.sleep(MINUTES)
+            return list(service.cancels)
+
+        assert FakeClock(START).run(main) == []
+
     def test_two_triggerers_write_the_same_line(self, service):
         job = ScriptedJob("job-a")
         first, second = Line.of(job, task()), replace(Line.of(job, task()), at=START + 5)
@@ -134,7 +174,6 @@ class TestNotes:
 
     def test_a_wait_in_a_worker_is_not_noted(self, service, monkeypatch):
         assert _compat.waits_folder() is None
-        assert Ledger.current() is None
         after(1, beside=trigger(service, runs_for=0.5))
 
     def test_a_folder_that_cannot_be_written_is_named_once_and_costs_no_wait(
@@ -165,7 +204,9 @@ class TestForgotten:
         after(MINUTES, trigger(service), beside=trigger(service, "b"), then=user)
         assert service.cancels == ["job-a"]
         assert lines(ledger) == ["b"]
-        assert "Ended scripted job job-a, which was left behind when dag.a of run was ended" in caplog.text
+        assert (
+            "scripted job job-a was left behind when dag.a of run was ended, and is cancelled" in caplog.text
+        )
 
     @pytest.mark.parametrize("state", ["deferred", "running", "queued", "up_for_retry"])
     def test_the_job_of_a_task_that_goes_on_is_left_alone(self, service, ledger, airflow, state):
@@ -197,7 +238,18 @@ class TestForgotten:
         airflow.states |= {"a": "success", "b": "deferred"}
         after(MINUTES, trigger(service, runs_for=10), beside=trigger(service, "b"))
         assert lines(ledger) == ["b"]
+        assert service.cancels == []
         assert "left behind" not in caplog.text
+
+    def test_a_job_that_cannot_be_asked_is_looked_at_again(self, service, ledger, airflow):
+        airflow.states |= {"a": "failed", "b": "deferred"}
+
+        def storm():
+            service.weather = [Transient("503")] * 6
+
+        after(MINUTES, trigger(service), beside=trigger(service, "b"), then=storm)
+        assert service.cancels == ["job-a"]
+        assert lines(ledger) == ["b"]
 
     def test_one_whose_end_is_not_confirmed_is_asked_again(self, service, ledger, airflow):
         airflow.states |= {"a": "failed", "b": "deferred"}
@@ -210,23 +262,25 @@ class TestForgotten:
         self, service, ledger, airflow, job_type, caplog
     ):
         line = replace(Line.of(ScriptedJob("job-x"), task("x")), job_type=job_type, at=START)
-        ledger._folder.mkdir(parents=True)
-        (ledger._folder / line.file).write_text(json.dumps(vars(line)))
+        ledger.folder.mkdir(parents=True)
+        (ledger.folder / line.file).write_text(json.dumps(vars(line)))
         airflow.states |= {"x": "failed", "b": "deferred"}
         after(MINUTES, beside=trigger(service, "b"))
         assert lines(ledger) == ["b"]
         assert f"A forgotten job of x cannot be ended: {job_type}" in caplog.text
 
     def test_what_is_no_line_is_passed_over(self, service, ledger, airflow):
-        ledger._folder.mkdir(parents=True)
-        (ledger._folder / "a.json").write_text("no JSON")
-        (ledger._folder / "b.json").write_text('{"of": "another release"}')
-        assert lines(ledger) == []
+        ledger.folder.mkdir(parents=True)
+        (ledger.folder / "a.json").write_text("no JSON")
+        (ledger.folder / "b.json").write_text('{"of": "another release"}')
+        airflow.states |= {"a": "failed", "b": "deferred"}
+        after(MINUTES, trigger(service), beside=trigger(service, "b"))
+        assert service.cancels == ["job-a"]
 
     def test_a_line_that_is_too_old_is_taken_out(self, service, ledger, airflow):
         line = Line.of(service.start("job-x", runs_for=1e9), task("x"))
-        ledger._folder.mkdir(parents=True)
-        (ledger._folder / line.file).write_text(json.dumps(vars(replace(line, at=START - TOO_OLD))))
+        ledger.folder.mkdir(parents=True)
+        (ledger.folder / line.file).write_text(json.dumps(vars(replace(line, at=START - TOO_OLD))))
         airflow.states["b"] = "deferred"
         after(MINUTES, beside=trigger(service, "b"))
         assert lines(ledger) == ["b"]
@@ -235,11 +289,11 @@ class TestForgotten:
     def test_a_defect_while_looking_costs_no_wait(self, service, ledger, airflow, monkeypatch, caplog):
         looks = []
 
-        async def look():
+        async def look(_ledger):
             looks.append(1)
             raise KeyError("odd")
 
-        monkeypatch.setattr(ledger, "look", look)
+        monkeypatch.setattr(Ledger, "look", look)
         after(FIRST_LOOK + 2 * LOOK_EVERY + 1, beside=trigger(service, "b"))
         assert len(looks) == 3
         assert "Looking for forgotten jobs failed" in caplog.text
