@@ -123,7 +123,7 @@ class JobTrigger(BaseTrigger):
             return
         status = await cancel_and_confirm(job, timeout=_KILL_GOES_ON)
         ledger = Ledger.current()
-        if ledger is not None and status.done:
+        if ledger is not None and status.phase is not Phase.LOST:
             ledger.strike(Line.of(job, self.task_instance))
         # Without the remote side's words: they may quote the SQL, and a triggerer knows no secrets that it could mask.
         self.log.info("Task ended by a user: %s is %s", job.name, status.phase.value)

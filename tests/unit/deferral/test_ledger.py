@@ -140,7 +140,7 @@ class TestNotes:
             await asyncio.sleep(MINUTES + 60)
 
         FakeClock(START).run(main)
-        assert service.cancels == ["job-a"]
+        assert set(service.cancels) == {"job-a"}
         assert lines(ledger) == ["a"]
 
     def test_it_stays_as_long_as_one_of_two_waits_for_the_job(self, service, ledger, airflow):
