@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 from dataclasses import dataclass, field
@@ -197,14 +198,23 @@ async def is_over(task: Any) -> bool:
 
 
 def waits_folder() -> Path | None:
-    """Where triggerers keep what they wait for; ``None`` outside of a triggerer."""
+    """Where the triggerers of this Airflow keep what they wait for; ``None`` outside of a triggerer.
+
+    It has a folder of its own below the one that is configured: another Airflow does not know our tasks, and would
+    take them for deleted.
+    """
     from airflow.sdk.execution_time import task_runner
 
     if not hasattr(getattr(task_runner, "SUPERVISOR_COMMS", None), "asend"):
         return None
-    return Path(
-        text_setting("waits_folder") or Path(os.environ.get("AIRFLOW_HOME", "~/airflow")) / "astronomer_waits"
-    ).expanduser()
+    addresses = [
+        conf.get(*option, fallback="")
+        for option in (("api", "base_url"), ("core", "execution_api_server_url"))
+    ]
+    which = hashlib.sha256(" ".join(map(str, addresses)).encode()).hexdigest()[:12]
+    configured = text_setting("waits_folder")
+    home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow"))
+    return (Path(configured) if configured else home / "astronomer_waits").expanduser() / which
 
 
 async def _undisturbed(asking: Coroutine[Any, Any, T]) -> T:

@@ -10,13 +10,15 @@ from typing import Any, ClassVar, cast
 
 from astronomer.deferral import _compat, clock
 from astronomer.deferral._compat import BaseTrigger, TriggerEvent
+from astronomer.deferral.hub import Hub
 from astronomer.deferral.job import JobStatus, Outcome, Phase, RemoteJob
 from astronomer.deferral.ledger import Ledger, Line
-from astronomer.deferral.watch import cancel_and_confirm, watch
+from astronomer.deferral.watch import cancel_and_confirm, look_once, watch
 
 __all__ = ["JobTrigger"]
 
 _KILL_BUDGET = 25.0  # Airflow gives on_kill 30 s by default
+_LAST_LOOK = 10.0
 _KILL_GOES_ON = 600.0  # hundreds of kills at once take a vendor that limits cancels longer than that
 _kills: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
 
@@ -121,9 +123,14 @@ class JobTrigger(BaseTrigger):
                 "still deferred" if deferred else "in an unknown state",
             )
             return
-        status = await cancel_and_confirm(job, timeout=_KILL_GOES_ON)
+        status = await look_once(job, Hub.current(), _LAST_LOOK)
+        if status is not None and status.done and status.phase is not Phase.LOST:
+            # The task has ended by itself, while this trigger slept and another one saw the end of the wait.
+            self.log.info("%s is %s: there is nothing to end", job.name, status.phase.value)
+        else:
+            status = await cancel_and_confirm(job, timeout=_KILL_GOES_ON)
+            # Without the remote side's words: they may quote the SQL, and no secret is known here to be masked.
+            self.log.info("Task ended by a user: %s is %s", job.name, status.phase.value)
         ledger = Ledger.current()
         if ledger is not None and status.phase is not Phase.LOST:
             ledger.strike(Line.of(job, self.task_instance))
-        # Without the remote side's words: they may quote the SQL, and a triggerer knows no secrets that it could mask.
-        self.log.info("Task ended by a user: %s is %s", job.name, status.phase.value)

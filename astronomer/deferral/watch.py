@@ -12,7 +12,7 @@ from astronomer.deferral.errors import Transient
 from astronomer.deferral.hub import Hub, Subscription
 from astronomer.deferral.job import JobStatus, Outcome, Phase, RemoteJob
 
-__all__ = ["cancel_and_confirm", "watch"]
+__all__ = ["cancel_and_confirm", "look_once", "watch"]
 
 _OUTAGE_WORTH_A_LINE = 60.0
 _OUTAGE_WORTH_MANY_LINES = (
@@ -94,6 +94,20 @@ async def cancel_and_confirm(job: RemoteJob, *, hub: Hub | None = None, timeout:
             await asking
 
 
+async def look_once(job: RemoteJob, hub: Hub, timeout: float) -> JobStatus | None:
+    """Return what the remote side says of a job; ``None`` when it cannot be asked within so many seconds."""
+    async with hub.subscribe(job, interval=1.0, urgent=True) as seen:
+        await _first_word(seen, timeout)
+        return seen.status
+
+
+async def _first_word(seen: Subscription, timeout: float) -> None:
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + timeout
+    while seen.status is None and seen.trouble is None and seen.refused is None and loop.time() < give_up:
+        await seen.changed(give_up - loop.time())
+
+
 async def _ask_to_cancel(job: RemoteJob, hub: Hub) -> None:
     pause = 1.0
     while True:
@@ -114,11 +128,8 @@ async def _time_out(job: RemoteJob, hub: Hub, confirm: float) -> Outcome:
 
 async def _last_look(job: RemoteJob, hub: Hub, before: Subscription) -> Outcome:
     """What came true in time, and was not yet seen, counts."""
-    loop = asyncio.get_running_loop()
-    give_up = loop.time() + _LAST_LOOK
     async with hub.subscribe(job, interval=1.0, urgent=True) as seen:
-        while seen.status is None and seen.trouble is None and seen.refused is None and loop.time() < give_up:
-            await seen.changed(give_up - loop.time())
+        await _first_word(seen, _LAST_LOOK)
         why = seen.refused or seen.trouble or before.trouble or f"no answer within {_LAST_LOOK:g} s"
         unknown = JobStatus(Phase.ACTIVE, message=f"it could not be asked at the end: {why}")
         status = seen.status or unknown

@@ -2,14 +2,17 @@
 
 import asyncio
 import json
+import os
 import stat
+import threading
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import pytest
 
 from astronomer.deferral import Transient, _compat
-from astronomer.deferral.ledger import FIRST_LOOK, LOOK_EVERY, TOO_OLD, Ledger, Line
+from astronomer.deferral import ledger as ledgers
+from astronomer.deferral.ledger import ALIVE, FIRST_LOOK, FORGOTTEN, Line
 from astronomer.deferral.testing import FakeClock, ScriptedJob, ScriptedTrigger
 from tests.unit.deferral.fakes import START, Count, FakeSupervisor, FakeTaskInstance, events_of, let
 
@@ -43,8 +46,16 @@ class Pages:
 
     @property
     def folder(self):
-        Ledger._disk.submit(lambda: None).result()
+        done = threading.Event()
+        ledgers._disk.do(done.set)
+        done.wait(10)
         return _compat.waits_folder()
+
+    def add(self, line, at=START):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / line.file
+        path.write_text(json.dumps(vars(line)))
+        os.utime(path, (at, at))
 
     def lines(self):
         return [Line(**json.loads(path.read_text())) for path in self.folder.glob("*.json")]
@@ -108,6 +119,27 @@ class TestNotes:
         assert (line.dag_id, line.task_id) == (task().dag_id, "a")
         assert lines(ledger) == []
 
+    def test_a_defect_leaves_none(self, service, ledger, airflow):
+        """Its task is told that the job may still be running, and its retry finds it."""
+
+        class Broken(ScriptedTrigger):
+            async def wait(self):
+                raise KeyError("odd")
+
+        found = Broken(job=service.start("job-a", runs_for=1e6).to_dict())
+        found.task_instance = task()
+        after(1, found, beside=trigger(service, "b"))
+        assert lines(ledger) == ["b"]
+
+    def test_a_disk_that_hangs_holds_up_no_wait(self, service, ledger, airflow, monkeypatch):
+        monkeypatch.setattr(ledgers, "HANGS", 0.01)
+        hangs = threading.Event()
+        ledgers._disk.do(lambda: hangs.wait(20))
+        try:
+            assert len(FakeClock(START).run(lambda: events_of(trigger(service, runs_for=500)))) == 1
+        finally:
+            hangs.set()
+
     def test_only_its_owner_can_read_it(self, service, ledger, airflow):
         after(1, trigger(service), beside=trigger(service, "b"))
         [path] = [path for path in ledger.folder.iterdir() if "job-a" in path.read_text()]
@@ -160,8 +192,8 @@ class TestNotes:
 
     def test_two_triggerers_write_the_same_line(self, service):
         job = ScriptedJob("job-a")
-        first, second = Line.of(job, task()), replace(Line.of(job, task()), at=START + 5)
-        assert first.file == second.file
+        first = Line.of(job, task())
+        assert first.file == Line.of(job, task()).file
         assert Line.of(ScriptedJob("job-b"), task()).file != first.file
         assert Line.of(job, task("b")).file != first.file
 
@@ -261,13 +293,12 @@ class TestForgotten:
     def test_a_line_of_another_release_is_named_and_taken_out(
         self, service, ledger, airflow, job_type, caplog
     ):
-        line = replace(Line.of(ScriptedJob("job-x"), task("x")), job_type=job_type, at=START)
-        ledger.folder.mkdir(parents=True)
-        (ledger.folder / line.file).write_text(json.dumps(vars(line)))
+        line = replace(Line.of(ScriptedJob("job-x"), task("x")), job_type=job_type)
+        ledger.add(line)
         airflow.states |= {"x": "failed", "b": "deferred"}
         after(MINUTES, beside=trigger(service, "b"))
         assert lines(ledger) == ["b"]
-        assert f"A forgotten job of x cannot be ended: {job_type}" in caplog.text
+        assert "A forgotten job of dag.x of run cannot be ended: " in caplog.text
 
     def test_what_is_no_line_is_passed_over(self, service, ledger, airflow):
         ledger.folder.mkdir(parents=True)
@@ -278,25 +309,39 @@ class TestForgotten:
         assert service.cancels == ["job-a"]
 
     def test_a_line_that_is_too_old_is_taken_out(self, service, ledger, airflow):
-        line = Line.of(service.start("job-x", runs_for=1e9), task("x"))
-        ledger.folder.mkdir(parents=True)
-        (ledger.folder / line.file).write_text(json.dumps(vars(replace(line, at=START - TOO_OLD))))
-        airflow.states["b"] = "deferred"
+        """Somebody may have taken the job up by hand since."""
+        airflow.states |= {"x": "failed", "b": "deferred"}
+        ledger.add(Line.of(service.start("job-x", runs_for=1e9), task("x")), START - FORGOTTEN)
         after(MINUTES, beside=trigger(service, "b"))
         assert lines(ledger) == ["b"]
         assert service.cancels == []
 
-    def test_a_defect_while_looking_costs_no_wait(self, service, ledger, airflow, monkeypatch, caplog):
-        looks = []
+    def test_a_line_of_a_neighbour_that_is_alive_costs_no_question(self, service, ledger, airflow):
+        airflow.states["b"] = "deferred"
+        ledger.add(Line.of(service.start("job-x", runs_for=1e9), task("x")), START + MINUTES)
+        after(MINUTES, beside=trigger(service, "b"))
+        assert airflow.questions == []
+        assert service.cancels == []
 
-        async def look(_ledger):
-            looks.append(1)
-            raise KeyError("odd")
+    def test_a_long_wait_stays_alive_for_its_neighbours(self, service, ledger, airflow):
+        airflow.states["b"] = "deferred"
+        after(4 * FORGOTTEN, beside=trigger(service, "b"))
+        [path] = ledger.folder.iterdir()
+        assert START + 4 * FORGOTTEN - path.stat().st_mtime < ALIVE
 
-        monkeypatch.setattr(Ledger, "look", look)
-        after(FIRST_LOOK + 2 * LOOK_EVERY + 1, beside=trigger(service, "b"))
-        assert len(looks) == 3
-        assert "Looking for forgotten jobs failed" in caplog.text
+    def test_another_airflow_has_a_folder_of_its_own(self, service, ledger, airflow, monkeypatch):
+        first = _compat.waits_folder()
+        monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://another")
+        second = _compat.waits_folder()
+        assert first != second
+        assert first.parent == second.parent
+
+    def test_one_line_that_cannot_be_settled_does_not_hold_up_the_others(self, service, ledger, airflow):
+        airflow.states |= dict.fromkeys("acdefghijklm", "failed") | {"b": "deferred"}
+        forgotten = [trigger(service, name) for name in "cdefghijklm"]
+        ledger.add(replace(Line.of(ScriptedJob("job-a"), task("a")), job_type="nonsense"))
+        after(MINUTES, *forgotten, beside=trigger(service, "b"))
+        assert sorted(service.cancels) == [f"job-{name}" for name in "cdefghijklm"]
 
     def test_nobody_looks_any_more_when_nobody_waits(self, service, ledger, airflow):
         async def main():

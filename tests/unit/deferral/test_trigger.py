@@ -110,6 +110,21 @@ class TestOnKill:
         run(lambda: _killed_by(trigger, FakeSupervisor(answer)))
         assert service.cancels == []
 
+    def test_a_task_that_ended_while_its_trigger_slept_has_nothing_to_end(self, service):
+        """Another triggerer saw the end of the wait; the job may be of use to others, as a workflow's run is."""
+        trigger = trigger_for(service, runs_for=100)
+
+        async def main():
+            await trigger.wait()
+            with FakeSupervisor(Count(0)).in_place():
+                trigger.task_instance = FakeTaskInstance()
+                await trigger.on_kill()
+
+        with capture_logs() as lines:
+            run(main)
+        assert service.cancels == []
+        assert "scripted job a is succeeded: there is nothing to end" in [line["event"] for line in lines]
+
     def test_nor_does_a_user_who_chose_so(self, service):
         trigger = trigger_for(service, runs_for=1e6)
         trigger.cancel_on_kill = False
