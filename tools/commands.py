@@ -28,7 +28,19 @@ CONTAINED = {
 }
 # What the commands leave in a checkout.
 PRODUCED = (
-    *(".venv*", ".demo", "build", "dist", "*.egg-info", "docs/_build", ".coverage*", "htmlcov"),
+    *(
+        ".venv*",
+        ".demo",
+        ".chaos",
+        "chaos.json",
+        "soak.json",
+        "build",
+        "dist",
+        "*.egg-info",
+        "docs/_build",
+        ".coverage*",
+        "htmlcov",
+    ),
     *(".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"),
 )
 ENGINE = "astronomer/deferral/*"

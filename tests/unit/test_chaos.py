@@ -43,7 +43,7 @@ class TestBooks:
 
     @pytest.mark.parametrize("state", ["FAILED", "CANCELED", "DELETED"])
     def test_a_retry_after_a_job_that_failed_is_right(self, state):
-        task = wait(ended_by="cancelled")
+        task = wait(ended_jobs={"a"})
         assert (
             audit(task, [job("a", state=state, cancelled=state == "CANCELED"), job("b", 11.0, 12.0)], 20.0)
             == []
@@ -85,38 +85,74 @@ class TestBooks:
         assert text in found[0].text
         assert "try 3" in found[0].text
 
+    @pytest.mark.parametrize("jobs", [[], [job(state="FAILED")], [job(ended=None, state="RUNNING")]])
+    def test_a_success_without_a_job_that_did_it_is_wrong(self, jobs):
+        assert "lost" in measures(audit(wait(), jobs, 20.0))
+        assert audit(wait(has_job=False), [], 20.0) == []
+
+    def test_only_the_job_that_somebody_cancelled_may_be_cancelled(self):
+        task = wait(ended_jobs={"a"})
+        again = job("b", 11.0, 12.0, "CANCELED", cancelled=True)
+        found = audit(task, [job("a", state="CANCELED", cancelled=True), again, job("c", 13.0, 14.0)], 20.0)
+        assert measures(found) == ["wrong_cancels"]
+
+    def test_the_earlier_end_counts(self):
+        task = wait(state="failed", expected=frozenset({"failed"}), ended=12.0, over=100.0, ended_by="limit")
+        assert measures(audit(task, [job(ended=12.0 + GRACE + 1)], 500.0)) == ["orphans"]
+
     def test_what_was_done_before_is_named(self):
         [found] = audit(wait(state="failed"), [], 20.0)
         assert found.because("SIGKILL triggerer 2.0 s").text.endswith("before: SIGKILL triggerer 2.0 s")
 
 
 class TestCertificate:
+    @pytest.fixture
+    def certificate(self):
+        return Certificate(complete=True)
+
     @staticmethod
     def row(**more):
         return Row(
-            "Processes", "killed", **{"injected": 3, "kills": 3, "tasks": Counter(ours=2, stock=1), **more}
+            "Processes",
+            "killed",
+            **{
+                "injected": 3,
+                "kills": 3,
+                "tasks": Counter(ours=2, stock=1),
+                "jobs": Counter(ours=4, stock=1),
+                **more,
+            },
         )
 
-    def test_is_good_when_nothing_of_ours_went_wrong(self):
-        certificate = Certificate()
+    def test_is_good_when_nothing_of_ours_went_wrong(self, certificate):
         found = audit(Wait("stock", "chaos_stock", "run", "task", state="failed"), [], 1.0)
         certificate.add(self.row(findings=found))
         assert certificate.good
         assert certificate.rows["Processes", "killed"].count("stock", "lost") == 1
 
-    def test_is_bad_when_something_of_ours_did(self):
-        certificate = Certificate()
+    def test_is_bad_when_something_of_ours_did(self, certificate):
         certificate.add(self.row(findings=audit(wait(state="failed"), [], 1.0)))
         assert not certificate.good
 
-    def test_what_was_not_injected_proves_nothing(self):
-        certificate = Certificate()
+    @pytest.mark.parametrize("nothing", [{"injected": 0}, {"tasks": Counter(stock=1)}])
+    def test_what_was_not_tried_proves_nothing(self, certificate, nothing):
         assert not certificate.good
-        certificate.add(self.row(injected=0))
+        certificate.add(self.row(**nothing))
         assert not certificate.good
 
-    def test_adds_up_what_was_tried_more_than_once(self):
+    def test_neither_does_a_campaign_that_was_cut_short(self):
         certificate = Certificate()
+        certificate.add(self.row())
+        assert not certificate.good
+
+    def test_nor_one_with_too_few_kills(self, certificate):
+        certificate.wanted = 50
+        certificate.add(self.row(kills=39))
+        assert not certificate.good
+        certificate.add(self.row(kills=1))
+        assert certificate.good
+
+    def test_adds_up_what_was_tried_more_than_once(self, certificate):
         certificate.add(self.row())
         certificate.add(self.row(findings=audit(wait(state="failed"), [], 1.0)))
         [row] = certificate.rows.values()
@@ -132,7 +168,9 @@ class TestCertificate:
         console = Console(width=150)
         with console.capture() as shown:
             console.print(render(certificate))
-        assert re.search(r"killed\s+│\s+3\s+│\s+2 / 1\s+│\s+0 / 0\s+│\s+0 / 0\s+│\s+1 / 0", shown.get())
+        assert re.search(
+            r"killed\s+│\s+3\s+│\s+2 / 1\s+│\s+4 / 1\s+│\s+0 / 0\s+│\s+0 / 0\s+│\s+1 / 0", shown.get()
+        )
 
 
 class TestPlan:

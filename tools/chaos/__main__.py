@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -17,10 +16,11 @@ from tools.chaos.campaign import FAULTS, Campaign
 from tools.chaos.certificate import Certificate, render
 from tools.chaos.faults import Fault
 from tools.chaos.world import running
-from tools.demo.processes import ProcessEndedError, Processes
+from tools.demo.processes import ProcessEndedError, Processes, end_recorded
 from tools.demo.signals import Interrupted, Signals
 from tools.servers import MissingServerError
 
+ROOT = Path(__file__).resolve().parents[2]
 WIDE = 150
 KILLS, QUICK_KILLS = 1000, 50
 
@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
     signals = Signals()
     signals.watch()
-    folder = Path(options.folder or tempfile.mkdtemp(prefix="astronomer-chaos-"))
-    folder.mkdir(exist_ok=True)
+    folder = Path(options.folder) if options.folder else ROOT / ".chaos"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         return _run(options, faults, console, signals, folder)
     except (ProcessEndedError, MissingServerError) as error:
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--seed", type=int, default=0, help="of what is left to chance (0)")
     add("--json", type=Path, default=Path("chaos.json"), help="where the certificate is written (chaos.json)")
-    add("--folder", help="where Airflow's files and logs go (a new temporary folder)")
+    add("--folder", help="where Airflow's files and logs go (.chaos in the checkout)")
     add("--list", action="store_true", help="list the faults, and do nothing")
     return parser
 
@@ -82,12 +82,14 @@ def _chosen(options: argparse.Namespace) -> list[Fault]:
 def _run(
     options: argparse.Namespace, faults: list[Fault], console: Console, signals: Signals, folder: Path
 ) -> int:
+    if left := end_recorded(folder / "processes.json"):
+        console.print(f"Ended {len(left)} processes that an earlier one had left behind.")
     processes = Processes(folder / "logs", folder / "processes.json", signals)
     started = time.monotonic()
     certificate = Certificate()
     kills = options.kills or (QUICK_KILLS if options.short else KILLS)
     try:
-        with running(folder, console, processes, celery=options.celery) as world:
+        with running(folder, console, processes, signals, celery=options.celery) as world:
             campaign = Campaign(world, console, faults, kills, options.seed, certificate)
             campaign.run()
     finally:

@@ -9,7 +9,7 @@ from itertools import pairwise
 from tools.chaos.jobs import Job
 
 GRACE = 60.0  # seconds from the end of a task to the end of its job
-FORGOTTEN_GRACE = 180.0  # when no triggerer was there to hear of the end
+FORGOTTEN_GRACE = 300.0  # when no triggerer was there to hear of the end
 MEASURES = ("duplicates", "orphans", "lost", "wrong_cancels")
 FINAL = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
@@ -17,6 +17,9 @@ FINAL = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"}
 @dataclass
 class Wait:
     """One task of one run, and what was asked of it.
+
+    :param has_job: whether it starts a remote job; a sensor does not.
+    :param ended_jobs: the jobs that somebody has ended on the remote side.
 
     :param expected: the states in which it may end; nothing when its run was deleted.
     :param cleared: the moments at which it was cleared, epoch seconds: what began before must be gone.
@@ -30,9 +33,11 @@ class Wait:
     run_id: str
     task_id: str
     index: int = -1
+    has_job: bool = True
     expected: frozenset[str] = frozenset({"success"})
     cleared: list[float] = field(default_factory=list)
     ended_by: str | None = None
+    ended_jobs: set[str] = field(default_factory=set)
     over: float | None = None
     grace: float = GRACE
     state: str = "none"
@@ -96,17 +101,23 @@ def _over(wait: Wait, job: Job) -> float | None:
     later = [moment for moment in wait.cleared if moment >= job.started]
     if later:
         return later[0]
-    return wait.over if wait.over is not None else wait.ended
+    return min((moment for moment in (wait.over, wait.ended) if moment is not None), default=None)
 
 
 def _wrong_cancels(wait: Wait, jobs: Sequence[Job]) -> Iterator[Finding]:
     for job in jobs:
-        if job.cancelled and wait.ended_by is None and not any(m >= job.started for m in wait.cleared):
+        asked = wait.ended_by or job.id in wait.ended_jobs or any(m >= job.started for m in wait.cleared)
+        if job.cancelled and not asked:
             text = f"{_told(job)} of {wait.name} was cancelled, and nobody had asked for that"
             yield Finding("wrong_cancels", wait.side, job.ended or job.started, text)
 
 
 def _lost(wait: Wait, jobs: Sequence[Job], now: float) -> Finding | None:
+    done = any(job.succeeded for job in jobs if _generation(wait, job) == len(wait.cleared))
+    if wait.state == "success" and wait.has_job and not done and not wait.ended_by:
+        told = ", ".join(map(_told, jobs)) or "none at all"
+        text = f"{wait.name} succeeded without a job that did: {told}"
+        return Finding("lost", wait.side, wait.ended or now, text)
     if not wait.expected or wait.state in wait.expected:
         return None
     what = f"ended as {wait.state}" if wait.state in FINAL else f"never ended: it is {wait.state}"

@@ -35,16 +35,22 @@ class Campaign:
     kills: int
     seed: int
     certificate: Certificate = field(default_factory=Certificate)
+    _scenes: list[tuple[Fault, Scene]] = field(default_factory=list)
 
     def run(self) -> Certificate:
         """Try all faults once, and those that kill until there were enough kills."""
         seeds = random.Random(self.seed)  # noqa: S311 - must repeat, not resist guessing
-        self.world.random = seeds
+        self.certificate.wanted = self.kills if any(fault.weight for fault in self.faults) else 0
         remote_side = Remote(self.world.snowflake, self.world.databricks)
         for fault, kills in plan(self.faults, self.kills):
             row = self._try(fault, kills, remote_side, random.Random(seeds.random()))  # noqa: S311
             self.certificate.add(row)
             self._say(row)
+        remote_side.look()
+        for fault, scene in self._scenes:
+            self.certificate.rows[fault.group, fault.name].findings += scene.latecomers()
+        self.certificate.facts["ended by themselves"] = dict(self.world.fell)
+        self.certificate.complete = True
         return self.certificate
 
     def _try(self, fault: Fault, kills: int, remote_side: Remote, chance: random.Random) -> Row:
@@ -52,6 +58,7 @@ class Campaign:
         scene = Scene(
             *(self.world, remote_side, chance, fault.seconds, fault.runs, fault.dags), conf=dict(fault.conf)
         )
+        self._scenes.append((fault, scene))
         scene.feed()
         fault.inject(scene, kills)
         scene.settle(SETTLING)

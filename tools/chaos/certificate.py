@@ -15,6 +15,7 @@ from rich.text import Text
 from tools.chaos.books import MEASURES, Finding
 
 SIDES = ("ours", "stock")
+ENOUGH = 0.8
 
 
 @dataclass
@@ -50,8 +51,14 @@ class Row:
 
 @dataclass
 class Certificate:
-    """All rows of one campaign, and where it was run."""
+    """All rows of one campaign, and where it was run.
 
+    :param wanted: how many kills were asked for.
+    :param complete: whether all that was planned has been tried.
+    """
+
+    wanted: int = 0
+    complete: bool = False
     rows: dict[tuple[str, str], Row] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -82,6 +89,8 @@ class Certificate:
         return {
             "facts": self.facts,
             "kills": self.kills,
+            "wanted": self.wanted,
+            "complete": self.complete,
             "good": self.good,
             "rows": [_json(row) for row in self.rows.values()],
         }
@@ -115,7 +124,7 @@ def render(certificate: Certificate) -> Table:
     """Return it as a table: ours / stock in each cell."""
     found = Table(title="Fault certificate: ours / stock", title_justify="left", pad_edge=False)
     found.add_column("Fault", no_wrap=True)
-    for name in ("injected", "tasks", *(one.replace("_", " ") for one in MEASURES)):
+    for name in ("injected", "tasks", "jobs", *(one.replace("_", " ") for one in MEASURES)):
         found.add_column(name, justify="right", no_wrap=True)
     group = ""
     for row in certificate.rows.values():
@@ -124,7 +133,8 @@ def render(certificate: Certificate) -> Table:
             found.add_section()
             found.add_row(Text(group, style="bold"))
         cells = [_pair([row.count(side, measure) for side in SIDES]) for measure in MEASURES]
-        found.add_row(row.fault, str(row.injected), _pair([row.tasks[side] for side in SIDES]), *cells)
+        counts = [_pair([counter[side] for side in SIDES]) for counter in (row.tasks, row.jobs)]
+        found.add_row(row.fault, str(row.injected), *counts, *cells)
     found.add_section()
     found.add_row(*_total(list(certificate.rows.values())))
     return found
@@ -132,8 +142,9 @@ def render(certificate: Certificate) -> Table:
 
 def _total(rows: Sequence[Row]) -> list[str]:
     tasks = [sum(row.tasks[side] for row in rows) for side in SIDES]
+    jobs = [sum(row.jobs[side] for row in rows) for side in SIDES]
     cells = [_pair([sum(row.count(side, measure) for row in rows) for side in SIDES]) for measure in MEASURES]
-    return ["all", str(sum(row.injected for row in rows)), _pair(tasks), *cells]
+    return ["all", str(sum(row.injected for row in rows)), _pair(tasks), _pair(jobs), *cells]
 
 
 def _pair(values: Sequence[int]) -> str:

@@ -37,11 +37,15 @@ class Job:
 
 @dataclass
 class Remote:
-    """All jobs that were ever seen, by their ids: one that was deleted is still remembered."""
+    """All jobs that were ever seen, by their ids: one that was deleted is still remembered.
+
+    :ivar ahead: seconds by which the clock of the local Databricks is ahead.
+    """
 
     snowflake: SnowflakeClient
     databricks: DatabricksClient
     jobs: dict[str, Job] = field(default_factory=dict)
+    ahead: float = 0.0
 
     def look(self) -> None:
         """Take the newest state of each; what is no longer there has been deleted."""
@@ -67,8 +71,12 @@ class Remote:
 
     def _all(self) -> Iterator[Job]:
         yield from _read(self.snowflake.queries(), "sql", _query)
-        yield from _read(self.databricks.runs(), "name", _run)
-        yield from _read(self.databricks.statements(), "text", _statement)
+        for one in (
+            *_read(self.databricks.runs(), "name", _run),
+            *_read(self.databricks.statements(), "text", _statement),
+        ):
+            ended = None if one.ended is None else one.ended - self.ahead
+            yield replace(one, started=one.started - self.ahead, ended=ended)
 
 
 def _read(

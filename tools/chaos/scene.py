@@ -18,6 +18,8 @@ from tools.chaos.world import World
 from tools.demo.board import epoch
 
 BOTH = ("chaos_ours", "chaos_stock")
+HELPERS = {"numbers", "statements"}
+SENSORS = {"external_task"}
 STEPS = {
     "submit": (
         "POST",
@@ -55,6 +57,7 @@ class Scene:
     started: dict[str, set[str]] = field(default_factory=dict)
     injected: int = 0
     kills: int = 0
+    known: set[str] = field(default_factory=set)
     began: float = field(default_factory=time.time)
 
     # The tasks.
@@ -93,7 +96,7 @@ class Scene:
 
     def all_waits(self) -> list[Wait]:
         """Return the tasks with remote jobs or waits of their own."""
-        return [wait for wait in self.waits.values() if wait.task_id not in {"numbers", "statements"}]
+        return [wait for wait in self.waits.values() if wait.task_id not in HELPERS]
 
     def wait_of(self, instance: dict[str, Any]) -> Wait:
         return self.waits[_key(instance)]
@@ -105,15 +108,16 @@ class Scene:
         self.remote.look()
         return [(wait, job) for wait in self.all_waits() for job in self.jobs(wait) if job.ended is None]
 
-    def until_deferred(self, seconds: float = 120.0) -> bool:
-        """Wait until all tasks are deferred."""
+    def until_deferred(self, seconds: float = 120.0) -> int:
+        """Wait until all tasks are deferred or have ended; returns how many are deferred."""
 
         def reached() -> bool:
             self.look()
             states = {wait.state for wait in self.waits.values()}
             return bool(states) and states <= {"deferred", *FINAL}
 
-        return bool(self.world.until(reached, seconds))
+        self.world.until(reached, seconds)
+        return sum(wait.state == "deferred" for wait in self.waits.values())
 
     def done(self, wait: Wait) -> bool:
         return wait.state in FINAL or not wait.expected
@@ -143,9 +147,9 @@ class Scene:
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         """Kill a part of Airflow."""
-        self.world.end(name, number)
-        self.injected += 1
-        self.kills += 1
+        killed = self.world.end(name, number)
+        self.injected += killed
+        self.kills += killed
 
     def kill_task(self, pid: int, *, machine: bool = False) -> bool:
         """Kill the process of a task."""
@@ -164,14 +168,25 @@ class Scene:
             return all(map(self.done, self.waits.values()))
 
         self.world.until(over, seconds)
-        self.world.until(lambda: not self.outliving(), GRACE + 5)
+        grace = max((wait.grace for wait in self.waits.values()), default=GRACE)
+        self.world.until(lambda: not self.outliving(), grace + 5)
 
     def verdict(self) -> list[Finding]:
         """Check the books."""
         self.remote.look()
+        self.known = {job.id for wait in self.all_waits() for job in self.jobs(wait)}
         now = time.time()
         found = [one for wait in self.all_waits() for one in audit(wait, self.jobs(wait), now)]
         return [one.because(self._cause(one.at)) for one in found]
+
+    def latecomers(self) -> list[Finding]:
+        """Return the jobs that tasks have started since the verdict."""
+        return [
+            Finding("duplicates", wait.side, job.started, f"{wait.name} started {job.id} long after its end")
+            for wait in self.all_waits()
+            for job in self.jobs(wait)
+            if job.id not in self.known
+        ]
 
     def clean(self) -> None:
         """End what is left, so that the next fault finds nothing of it."""
@@ -197,7 +212,11 @@ class Scene:
 
     def _take(self, one: dict[str, Any]) -> None:
         key = _key(one)
-        wait = self.waits.setdefault(key, Wait("stock" if key[0].startswith("chaos_stock") else "ours", *key))
+        if key[0] == "chaos_many" and key[2] == "wait" and key[3] < 0:
+            return  # it is going to be expanded
+        side = "stock" if key[0].startswith("chaos_stock") else "ours"
+        has_job = key[2] not in HELPERS | SENSORS
+        wait = self.waits.setdefault(key, Wait(side, *key, has_job=has_job))
         wait.state, wait.tries = str(one["state"] or "none"), int(one["try_number"])
         wait.ended = epoch(one["end_date"]) if one.get("end_date") and wait.state in FINAL else None
 

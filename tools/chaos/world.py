@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,12 +20,13 @@ from rich.console import Console
 from astronomer.lab.databricks import LabClient as DatabricksClient
 from astronomer.lab.snowflake import LabClient as SnowflakeClient
 from tools.demo.airflow import Airflow
-from tools.demo.backend import SCHEDULER, TRIGGERER, WORKER, Servers
+from tools.demo.backend import POSTGRES, SCHEDULER, TRIGGERER, WORKER, Servers
 from tools.demo.environment import Places
 from tools.demo.patience import Patience
-from tools.demo.processes import Processes, Program, family
+from tools.demo.processes import ProcessEndedError, Processes, Program, family
 from tools.demo.remote import Service
 from tools.demo.services import Services
+from tools.demo.signals import Signals
 
 T = TypeVar("T")
 
@@ -94,7 +95,7 @@ class ChaosServices(Services):
 class World:
     """Everything that runs, and a user of it.
 
-    :param clean: ends what an earlier one has left behind; called before the start.
+    :ivar fell: how often a part has ended that nobody had killed, such as when its database was away.
     """
 
     places: ChaosPlaces
@@ -105,8 +106,8 @@ class World:
     snowflake: SnowflakeClient = field(init=False)
     databricks: DatabricksClient = field(init=False)
     airflow: Airflow = field(init=False)
-    random: random.Random = field(default_factory=random.Random)
     injections: list[tuple[float, str]] = field(default_factory=list)
+    fell: Counter[str] = field(default_factory=Counter)
     _held: set[str] = field(default_factory=set)
 
     def start(self) -> None:
@@ -136,6 +137,8 @@ class World:
                 if program is None or program.process.poll() is not None:
                     if program:
                         self.processes.programs.remove(program)
+                        self.note(f"{name} ended by itself")
+                        self.fell[name] += 1
                     self.services.start_part(name)
 
     def program(self, name: str) -> Program | None:
@@ -146,20 +149,23 @@ class World:
         """Return the names of the programs that are one part of Airflow."""
         return [name for name, one in self.services.first.parts.items() if one == part]
 
-    def end(self, name: str, number: int, *, hold: bool = False) -> None:
-        """End a part by a signal; SIGKILL goes to all that it has started as well.
+    def end(self, name: str, number: int, *, hold: bool = False) -> bool:
+        """End a part by a signal, and whether it ran; SIGKILL goes to all that it has started as well.
 
         :param hold: it does not come back before :meth:`release`.
         """
         if hold:
             self._held.add(name)
-        if program := self.program(name):
-            members = family(program.process.pid)
-            self.processes.lose(program, number)
-            give_up = time.monotonic() + 60
-            while any(map(_lives, members)) and time.monotonic() < give_up:
-                time.sleep(0.1)
+        program = self.program(name)
+        if program is None or program.process.poll() is not None:
+            return False
+        members = family(program.process.pid)
+        self.processes.lose(program, number)
+        give_up = time.monotonic() + 60
+        while any(map(_lives, members)) and time.monotonic() < give_up:
+            time.sleep(0.1)
         self.note(f"{signal.Signals(number).name} {name}")
+        return True
 
     def release(self, name: str) -> None:
         """Let a part come back."""
@@ -258,8 +264,10 @@ class World:
 
 
 @contextmanager
-def running(folder: Path, console: Console, processes: Processes, *, celery: bool) -> Iterator[World]:
-    """Start everything, and end it."""
+def running(
+    folder: Path, console: Console, processes: Processes, signals: Signals, *, celery: bool
+) -> Iterator[World]:
+    """Start everything, and end it, whatever signals come meanwhile."""
     places = ChaosPlaces(HERE.parents[1], folder=folder)
     backend = Servers(celery=celery, triggerers=2, workers=TASKS_AT_ONCE)
     settings = {name: str(value) for name, value in SETTINGS.items()}
@@ -272,6 +280,7 @@ def running(folder: Path, console: Console, processes: Processes, *, celery: boo
         world.start()
         yield world
     finally:
+        signals.ignore()
         services.close()
         processes.stop(10.0)
         backend.close()
@@ -279,9 +288,10 @@ def running(folder: Path, console: Console, processes: Processes, *, celery: boo
 
 def restart_database(world: World, number: int) -> None:
     """End PostgreSQL by a signal and start it again with the data that it had."""
-    program = world.program("PostgreSQL")
-    if program:
-        world.processes.lose(program, number, group=False)
+    program = world.program(POSTGRES)
+    if program is None:
+        raise ProcessEndedError("PostgreSQL has ended by itself")
+    world.processes.lose(program, number, group=False)
     world.note(f"{signal.Signals(number).name} PostgreSQL")
     world.backend.start_servers(world.processes, Patience(world.processes, world.console))
 

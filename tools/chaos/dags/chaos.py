@@ -130,10 +130,10 @@ def chaos_many():
 
     @task
     def statements(many: list[int]):
-        return [
-            f"SELECT SYSTEM$WAIT({{{{ params.seconds }}}}) /* chaos|chaos_many|{{{{ run_id }}}}|wait|{n} */"
-            for n in many
-        ]
+        """Whole texts: Airflow renders no templates in what comes out of another task."""
+        context = get_current_context()
+        wait = f"SELECT SYSTEM$WAIT({context['params']['seconds']})"
+        return [f"{wait} /* chaos|chaos_many|{context['run_id']}|wait|{number} */" for number in many]
 
     our_snowflake.SnowflakeOperator.partial(
         task_id="wait", poll_interval=POLL, start_from_trigger=True

@@ -23,13 +23,14 @@ RESTART = (TRIGGERER, SCHEDULER, WORKER)
 
 
 def mark(scene: Scene, _kills: int, *, state: str, but: Collection[str] = ()) -> None:
-    """Every waiting task is marked.
+    """Every task is marked that has not ended: all wait, but for those that were late.
 
     :param but: the runs that go on.
     """
     scene.dags = ()
-    for one in _deferred(scene):
-        if one["dag_run_id"] in but:
+    _deferred(scene)
+    for one in scene.watch():
+        if one["dag_run_id"] in but or scene.done(scene.wait_of(one)):
             continue
         moment = time.time()
         scene.world.ask(scene.world.airflow.mark, one, state)
@@ -70,10 +71,10 @@ def mark_while_away(scene: Scene, _kills: int) -> None:
     _deferred(scene)
     other = _one_run_of_each(scene)
     for wait in scene.waits.values():
-        wait.grace = FORGOTTEN_GRACE
+        if wait.run_id not in other:
+            wait.grace = FORGOTTEN_GRACE
     for name in scene.world.names(TRIGGERER):
-        scene.world.end(name, signal.SIGKILL, hold=True)
-        scene.kills += 1
+        scene.kills += scene.world.end(name, signal.SIGKILL, hold=True)
     mark(scene, 0, state="failed", but=other)
     for name in scene.world.names(TRIGGERER):
         scene.world.release(name)
@@ -85,7 +86,8 @@ def kill_cancelling(scene: Scene, kills: int) -> None:
     _deferred(scene)
     other = _one_run_of_each(scene)
     for wait in scene.waits.values():
-        wait.grace = FORGOTTEN_GRACE
+        if wait.run_id not in other:
+            wait.grace = FORGOTTEN_GRACE
     mark(scene, 0, state="failed", but=other)
     time.sleep(scene.random.uniform(0.0, 2.0))
     for name in scene.world.names(TRIGGERER)[:kills]:
@@ -134,7 +136,8 @@ def pause(scene: Scene, _kills: int) -> None:
 
 def edit_connections(scene: Scene, _kills: int) -> None:
     """Every connection is edited while tasks wait: another timeout, the same account."""
-    scene.until_deferred()
+    if not scene.until_deferred():
+        return
     for name, connection in scene.world.services.connections.items():
         connection["extra"] = {**connection["extra"], "login_timeout": 30 + scene.random.randrange(30)}
         scene.world.ask(scene.world.airflow.edit_connection, name, connection)
@@ -144,7 +147,8 @@ def edit_connections(scene: Scene, _kills: int) -> None:
 
 def edit_timeout(scene: Scene, _kills: int) -> None:
     """The Dag's file gets another execution timeout while tasks wait."""
-    scene.until_deferred()
+    if not scene.until_deferred():
+        return
     file = scene.world.places.dags / "chaos.py"
     text = file.read_text()
     file.write_text(text.replace("minutes=20", "minutes=19"))
@@ -155,9 +159,12 @@ def edit_timeout(scene: Scene, _kills: int) -> None:
 
 
 def deploy(scene: Scene, _kills: int) -> None:
-    """A new version of this package is deployed while many tasks wait: every process starts with it, one by one."""
-    scene.until_deferred(600.0)
-    waiting = len(scene.in_state("deferred"))
+    """Another version of this package is deployed while many tasks wait: triggerers, scheduler and worker start with it.
+
+    It is the same code under another number and in another place, so what is tried is the exchange, and that triggers
+    which one version has written are taken up by another. What older releases have written is in tests/serialised.
+    """
+    waiting = scene.until_deferred(900.0)
     with tempfile.TemporaryDirectory(prefix="astronomer-release-") as folder:
         _new_release(scene.world.places.root, Path(folder))
         python = f"{Path(__file__).parents[1] / 'python'}:{folder}"

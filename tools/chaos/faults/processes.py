@@ -131,8 +131,10 @@ def pause_tasks(scene: Scene, _kills: int) -> None:
 def pause_part(scene: Scene, _kills: int, *, part: str) -> None:
     """A part of Airflow stops for a while."""
     _go_on(scene, scene.random.uniform(2.0, 8.0))
-    with scene.world.paused(scene.world.names(part)[0]):
-        scene.injected += 1
+    name = scene.world.names(part)[0]
+    scene.world.tend()
+    with scene.world.paused(name):
+        scene.injected += scene.world.program(name) is not None
         until = time.monotonic() + scene.random.uniform(*PAUSE)
         while time.monotonic() < until:
             time.sleep(1.0)
@@ -143,9 +145,10 @@ def restart_databases(scene: Scene, kills: int) -> None:
     """The database ends, once in good order and once by a crash."""
     for number in range(kills):
         _go_on(scene, scene.random.uniform(5.0, 15.0))
-        restart_database(scene.world, (signal.SIGINT, signal.SIGQUIT)[number % 2])
+        how = (signal.SIGINT, signal.SIGQUIT)[number % 2]
+        restart_database(scene.world, how)
         scene.injected += 1
-        scene.kills += 1
+        scene.kills += how == signal.SIGQUIT
 
 
 def _while(scene: Scene, kills: int, one: Callable[[], None]) -> None:

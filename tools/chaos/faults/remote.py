@@ -17,7 +17,8 @@ HOUR = 3600.0
 
 
 def weather(scene: Scene, _kills: int, *, kind: str, seconds: float = STORM, **fault: Any) -> None:
-    """All requests to both services are disturbed for a while, those that begin a job as well."""
+    """All requests to both services are disturbed for a while: those of tasks that wait, and those that begin a job."""
+    scene.until_deferred()
     for lab in (scene.world.snowflake, scene.world.databricks):
         lab.add_fault(kind, seconds=seconds, **fault)
     scene.world.note(f"{kind} {fault}")
@@ -35,7 +36,8 @@ def weather(scene: Scene, _kills: int, *, kind: str, seconds: float = STORM, **f
 
 def expire(scene: Scene, _kills: int) -> None:
     """All sessions and tokens expire in mid-wait."""
-    scene.until_deferred()
+    if not scene.until_deferred():
+        return
     scene.world.snowflake.expire_sessions()
     scene.world.databricks.expire_tokens()
     time.sleep(5.0)
@@ -47,7 +49,8 @@ def expire(scene: Scene, _kills: int) -> None:
 def rotate(scene: Scene, _kills: int) -> None:
     """Password and token are changed in mid-wait, and half a minute later in Airflow's connections."""
     connections = scene.world.services.connections
-    scene.until_deferred()
+    if not scene.until_deferred():
+        return
     password = f"Rotated-{scene.random.randrange(10**9)}"
     scene.world.snowflake.rotate_password(password)
     scene.world.snowflake.expire_masters()
@@ -63,6 +66,7 @@ def rotate(scene: Scene, _kills: int) -> None:
 def skew(scene: Scene, _kills: int) -> None:
     """Databricks is an hour ahead."""
     scene.world.databricks.advance(HOUR)
+    scene.remote.ahead += HOUR
     scene.world.note("an hour ahead")
     scene.injected += 1
     scene.until_deferred()
@@ -81,7 +85,8 @@ def end_jobs(scene: Scene, _kills: int, *, how: Callable[[Scene, str], bool], wh
     scene.until_deferred()
     for wait, job in scene.active_jobs():
         if how(scene, job.id):
-            wait.ended_by, wait.expected = what, frozenset({"success", "failed"})
+            wait.ended_jobs.add(job.id)
+            wait.expected = frozenset({"success", "failed"})
             scene.world.note(f"{what} {job.id}")
             scene.injected += 1
 
@@ -110,12 +115,26 @@ def _wait(scene: Scene, seconds: float) -> None:
 
 SUBMITS_AND_POLLS = "|".join(STEPS[step][1] for step in ("submit", "poll"))
 FAULTS = (
-    Fault(GROUP, "429 for a minute", partial(weather, kind="status", status=429, retry_after=2.0, rate=0.9)),
-    Fault(GROUP, "503 for a minute", partial(weather, kind="status", status=503, rate=0.9)),
-    Fault(GROUP, "503 for ten minutes", partial(weather, kind="status", status=503, seconds=TEN_MINUTES)),
-    Fault(GROUP, "connections reset", partial(weather, kind="reset", rate=0.6)),
-    Fault(GROUP, "answers lost", partial(weather, kind="lose_answer", rate=0.4, path=SUBMITS_AND_POLLS)),
-    Fault(GROUP, "slow answers", partial(weather, kind="late", rate=0.5, delay=5.0)),
+    Fault(
+        GROUP,
+        "429 for a minute",
+        partial(weather, kind="status", status=429, retry_after=2.0, rate=0.9),
+        seconds=30,
+    ),
+    Fault(GROUP, "503 for a minute", partial(weather, kind="status", status=503, rate=0.9), seconds=30),
+    Fault(
+        *(GROUP, "503 for ten minutes"),
+        partial(weather, kind="status", status=503, seconds=TEN_MINUTES),
+        seconds=30,
+    ),
+    Fault(GROUP, "connections reset", partial(weather, kind="reset", rate=0.6), seconds=30),
+    Fault(
+        GROUP,
+        "answers lost",
+        partial(weather, kind="lose_answer", rate=0.4, path=SUBMITS_AND_POLLS),
+        seconds=30,
+    ),
+    Fault(GROUP, "slow answers", partial(weather, kind="late", rate=0.5, delay=5.0), seconds=30),
     Fault(GROUP, "credentials expired", expire, seconds=30),
     Fault(GROUP, "credentials rotated", rotate, seconds=45),
     Fault(GROUP, "unknown states", unknown, seconds=20),

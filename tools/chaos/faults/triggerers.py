@@ -17,7 +17,8 @@ STARTING = 60.0
 
 def move(scene: Scene, _kills: int) -> None:
     """One stops until the other has its triggers, and wakes up: both run them for a moment."""
-    scene.until_deferred()
+    if not scene.until_deferred():
+        return
     for name in scene.world.names(TRIGGERER):
         with scene.world.paused(name):
             scene.injected += 1
@@ -27,20 +28,20 @@ def move(scene: Scene, _kills: int) -> None:
 
 def roll(scene: Scene, _kills: int) -> None:
     """Each is told to end, and comes back before the next."""
-    scene.until_deferred()
+    if not scene.until_deferred():
+        return
     for name in scene.world.names(TRIGGERER):
-        scene.world.end(name, signal.SIGTERM)
-        scene.injected += 1
+        scene.injected += scene.world.end(name, signal.SIGTERM)
         _started(scene, name)
 
 
 def fill(scene: Scene, _kills: int) -> None:
     """One has room for two triggers only, and the other one is away for a while."""
     first, second = scene.world.names(TRIGGERER)
-    scene.until_deferred()
+    if not scene.until_deferred():
+        return
     _replace(scene, second, {CAPACITY: "2"})
-    scene.world.end(first, signal.SIGTERM, hold=True)
-    scene.injected += 1
+    scene.injected += scene.world.end(first, signal.SIGTERM, hold=True)
     _tended(scene, TRIGGERER_DEAD_AFTER + 15)
     scene.world.release(first)
     _started(scene, first)
