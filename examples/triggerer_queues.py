@@ -1,7 +1,7 @@
 """Two waits that never share a triggerer: one for Snowflake, one for Databricks.
 
 Each task has a queue. With `[triggerer] queues_enabled`, which Airflow has since 3.2, only triggerers that were started
-with `airflow triggerer --queues snowflake` wait for `total`, and only those of `databricks` wait for `convert`. Without
+with `airflow triggerer --queues snowflake` wait for `total`, and only those of `databricks` wait for `to_euro`. Without
 that option, which is the default, the queues say nothing to triggerers, and any of them waits for both.
 
 Celery's workers know the same queues, in any case: have them listen to both. Other executors run the Dag as it is.
@@ -29,7 +29,7 @@ def triggerer_queues():
     )
 
     DatabricksSubmitRunOperator(
-        task_id="convert",
+        task_id="to_euro",
         tasks=[
             {
                 "task_key": "euro",

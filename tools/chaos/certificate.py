@@ -79,10 +79,14 @@ class Certificate:
 
     @property
     def good(self) -> bool:
-        """Whether nothing of ours went wrong, and something was tried."""
-        return (
-            bool(self.rows) and not self.findings("ours") and all(row.injected for row in self.rows.values())
-        )
+        """Whether nothing of ours went wrong, and all was tried that was to be tried."""
+        tried = all(row.injected and row.tasks["ours"] for row in self.rows.values())
+        return self.complete and self.enough and bool(self.rows) and tried and not self.findings("ours")
+
+    @property
+    def enough(self) -> bool:
+        """Whether there were about as many kills as were asked for; some find nothing to kill in time."""
+        return self.kills >= ENOUGH * self.wanted
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it."""

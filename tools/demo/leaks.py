@@ -107,6 +107,8 @@ def leaks(
     keys = {variables.get("AIRFLOW__CORE__FERNET_KEY", "") for variables in environments.values()} - {""}
     search = Search(secrets, keys)
     of_the_lab = {"ca.key", "snowflake.key", "databricks.key", "rsa_key.p8", "rsa_key_encrypted.p8"}
+    # A private key's text holds its public half, which is what these are there to tell.
+    of_the_lab |= {"ca.pem", "ca-bundle.pem", "snowflake.pem", "databricks.pem"}
     airflows = (places, OtherPlaces(places.root))
     but = {*(one.passwords for one in airflows), *homes, *(places.lab / name for name in of_the_lab)}
     found = search.files(places.state, but, told={places.logs / "local-services.log"})

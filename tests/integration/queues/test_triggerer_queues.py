@@ -71,7 +71,7 @@ def airflow(database, services):
 def deferred_example(airflow):
     airflow.delete()
     airflow.run(RUN, DAY, "triggerer_queues")
-    for task_id in ("total", "convert"):
+    for task_id in ("total", "to_euro"):
         defer(airflow, EXAMPLE, "triggerer_queues", task_id, params={"seconds": 2})
 
 
@@ -112,7 +112,7 @@ def test_a_triggerer_of_snowflake_takes_the_wait_for_snowflake(airflow, services
     ti, _ = row("total")
     assert ti.next_kwargs["event"]["outcome"]["status"]["phase"] == "succeeded"
     assert [query.finished for query in lab.queries.values() if "SYSTEM$WAIT" in query.sql] == [True]
-    ti, trigger = row("convert")
+    ti, trigger = row("to_euro")
     assert (ti.state, trigger.queue, trigger.triggerer_id) == ("deferred", "databricks", None)
     assert ti.trigger_timeout is None, "nothing but a triggerer of its queue would end the wait"
     assert other.requests.count() == 0, "nobody has asked for the run"
@@ -124,8 +124,8 @@ def test_who_takes_what(airflow):
     defer(airflow, airflow.folder / "others.py", "others", "unnamed")
     start_without_worker("stock_without_worker")
     assert takes({"snowflake"}) == {"total"}
-    assert takes({"databricks"}) == {"convert"}
-    assert takes({"snowflake", "databricks"}) == {"total", "convert"}
+    assert takes({"databricks"}) == {"to_euro"}
+    assert takes({"snowflake", "databricks"}) == {"total", "to_euro"}
     assert takes({"default"}) == {"unnamed"}, "a task without a queue is of the queue `default`"
     assert takes(None) == {"stock_without_worker"}, "no --queues is only what has no queue"
     assert row("stock_without_worker")[1].queue is None, "Airflow forgets the queue of such a task"
@@ -157,7 +157,7 @@ def test_without_queues_any_triggerer_takes_both(database, services):
 
     with database.in_place():
         deferred_example(database)
-        assert takes(None) == {"total", "convert"}
+        assert takes(None) == {"total", "to_euro"}
     arguments = cli_parser.get_parser().parse_args(["triggerer", "--queues", "snowflake"])
     with environment(UNCHECKED), pytest.raises(AirflowConfigException, match="queues_enabled"):
         triggerer(arguments)
