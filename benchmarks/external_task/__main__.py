@@ -20,11 +20,11 @@ from benchmarks.environment import environment
 from benchmarks.external_task import measures, phase
 from benchmarks.external_task.database import opened, version
 from benchmarks.external_task.plan import IDLE, KINDS, OURS_API, TASK, Crowd
-from benchmarks.external_task.postgres import Server, started
 from benchmarks.external_task.table import render
 from benchmarks.external_task.triggers import FAILED_STATES
 from benchmarks.machine import facts
 from benchmarks.sides import OURS, STOCK
+from tools.servers.postgres import Server, started
 
 __all__ = ["main", "measure"]
 

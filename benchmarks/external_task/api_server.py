@@ -12,8 +12,8 @@ from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
 
 from benchmarks.external_task.command import Command, family
-from benchmarks.external_task.postgres import free_port
 from benchmarks.external_task.triggers import CONN_ID
+from tools.servers.postgres import free_port
 
 __all__ = ["ApiServer", "running"]
 

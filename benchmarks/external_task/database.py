@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from benchmarks.external_task.plan import DAG, WAITING, Target
-from benchmarks.external_task.postgres import Server
+from tools.servers.postgres import Server
 
 __all__ = ["Database", "Moments", "Resumed", "opened", "version"]
 

@@ -12,9 +12,9 @@ from typing import Any
 from sqlalchemy import URL, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from benchmarks.external_task import postgres
-from benchmarks.external_task.postgres import Server
 from benchmarks.worker_free.plan import DAG_ID
+from tools.servers import postgres
+from tools.servers.postgres import Server
 
 __all__ = ["Databases", "opened", "unfinished"]
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 
 from benchmarks.external_task import __main__ as program
-from benchmarks.external_task import measures, postgres
+from benchmarks.external_task import measures
 from benchmarks.external_task.database import Resumed
 from benchmarks.external_task.phase import Ended, Quiet, Seen
 from benchmarks.external_task.plan import DAG, GROUP, MIXED, OURS_API, PER_RUN, TASK, Crowd
@@ -21,6 +21,7 @@ from benchmarks.external_task.triggerer import Cpu
 from benchmarks.program import README
 from benchmarks.sides import OURS, STOCK
 from benchmarks.table import with_numbers
+from tools.servers import postgres
 
 AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 NAME = "external task"
