@@ -43,6 +43,7 @@ class Wait:
     state: str = "none"
     tries: int = 0
     ended: float | None = None
+    seen_active: float = 0.0
 
     @property
     def name(self) -> str:

@@ -218,7 +218,12 @@ class Scene:
         has_job = key[2] not in HELPERS | SENSORS
         wait = self.waits.setdefault(key, Wait(side, *key, has_job=has_job))
         wait.state, wait.tries = str(one["state"] or "none"), int(one["try_number"])
-        wait.ended = epoch(one["end_date"]) if one.get("end_date") and wait.state in FINAL else None
+        if wait.state in FINAL:
+            # Airflow 3.3 keeps the end of the first try, when a later one ends in the triggerer.
+            ended = epoch(one["end_date"]) if one.get("end_date") else 0.0
+            wait.ended = max(ended, wait.seen_active)
+        else:
+            wait.ended, wait.seen_active = None, time.time()
 
 
 def _key(one: dict[str, Any]) -> tuple[str, str, str, int]:

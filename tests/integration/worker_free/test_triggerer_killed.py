@@ -128,7 +128,7 @@ GUARDED = [point for point in POINTS if point != UNGUARDED]
 
 @FAMILIES
 @pytest.mark.parametrize(
-    "wakes", ["when all is done", pytest.param("when the other begins", marks=pytest.mark.chaos)]
+    "wakes", ["when all is done", pytest.param("when the other begins", marks=pytest.mark.long)]
 )
 def test_a_stop_at_each_point_while_another_takes_over(tasks, operator, wakes):
     found = tasks(operator, GUARDED)
