@@ -8,13 +8,22 @@ from datetime import timedelta
 import pytest
 from asgiref.sync import sync_to_async
 
-from astronomer.deferral import ClientThreads, JobError, JobFailed, JobLost, JobTimedOut, Phase, Transient
+from astronomer.deferral import (
+    ClientThreads,
+    JobError,
+    JobFailed,
+    JobLost,
+    JobTimedOut,
+    Phase,
+    Transient,
+    ledger,
+)
 from astronomer.deferral._compat import AirflowTaskTimeout
 from tests.contract.checks import all_lines, assert_drop_in, assert_plain
 from tests.contract.driving import Killed, Task, until
 from tests.contract.scripted import ScriptedWorld
 from tests.contract.world import FOREVER, WEATHER
-from tests.unit.deferral.fakes import Count, events_of, revived
+from tests.unit.deferral.fakes import Count, FakeSupervisor, events_of, revived
 
 USER = "__airflow_user_action__"
 
@@ -303,6 +312,35 @@ class TestCancelOnlyYourOwn:
         task.interrupted(after=2.0, message=USER, deferred=Count(0))
         (job_id,) = world.started
         assert world.phase(job_id) is Phase.CANCELLED
+
+    def test_also_one_whom_no_triggerer_could_hear(self, world, monkeypatch):
+        """Airflow drops the trigger of a task that is ended meanwhile; the next triggerer finds what it waited for."""
+        monkeypatch.setattr(ledger, "ALIVE", -1.0)
+        forgotten, other = Task(world, FOREVER), Task(world, FOREVER)
+        for task in (forgotten, other):
+            task.defer()
+        first, second = world.started
+
+        class Airflow(FakeSupervisor):
+            def send(self, question):
+                final = question.run_ids == [forgotten.ti.run_id]
+                return Count(int(final == ("failed" in (question.states or []))))
+
+        async def main():
+            for task in (forgotten, other):
+                waiting = asyncio.ensure_future(events_of(task.trigger))
+                await asyncio.sleep(2.0 * world.beat)
+                if task is forgotten:
+                    waiting.cancel()
+                    await asyncio.wait({waiting})
+            await ledger.Ledger.current().look()
+            waiting.cancel()
+            await asyncio.wait({waiting})
+
+        with Airflow().in_place():
+            world.triggerer(main)
+        assert world.phase(first) is Phase.CANCELLED
+        assert world.running == [second]
 
     def test_unless_the_task_says_otherwise(self, world):
         task = Task(world, FOREVER, cancel_on_kill=False)

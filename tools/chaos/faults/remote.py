@@ -89,6 +89,7 @@ def end_jobs(scene: Scene, _kills: int, *, how: Callable[[Scene, str], bool], wh
             wait.expected = frozenset({"success", "failed"})
             scene.world.note(f"{what} {job.id}")
             scene.injected += 1
+    scene.remote.look()  # what was deleted is gone from now on
 
 
 def cancel(scene: Scene, job_id: str) -> bool:
