@@ -19,7 +19,7 @@ from tools.chaos.world import World
 FAULTS: tuple[Fault, ...] = (*processes.FAULTS, *triggerers.FAULTS, *remote.FAULTS, *people.FAULTS)
 AT_ONCE = 20
 """The most kills in one scene, so that tasks come to an end between them."""
-SETTLING = 300.0
+SETTLING = 240.0
 
 
 @dataclass
