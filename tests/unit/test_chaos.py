@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tools.chaos.books import GRACE, Wait, audit
 from tools.chaos.campaign import AT_ONCE, FAULTS, plan
-from tools.chaos.certificate import Certificate, Row, render
+from tools.chaos.certificate import Certificate, Row, markdown, render
 from tools.chaos.jobs import Job, Remote
 from tools.chaos.scene import STEPS
 
@@ -165,6 +165,10 @@ class TestCertificate:
         read = json.loads((tmp_path / "chaos.json").read_text())
         assert read["rows"][0]["ours"]["lost"] == 1
         assert read["rows"][0]["ours"]["findings"][0]["text"].startswith("chaos_ours.task of run")
+        again = Certificate.read(tmp_path / "chaos.json")
+        assert again.as_json() == certificate.as_json()
+        assert "| processes: killed | 3 | 2 / 1 | 4 / 1 | 0 / 0 | 0 / 0 | 1 / 0 | 0 / 0 |" in markdown(again)
+        assert "| **all** | 3 | 2 / 1 |" in markdown(again)
         console = Console(width=150)
         with console.capture() as shown:
             console.print(render(certificate))
@@ -186,6 +190,19 @@ class TestPlan:
         planned = list(plan(quick, 50))
         assert len(planned) == len(quick)
         assert sum(number for _, number in planned) >= 50
+
+    def test_goes_on_where_it_was_interrupted(self):
+        whole = list(plan(FAULTS, 300))
+        before = Certificate()
+        for fault, kills in whole[: len(whole) // 2]:
+            before.add(Row(fault.group, fault.name, 1, kills))
+        rest = list(plan(FAULTS, 300, before))
+        assert sum(kills for _, kills in rest) == sum(kills for _, kills in whole) - before.kills
+        done = {(fault.group, fault.name) for fault, _ in rest} | set(before.rows)
+        assert done == {(fault.group, fault.name) for fault in FAULTS}
+        for fault, kills in rest:
+            before.add(Row(fault.group, fault.name, 1, kills))
+        assert list(plan(FAULTS, 300, before)) == []
 
     def test_each_fault_has_a_name_of_its_own(self):
         assert len({fault.name for fault in FAULTS}) == len(FAULTS)

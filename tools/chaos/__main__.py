@@ -7,13 +7,15 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.table import with_numbers
 from tools.chaos.campaign import FAULTS, Campaign
-from tools.chaos.certificate import Certificate, render
+from tools.chaos.certificate import Certificate, markdown, render
 from tools.chaos.faults import Fault
 from tools.chaos.world import running
 from tools.demo.processes import ProcessEndedError, Processes, end_recorded
@@ -59,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--seed", type=int, default=0, help="of what is left to chance (0)")
     add("--json", type=Path, default=Path("chaos.json"), help="where the certificate is written (chaos.json)")
+    add("--resume", action="store_true", help="go on with what the certificate has, after an interruption")
+    add("--update", action="store_true", help="write the table into benchmarks/README.md")
     add("--folder", help="where Airflow's files and logs go (.chaos in the checkout)")
     add("--list", action="store_true", help="list the faults, and do nothing")
     return parser
@@ -86,14 +90,17 @@ def _run(
         console.print(f"Ended {len(left)} processes that an earlier one had left behind.")
     processes = Processes(folder / "logs", folder / "processes.json", signals)
     started = time.monotonic()
-    certificate = Certificate()
+    certificate = Certificate.read(options.json) if options.resume else Certificate()
     kills = options.kills or (QUICK_KILLS if options.short else KILLS)
     try:
         with running(folder, console, processes, signals, celery=options.celery) as world:
-            campaign = Campaign(world, console, faults, kills, options.seed, certificate)
+            save = partial(certificate.write, options.json)
+            campaign = Campaign(world, console, faults, kills, options.seed, certificate, save)
             campaign.run()
     finally:
-        certificate.facts |= _facts(options, time.monotonic() - started)
+        certificate.facts |= _facts(
+            options, time.monotonic() - started, float(certificate.facts.get("seconds", 0))
+        )
         certificate.write(options.json)
         console.print(render(certificate))
     for side in ("ours", "stock"):
@@ -107,17 +114,28 @@ def _run(
     console.print(
         f"{certificate.kills} kills; certificate: {options.json}; logs: {folder / 'logs'}", markup=False
     )
+    if options.update:
+        _update(certificate)
     return 0 if certificate.good else 1
 
 
-def _facts(options: argparse.Namespace, seconds: float) -> dict[str, object]:
+def _update(certificate: Certificate) -> None:
+    facts = dict(certificate.facts)
+    told = ", ".join(f"{name} {value}" for name, value in facts.items() if value)
+    path = ROOT / "benchmarks" / "README.md"
+    name = f"chaos on {facts['executor']}"
+    numbers = f"{markdown(certificate)}\n\n{certificate.kills} kills; {told}."
+    path.write_text(with_numbers(path.read_text(), name, numbers))
+
+
+def _facts(options: argparse.Namespace, seconds: float, before: float) -> dict[str, object]:
     return {
         "executor": "CeleryExecutor" if options.celery else "LocalExecutor",
         "airflow": version("apache-airflow"),
         "astronomer-providers": version("astronomer-providers"),
         "python": platform.python_version(),
         "seed": options.seed,
-        "seconds": round(seconds),
+        "seconds": round(seconds + before),
     }
 
 

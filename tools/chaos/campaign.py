@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -27,6 +27,8 @@ class Campaign:
     """What is tried, and what was found.
 
     :param kills: how many processes are to be killed in all.
+    :param certificate: what was found before: that is not tried again.
+    :param save: called after each scene.
     """
 
     world: World
@@ -35,6 +37,7 @@ class Campaign:
     kills: int
     seed: int
     certificate: Certificate = field(default_factory=Certificate)
+    save: Callable[[], None] = lambda: None
     _scenes: list[tuple[Fault, Scene]] = field(default_factory=list)
 
     def run(self) -> Certificate:
@@ -42,10 +45,11 @@ class Campaign:
         seeds = random.Random(self.seed)  # noqa: S311 - must repeat, not resist guessing
         self.certificate.wanted = self.kills if any(fault.weight for fault in self.faults) else 0
         remote_side = Remote(self.world.snowflake, self.world.databricks)
-        for fault, kills in plan(self.faults, self.kills):
+        for fault, kills in plan(self.faults, self.kills, self.certificate):
             row = self._try(fault, kills, remote_side, random.Random(seeds.random()))  # noqa: S311
             self.certificate.add(row)
             self._say(row)
+            self.save()
         remote_side.look()
         for fault, scene in self._scenes:
             self.certificate.rows[fault.group, fault.name].findings += scene.latecomers()
@@ -84,13 +88,21 @@ class Campaign:
                 self.console.print(f"  {one.measure}: {one.text}", style="red", markup=False, soft_wrap=True)
 
 
-def plan(faults: Sequence[Fault], kills: int) -> Iterator[tuple[Fault, int]]:
-    """Return the faults in turn, with how many kills each is to do; in rounds, when there are many."""
+def plan(
+    faults: Sequence[Fault], kills: int, before: Certificate | None = None
+) -> Iterator[tuple[Fault, int]]:
+    """Return the faults in turn, with how many kills each is to do; in rounds, when there are many.
+
+    :param before: what is left out.
+    """
+    before = before or Certificate()
     weights = sum(fault.weight for fault in faults)
     shares = {fault.name: _share(fault, kills, weights) for fault in faults}
+    left = {one.name: before.kills_left(one.group, one.name, shares[one.name]) for one in faults}
     for fault in faults:
-        yield fault, min(AT_ONCE, shares[fault.name])
-    left = {fault.name: shares[fault.name] - AT_ONCE for fault in faults}
+        if left[fault.name] or (fault.group, fault.name) not in before.rows:
+            yield fault, min(AT_ONCE, left[fault.name])
+            left[fault.name] -= AT_ONCE
     while any(share > 0 for share in left.values()):
         for fault in faults:
             if left[fault.name] > 0:

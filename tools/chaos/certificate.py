@@ -103,6 +103,20 @@ class Certificate:
         """Write it for programs."""
         path.write_text(json.dumps(self.as_json(), indent=1) + "\n")
 
+    @classmethod
+    def read(cls, path: Path) -> Certificate:
+        """Return what was written, to go on with it; what was begun and not ended is not in it."""
+        found = json.loads(path.read_text())
+        certificate = cls(facts=found["facts"])
+        for row in found["rows"]:
+            certificate.add(_row(row))
+        return certificate
+
+    def kills_left(self, group: str, fault: str, kills: int) -> int:
+        """Return how many of so many kills are still to be done for a fault."""
+        row = self.rows.get((group, fault))
+        return kills if row is None else max(0, kills - row.kills)
+
 
 def _json(row: Row) -> dict[str, Any]:
     sides = {
@@ -124,6 +138,29 @@ def _json(row: Row) -> dict[str, Any]:
     }
 
 
+def _row(found: dict[str, Any]) -> Row:
+    def counts(name: str) -> Counter[str]:
+        return Counter({side: found[side][name] for side in SIDES})
+
+    findings = [Finding(**one) for side in SIDES for one in found[side]["findings"]]
+    return Row(
+        *(found[name] for name in ("group", "fault", "injected", "kills")),
+        tasks=counts("tasks"),
+        jobs=counts("jobs"),
+        findings=findings,
+        seconds=found["seconds"],
+    )
+
+
+def markdown(certificate: Certificate) -> str:
+    """Return it as a table for a page."""
+    names = ("injected", "tasks", "jobs", *(one.replace("_", " ") for one in MEASURES))
+    lines = [f"| fault | {' | '.join(names)} |", f"|---|{'--:|' * len(names)}"]
+    rows = list(certificate.rows.values())
+    lines += [f"| {row.group.lower()}: {row.fault} | {' | '.join(_cells([row]))} |" for row in rows]
+    return "\n".join([*lines, f"| **all** | {' | '.join(_cells(rows))} |"])
+
+
 def render(certificate: Certificate) -> Table:
     """Return it as a table: ours / stock in each cell."""
     found = Table(title="Fault certificate: ours / stock", title_justify="left", pad_edge=False)
@@ -136,19 +173,19 @@ def render(certificate: Certificate) -> Table:
             group = row.group
             found.add_section()
             found.add_row(Text(group, style="bold"))
-        cells = [_pair([row.count(side, measure) for side in SIDES]) for measure in MEASURES]
-        counts = [_pair([counter[side] for side in SIDES]) for counter in (row.tasks, row.jobs)]
-        found.add_row(row.fault, str(row.injected), *counts, *cells)
+        found.add_row(row.fault, *_cells([row]))
     found.add_section()
-    found.add_row(*_total(list(certificate.rows.values())))
+    found.add_row("all", *_cells(list(certificate.rows.values())))
     return found
 
 
-def _total(rows: Sequence[Row]) -> list[str]:
-    tasks = [sum(row.tasks[side] for row in rows) for side in SIDES]
-    jobs = [sum(row.jobs[side] for row in rows) for side in SIDES]
-    cells = [_pair([sum(row.count(side, measure) for row in rows) for side in SIDES]) for measure in MEASURES]
-    return ["all", str(sum(row.injected for row in rows)), _pair(tasks), _pair(jobs), *cells]
+def _cells(rows: Sequence[Row]) -> list[str]:
+    """How often, and ours / stock of each count."""
+    counted = [
+        [sum(getattr(row, name)[side] for row in rows) for side in SIDES] for name in ("tasks", "jobs")
+    ]
+    wrong = [[sum(row.count(side, measure) for row in rows) for side in SIDES] for measure in MEASURES]
+    return [str(sum(row.injected for row in rows)), *map(_pair, [*counted, *wrong])]
 
 
 def _pair(values: Sequence[int]) -> str:
