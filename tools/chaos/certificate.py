@@ -144,7 +144,10 @@ def _row(found: dict[str, Any]) -> Row:
 
     findings = [Finding(**one) for side in SIDES for one in found[side]["findings"]]
     return Row(
-        *(found[name] for name in ("group", "fault", "injected", "kills")),
+        found["group"],
+        found["fault"],
+        found["injected"],
+        found["kills"],
         tasks=counts("tasks"),
         jobs=counts("jobs"),
         findings=findings,
