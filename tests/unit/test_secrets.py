@@ -62,11 +62,11 @@ def found(value: str, said: str | bytes, user: str = "") -> list[str]:
     return sorted({form for _, _, form in search.hits(b"before " + data + b" after")})
 
 
-VALUES = {"hard": HARD, "plain": "lab-Passw0rd", "token": random.token_urlsafe(32), "base64": "+/" * 8 + "=="}
+KNOWN = {"hard": HARD, "plain": "lab-Passw0rd", "token": random.token_urlsafe(32), "base64": "+/" * 8 + "=="}
 
 
 @pytest.mark.parametrize("how", WRITTEN)
-@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
+@pytest.mark.parametrize("value", KNOWN.values(), ids=KNOWN)
 def test_every_form_is_found(how, value):
     assert found(value, WRITTEN[how](value), user="me")
 
