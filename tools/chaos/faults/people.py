@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tools.chaos.books import FORGOTTEN_GRACE, GRACE, Wait
 from tools.chaos.faults import Fault
+from tools.chaos.faults.triggerers import started
 from tools.chaos.scene import Scene
 from tools.demo.backend import SCHEDULER, TRIGGERER, WORKER
 
@@ -19,6 +20,7 @@ GROUP = "People"
 LONG = 900.0
 LATE = 60.0  # seconds from the begin of a task that may take 25 to its end, on a busy machine
 TAKEN_UP = 3.0
+TAKEN_OVER = 30.0  # until the triggers of one that was killed run in another one
 RESTART = (TRIGGERER, SCHEDULER, WORKER)
 
 
@@ -100,10 +102,14 @@ def _one_run_of_each(scene: Scene) -> set[str]:
 
 
 def _end_others(scene: Scene) -> None:
-    """Let triggerers come back and find what was left behind; then end the tasks that have gone on."""
+    """Let triggerers come back and find what was left behind; then end the tasks that have gone on meanwhile."""
+    for name in scene.world.names(TRIGGERER):
+        started(scene, name)
     until = time.monotonic() + FORGOTTEN_GRACE
-    while time.monotonic() < until and scene.outliving():
+    while time.monotonic() < until:
         scene.watch()
+        if time.monotonic() > until - FORGOTTEN_GRACE + TAKEN_OVER and not scene.outliving():
+            break
         time.sleep(2.0)
     mark(scene, 0, state="failed")
 
@@ -212,9 +218,7 @@ FAULTS = (
     Fault(GROUP, "cleared", clear, seconds=LONG),
     Fault(GROUP, "run deleted", delete_run, seconds=LONG),
     Fault(GROUP, "marked failed, no triggerer there", mark_while_away, seconds=LONG, runs=2),
-    Fault(
-        GROUP, "triggerer killed as it cancels", kill_cancelling, weight=2, seconds=LONG, runs=2, quick=True
-    ),
+    Fault(GROUP, "triggerer killed as it cancels", kill_cancelling, weight=2, seconds=LONG, runs=2),
     Fault(
         GROUP, "execution_timeout reached", exceed, seconds=LONG, dags=("chaos_ours_late", "chaos_stock_late")
     ),

@@ -32,7 +32,7 @@ def roll(scene: Scene, _kills: int) -> None:
         return
     for name in scene.world.names(TRIGGERER):
         scene.injected += scene.world.end(name, signal.SIGTERM)
-        _started(scene, name)
+        started(scene, name)
 
 
 def fill(scene: Scene, _kills: int) -> None:
@@ -44,7 +44,7 @@ def fill(scene: Scene, _kills: int) -> None:
     scene.injected += scene.world.end(first, signal.SIGTERM, hold=True)
     _tended(scene, TRIGGERER_DEAD_AFTER + 15)
     scene.world.release(first)
-    _started(scene, first)
+    started(scene, first)
     _replace(scene, second, {})
 
 
@@ -52,11 +52,11 @@ def _replace(scene: Scene, name: str, more: dict[str, str]) -> None:
     scene.world.end(name, signal.SIGTERM, hold=True)
     scene.world.services.first.start_part(name, more)
     scene.world.release(name)
-    _started(scene, name)
+    started(scene, name)
 
 
-def _started(scene: Scene, name: str) -> None:
-    """Wait until it has said so since it was started."""
+def started(scene: Scene, name: str) -> None:
+    """Wait until a triggerer has said that it starts, since its program was started."""
 
     def said() -> bool:
         program = scene.world.program(name)
