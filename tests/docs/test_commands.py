@@ -19,7 +19,7 @@ ELSEWHERE = {
     f"{UP} --port 18443": "tests/lab, on a port that is free",
     "make demo": ".ci/run, in its short form",
     "make demo KEEP=1": "tests of tools/demo; differs from the above in waiting for Ctrl-C",
-    "make demo-celery": ".ci/run, in its short form",
+    "make demo-celery": "by hand; .ci/run breaks the same servers by `make chaos`, and tests/unit/test_servers.py starts them",
     "make test": ".ci/run, which is what runs this",
     "make bench FAMILY=databricks": "by hand, where the numbers in benchmarks/README.md come from",
     "airflow providers list": "tests/unit/test_package.py",
