@@ -66,6 +66,7 @@ __all__ = [
     "ask_supervisor_in_worker",
     "dag_run_url",
     "flag",
+    "has_succeeded",
     "is_over",
     "lacking",
     "read_connection",
@@ -155,21 +156,11 @@ async def still_deferred(ti: Any) -> bool | None:
     (apache/airflow#73454), so a trigger asks this before it cancels anything. There is no public question for it:
     the supervisor's message is the one that ``RuntimeTaskInstance.get_ti_count`` sends.
     """
-    from airflow.sdk.execution_time.comms import GetTICount
-
-    question = GetTICount(
-        dag_id=ti.dag_id,
-        map_index=ti.map_index,
-        task_ids=[ti.task_id],
-        run_ids=[ti.run_id],
-        states=["deferred"],
-    )
     try:
-        answer = await ask_supervisor(question)
+        count = await _count(ti, ["deferred"])
     except Exception:
         log.warning("Airflow did not say whether the task is still deferred", exc_info=True)
         return None
-    count = getattr(answer, "count", None)
     return None if count is None else count > 0
 
 
@@ -178,23 +169,33 @@ async def is_over(task: Any) -> bool:
 
     :param task: has ``dag_id``, ``run_id``, ``task_id`` and ``map_index``.
     """
-    from airflow.sdk.execution_time.comms import GetTICount
-
-    async def count(states: list[str] | None) -> int | None:
-        question = GetTICount(
-            dag_id=task.dag_id,
-            map_index=task.map_index,
-            task_ids=[task.task_id],
-            run_ids=[task.run_id],
-            states=states,
-        )
-        return getattr(await ask_supervisor(question), "count", None)
-
     try:
-        return bool(await count(FINAL)) or await count(None) == 0
+        return bool(await _count(task, FINAL)) or await _count(task, None) == 0
     except Exception:
         log.warning("Airflow did not say whether %s is over", task.task_id, exc_info=True)
         return False
+
+
+async def has_succeeded(task: Any) -> bool:
+    """Whether a task has succeeded; ``False`` also when Airflow does not answer."""
+    try:
+        return bool(await _count(task, ["success"]))
+    except Exception:
+        log.warning("Airflow did not say whether %s has succeeded", task.task_id, exc_info=True)
+        return False
+
+
+async def _count(task: Any, states: list[str] | None) -> int | None:
+    from airflow.sdk.execution_time.comms import GetTICount
+
+    question = GetTICount(
+        dag_id=task.dag_id,
+        map_index=task.map_index,
+        task_ids=[task.task_id],
+        run_ids=[task.run_id],
+        states=states,
+    )
+    return getattr(await ask_supervisor(question), "count", None)
 
 
 def waits_folder() -> Path | None:

@@ -123,9 +123,8 @@ class JobTrigger(BaseTrigger):
                 "still deferred" if deferred else "in an unknown state",
             )
             return
-        status = await look_once(job, Hub.current(), _LAST_LOOK)
-        if status is not None and status.done and status.phase is not Phase.LOST:
-            # The task has ended by itself, while this trigger slept and another one saw the end of the wait.
+        status = await self._seen_to_succeed(job)
+        if status is not None:
             self.log.info("%s is %s: there is nothing to end", job.name, status.phase.value)
         else:
             status = await cancel_and_confirm(job, timeout=_KILL_GOES_ON)
@@ -134,3 +133,13 @@ class JobTrigger(BaseTrigger):
         ledger = Ledger.current()
         if ledger is not None and status.phase is not Phase.LOST:
             ledger.strike(Line.of(job, self.task_instance))
+
+    async def _seen_to_succeed(self, job: RemoteJob) -> JobStatus | None:
+        """What was waited for, if the task has succeeded by it: while this trigger slept, another one saw it.
+
+        The job may be of use to others, as the run of a workflow is that has been started.
+        """
+        if not await _compat.has_succeeded(self.task_instance):
+            return None
+        status = await look_once(job, Hub.current(), _LAST_LOOK)
+        return status if status is not None and status.phase is Phase.SUCCEEDED else None

@@ -88,7 +88,7 @@ def left_now(tag):
 
 def test_a_database_file_is_enough_for_few_waits_only(tmp_path, tag):
     code = (
-        "from benchmarks.external_task import postgres; postgres.binaries = lambda: None; "
+        "from tools.servers import postgres; postgres.binaries = lambda: None; "
         "from tools.soak.__main__ import main; raise SystemExit(main(['--waits', '1000']))"
     )
     done = subprocess.run(

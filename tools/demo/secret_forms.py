@@ -16,6 +16,7 @@ _SHORTEST_ENCODED = 8  # likewise of its base64 and hexadecimal forms, of which 
 _LONG = 24  # a half of what is as long as this is a secret too
 _NESTED = 3  # texts within texts: JSON in JSON, in a message that shows its repr
 _PEM = "-----BEGIN "
+_PEM_FIRST = 20  # too short for halves
 _PEM_LINE = 48  # characters; the last line of a key may be very short
 _JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 
@@ -48,11 +49,11 @@ def forms(value: str, user: str = "") -> dict[bytes, str]:
 
 
 def _lines(pem: str) -> Iterator[str]:
-    """The body of a key, without its first line: that is the same in all keys of the kind for half of its length."""
+    """The body of a key; of its first line only the end, because the rest is the same in all keys of the kind."""
     body = [line.strip() for line in pem.strip().splitlines() if not line.startswith("-----")]
     yield from (line for line in body[1:] if len(line) >= _PEM_LINE)
     if body:
-        yield body[0][-(len(body[0]) // 2) :]
+        yield body[0][-_PEM_FIRST:]
 
 
 def _all(value: str, user: str) -> Iterator[tuple[str, bytes, int]]:

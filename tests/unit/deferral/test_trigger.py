@@ -98,6 +98,13 @@ async def _killed_by(trigger: JobTrigger, supervisor: FakeSupervisor) -> None:
         await trigger.on_kill()
 
 
+class Succeeded(FakeSupervisor):
+    """The task has succeeded."""
+
+    def send(self, question):
+        return Count(int("success" in question.states))
+
+
 class TestOnKill:
     def test_a_user_ends_the_job(self, service):
         trigger = trigger_for(service, runs_for=1e6)
@@ -116,7 +123,7 @@ class TestOnKill:
 
         async def main():
             await trigger.wait()
-            with FakeSupervisor(Count(0)).in_place():
+            with Succeeded().in_place():
                 trigger.task_instance = FakeTaskInstance()
                 await trigger.on_kill()
 
@@ -124,6 +131,22 @@ class TestOnKill:
             run(main)
         assert service.cancels == []
         assert "scripted job a is succeeded: there is nothing to end" in [line["event"] for line in lines]
+
+    def test_a_user_who_marks_a_waiting_task_as_success_ends_the_job(self, service):
+        trigger = trigger_for(service, runs_for=1e6)
+        run(lambda: _killed_by(trigger, Succeeded()))
+        assert service.cancels == ["a"]
+
+    def test_without_airflows_word_on_success_the_job_is_ended(self, service):
+        class Silent(FakeSupervisor):
+            def send(self, question):
+                if question.states == ["success"]:
+                    raise RuntimeError("no answer")
+                return Count(0)
+
+        trigger = trigger_for(service, runs_for=1e6)
+        run(lambda: _killed_by(trigger, Silent()))
+        assert service.cancels == ["a"]
 
     def test_nor_does_a_user_who_chose_so(self, service):
         trigger = trigger_for(service, runs_for=1e6)
