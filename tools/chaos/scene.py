@@ -91,6 +91,18 @@ class Scene:
         self.world.tend()
         return self.world.ask(self.look)
 
+    def go_on(self, seconds: float, *, feed: bool = False) -> None:
+        """Let time pass, while what dies comes back.
+
+        :param feed: and new runs begin where old ones have ended.
+        """
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.watch()
+            if feed:
+                self.feed()
+            time.sleep(1.0)
+
     def in_state(self, *states: str) -> list[dict[str, Any]]:
         return [one for one in self.watch() if one["state"] in states]
 
@@ -125,12 +137,12 @@ class Scene:
     # What is done to processes.
 
     @contextmanager
-    def disturbed(self, kind: str, step: str, *, path: str | None = None, **fault: Any) -> Iterator[None]:
+    def disturbed(self, kind: str, step: str, **fault: Any) -> Iterator[None]:
         """Put a fault in force on the requests of a step, at both services, for the block."""
         method, pattern = STEPS[step]
         labs = (self.world.snowflake, self.world.databricks)
         for lab in labs:
-            lab.add_fault(kind, path=path or pattern, method=method, **fault)
+            lab.add_fault(kind, path=pattern, method=method, **fault)
         try:
             yield
         finally:

@@ -258,10 +258,6 @@ class World:
                 return None
             time.sleep(LOOK_EVERY)
 
-    def sleep(self, seconds: float) -> None:
-        """Let time pass; what dies meanwhile comes back."""
-        self.until(lambda: False, seconds)
-
 
 @contextmanager
 def running(

@@ -70,11 +70,7 @@ def delete_run(scene: Scene, _kills: int) -> None:
 
 def mark_while_away(scene: Scene, _kills: int) -> None:
     """The waiting tasks of one run are marked as failed while there is no triggerer; another run goes on meanwhile."""
-    _deferred(scene)
-    other = _one_run_of_each(scene)
-    for wait in scene.waits.values():
-        if wait.run_id not in other:
-            wait.grace = FORGOTTEN_GRACE
+    other = _spared(scene)
     for name in scene.world.names(TRIGGERER):
         scene.kills += scene.world.end(name, signal.SIGKILL, hold=True)
     mark(scene, 0, state="failed", but=other)
@@ -85,11 +81,7 @@ def mark_while_away(scene: Scene, _kills: int) -> None:
 
 def kill_cancelling(scene: Scene, kills: int) -> None:
     """The triggerers are killed while they cancel the jobs of one run's tasks, which were marked as failed."""
-    _deferred(scene)
-    other = _one_run_of_each(scene)
-    for wait in scene.waits.values():
-        if wait.run_id not in other:
-            wait.grace = FORGOTTEN_GRACE
+    other = _spared(scene)
     mark(scene, 0, state="failed", but=other)
     time.sleep(scene.random.uniform(0.0, 2.0))
     for name in scene.world.names(TRIGGERER)[:kills]:
@@ -97,8 +89,14 @@ def kill_cancelling(scene: Scene, kills: int) -> None:
     _end_others(scene)
 
 
-def _one_run_of_each(scene: Scene) -> set[str]:
-    return {min(runs) for runs in scene.started.values()}
+def _spared(scene: Scene) -> set[str]:
+    """Wait until all tasks wait; one run of each Dag is to go on, and what the others leave behind needs time."""
+    _deferred(scene)
+    spared = {min(runs) for runs in scene.started.values()}
+    for wait in scene.waits.values():
+        if wait.run_id not in spared:
+            wait.grace = FORGOTTEN_GRACE
+    return spared
 
 
 def _end_others(scene: Scene) -> None:

@@ -90,7 +90,7 @@ def kill_part(scene: Scene, kills: int, *, part: str) -> None:
 
     def one() -> None:
         scene.kill(scene.random.choice(scene.world.names(part)))
-        _go_on(scene, scene.random.uniform(4.0, 12.0))
+        scene.go_on(scene.random.uniform(4.0, 12.0), feed=True)
 
     _while(scene, kills, one)
 
@@ -121,7 +121,7 @@ def pause_tasks(scene: Scene, _kills: int) -> None:
                 stopped.append(one)
         scene.injected += 1
     scene.world.note(f"SIGSTOP task processes {found[:3]}")
-    _go_on(scene, scene.random.uniform(*PAUSE))
+    scene.go_on(scene.random.uniform(*PAUSE), feed=True)
     for one in stopped:
         if one.is_running():
             one.resume()
@@ -130,7 +130,7 @@ def pause_tasks(scene: Scene, _kills: int) -> None:
 
 def pause_part(scene: Scene, _kills: int, *, part: str) -> None:
     """A part of Airflow stops for a while."""
-    _go_on(scene, scene.random.uniform(2.0, 8.0))
+    scene.go_on(scene.random.uniform(2.0, 8.0), feed=True)
     name = scene.world.names(part)[0]
     scene.world.tend()
     with scene.world.paused(name):
@@ -144,7 +144,7 @@ def pause_part(scene: Scene, _kills: int, *, part: str) -> None:
 def restart_databases(scene: Scene, kills: int) -> None:
     """The database ends, once in good order and once by a crash."""
     for number in range(kills):
-        _go_on(scene, scene.random.uniform(5.0, 15.0))
+        scene.go_on(scene.random.uniform(5.0, 15.0), feed=True)
         how = (signal.SIGINT, signal.SIGQUIT)[number % 2]
         restart_database(scene.world, how)
         scene.injected += 1
@@ -177,14 +177,6 @@ def _kill_sender(scene: Scene, port: int, whose: str) -> None:
             scene.kill(triggerer)
     elif whose == "task":
         scene.kill_task(process.pid)
-
-
-def _go_on(scene: Scene, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        scene.watch()
-        scene.feed()
-        time.sleep(0.5)
 
 
 FAULTS = (

@@ -22,11 +22,7 @@ def weather(scene: Scene, _kills: int, *, kind: str, seconds: float = STORM, **f
     for lab in (scene.world.snowflake, scene.world.databricks):
         lab.add_fault(kind, seconds=seconds, **fault)
     scene.world.note(f"{kind} {fault}")
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        scene.watch()
-        scene.feed()
-        time.sleep(1.0)
+    scene.go_on(seconds, feed=True)
     scene.injected += sum(
         bool(one["fault"])
         for lab in (scene.world.snowflake, scene.world.databricks)
@@ -56,7 +52,7 @@ def rotate(scene: Scene, _kills: int) -> None:
     scene.world.snowflake.expire_masters()
     token = scene.world.databricks.rotate_token()
     scene.world.note("credentials rotated")
-    _wait(scene, 20.0)
+    scene.go_on(20.0)
     for name, secret in (("snowflake_default", password), ("databricks_default", token)):
         connections[name] = {**connections[name], "password": secret}
         scene.world.ask(scene.world.airflow.edit_connection, name, connections[name])
@@ -76,7 +72,7 @@ def unknown(scene: Scene, _kills: int) -> None:
     """For half a minute jobs are in a state that no client knows."""
     with scene.disturbed("rewrite", "poll", old='"RUNNING"', new='"HIBERNATING"'):
         scene.world.note("unknown states")
-        _wait(scene, 30.0)
+        scene.go_on(30.0)
         scene.injected += sum(1 for _ in scene.disturbers("poll", scene.began))
 
 
@@ -105,13 +101,6 @@ def delete(scene: Scene, job_id: str) -> bool:
         return False
     scene.world.databricks.delete_run(int(number))
     return True
-
-
-def _wait(scene: Scene, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        scene.watch()
-        time.sleep(1.0)
 
 
 SUBMITS_AND_POLLS = "|".join(STEPS[step][1] for step in ("submit", "poll"))

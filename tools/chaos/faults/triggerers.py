@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 
 from tools.chaos.faults import Fault
 from tools.chaos.scene import Scene
@@ -22,8 +21,8 @@ def move(scene: Scene, _kills: int) -> None:
     for name in scene.world.names(TRIGGERER):
         with scene.world.paused(name):
             scene.injected += 1
-            _tended(scene, TRIGGERER_DEAD_AFTER + 12)
-        _tended(scene, 5)
+            scene.go_on(TRIGGERER_DEAD_AFTER + 12)
+        scene.go_on(5)
 
 
 def roll(scene: Scene, _kills: int) -> None:
@@ -42,7 +41,7 @@ def fill(scene: Scene, _kills: int) -> None:
         return
     _replace(scene, second, {CAPACITY: "2"})
     scene.injected += scene.world.end(first, signal.SIGTERM, hold=True)
-    _tended(scene, TRIGGERER_DEAD_AFTER + 15)
+    scene.go_on(TRIGGERER_DEAD_AFTER + 15)
     scene.world.release(first)
     started(scene, first)
     _replace(scene, second, {})
@@ -63,13 +62,6 @@ def started(scene: Scene, name: str) -> None:
         return program is not None and "Starting the triggerer" in program.said()
 
     scene.world.until(said, STARTING)
-
-
-def _tended(scene: Scene, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        scene.watch()
-        time.sleep(1.0)
 
 
 FAULTS = (
