@@ -17,8 +17,10 @@ from tools.chaos.scene import Scene
 from tools.chaos.world import World
 
 FAULTS: tuple[Fault, ...] = (*processes.FAULTS, *triggerers.FAULTS, *remote.FAULTS, *people.FAULTS)
-AT_ONCE = 20
+AT_ONCE = 40
 """The most kills in one scene, so that tasks come to an end between them."""
+CROWD = 20
+"""How many kills there may be for a fault's number of runs; for more there are more of these."""
 SETTLING = 240.0
 
 
@@ -59,8 +61,9 @@ class Campaign:
 
     def _try(self, fault: Fault, kills: int, remote_side: Remote, chance: random.Random) -> Row:
         started = time.monotonic()
+        runs = fault.runs * max(1, kills // CROWD)
         scene = Scene(
-            *(self.world, remote_side, chance, fault.seconds, fault.runs, fault.dags), conf=dict(fault.conf)
+            *(self.world, remote_side, chance, fault.seconds, runs, fault.dags), conf=dict(fault.conf)
         )
         self._scenes.append((fault, scene))
         scene.feed()
