@@ -1,8 +1,10 @@
 """The fault certificate's own rules: what counts as wrong, and that nothing counts as right which was not tried."""
 
 import json
+import random
 import re
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -11,7 +13,7 @@ from tools.chaos.books import GRACE, Wait, audit
 from tools.chaos.campaign import AT_ONCE, FAULTS, plan
 from tools.chaos.certificate import Certificate, Row, markdown, render
 from tools.chaos.jobs import Job, Remote
-from tools.chaos.scene import STEPS
+from tools.chaos.scene import STEPS, Scene
 
 OWNER = ("chaos_ours", "run", "task", -1)
 
@@ -234,6 +236,32 @@ class Databricks:
     def statements(self):
         one = {"id": "s1", "text": "SELECT 1 /* chaos|chaos_ours|run|statement| */", "state": "CANCELED"}
         return [{**one, "started_at": None, "submitted_at": 3.0, "ended": True, "ended_at": 4.0}]
+
+
+class Mapping:
+    """A run whose tasks are made when those before them have ended."""
+
+    def __init__(self):
+        self.answers = [
+            [("numbers", -1, "success"), ("statements", -1, "running"), ("wait", -1, None)],
+            [("numbers", -1, "success"), ("statements", -1, "success"), ("wait", -1, None)],
+            [("wait", 0, "running"), ("wait", 1, "deferred")],
+            [("wait", 0, "deferred"), ("wait", 1, "deferred")],
+        ]
+
+    def tasks(self, dag_id, run_id):
+        for task_id, index, state in self.answers.pop(0):
+            one = {"task_id": task_id, "map_index": index, "state": state, "try_number": 1}
+            yield {"dag_id": dag_id, "dag_run_id": run_id, **one}
+
+
+class TestScene:
+    def test_waits_for_tasks_that_are_made_late(self):
+        world = SimpleNamespace(airflow=Mapping(), until=lambda reached, _seconds: [*iter(reached, True)])
+        scene = Scene(world, Remote(Snowflake(), Databricks()), random.Random(0))
+        scene.started["chaos_many"] = {"run"}
+        assert scene.until_deferred() == 2
+        assert world.airflow.answers == []
 
 
 class TestRemote:

@@ -125,8 +125,8 @@ class Scene:
 
         def reached() -> bool:
             self.look()
-            states = {wait.state for wait in self.waits.values()}
-            return bool(states) and states <= {"deferred", *FINAL}
+            begun = all(self._work(dag_id, run) for dag_id, runs in self.started.items() for run in runs)
+            return begun and {wait.state for wait in self.waits.values()} <= {"deferred", *FINAL}
 
         self.world.until(reached, seconds)
         return sum(wait.state == "deferred" for wait in self.waits.values())
@@ -216,8 +216,12 @@ class Scene:
         return ", ".join(before[-3:]) or "nothing"
 
     def _over(self, dag_id: str, run_id: str) -> bool:
-        waits = [wait for wait in self.waits.values() if (wait.dag_id, wait.run_id) == (dag_id, run_id)]
-        return bool(waits) and all(map(self.done, waits))
+        work = self._work(dag_id, run_id)
+        return bool(work) and all(map(self.done, work))
+
+    def _work(self, dag_id: str, run_id: str) -> list[Wait]:
+        """Return a run's tasks; what is mapped is there only when the helpers before it have ended."""
+        return [wait for wait in self.all_waits() if (wait.dag_id, wait.run_id) == (dag_id, run_id)]
 
     def _seen(self, dag_id: str, run_id: str) -> bool:
         return any((wait.dag_id, wait.run_id) == (dag_id, run_id) for wait in self.waits.values())
