@@ -205,6 +205,7 @@ class OperatorTrigger(BaseTrigger):
         memory = XComMemory(
             ti,
             retries=int(given.task.retries or 0),
+            began_at=started_at,
             read=lambda: airflow.read_xcom(ti, XCOM_KEY) if kind.remembers else None,
             write=lambda value: ti.xcom_push(XCOM_KEY, value),
             owner=owner,

@@ -42,10 +42,12 @@ class XComMemory(Memory):
 
     The generation is the number of the try that began it, with a minus, so that its submit keys are never those of
     the worker's path. What a triggerer is not told, ``max_tries``, follows: a try that nothing of ours has announced
-    comes of a clear.
+    comes of a clear, unless the one before it had no time left. That one Airflow has ended without asking us, because
+    nobody was there to do so in time.
 
     :param ti: the running task instance.
     :param retries: of the operator.
+    :param began_at: epoch seconds at which this try began.
     :param read: the XCom, or ``None``.
     :param write: sets the XCom.
     :param owner: names this run of this trigger.
@@ -57,6 +59,7 @@ class XComMemory(Memory):
         ti: Any,
         *,
         retries: int,
+        began_at: float,
         read: Callable[[], Any],
         write: Callable[[dict[str, Any]], None],
         owner: str,
@@ -71,7 +74,7 @@ class XComMemory(Memory):
         self._known: Any = None
         self._begun_at = self._looked_at = time.monotonic()
         self._last = self._found()
-        generation = -int(ti.try_number) if self._begins_anew(retries) else self._last_generation()
+        generation = -int(ti.try_number) if self._begins_anew(retries, began_at) else self._last_generation()
         super().__init__(None, replace(TaskIdentity.of(ti), generation=generation))
 
     @property
@@ -235,13 +238,14 @@ class XComMemory(Memory):
     def _last_generation(self) -> int:
         return -int(self._ti.try_number) if self._last is None else self._last.generation
 
-    def _begins_anew(self, retries: int) -> bool:
+    def _begins_anew(self, retries: int, began_at: float) -> bool:
         last = self._last
         if last is None or not self.is_new_try(last):
             return last is None
         no_retry_left = self._try_of(last) >= -last.generation + retries
         succeeded = last.settled is not None
-        return succeeded or no_retry_left or not (last.ended or last.lost)
+        timed_out = last.deadline is not None and began_at >= last.deadline
+        return succeeded or no_retry_left or not (last.ended or last.lost or timed_out)
 
     def _attempt(self, sequence: int, deadline: float | None) -> Attempt:
         return replace(super()._attempt(sequence, deadline), try_number=self._ti.try_number)

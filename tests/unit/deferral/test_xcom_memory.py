@@ -44,9 +44,10 @@ def watch(monkeypatch):
     return line
 
 
-def memory(box, owner="one", *, try_number=1, retries=0, claims=False):
+def memory(box, owner="one", *, try_number=1, retries=0, claims=False, began_at=0.0):
     ti = FakeTaskInstance(try_number=try_number)
-    return XComMemory(ti, retries=retries, read=box.read, write=box.write, owner=owner, claims=claims)
+    times = {"retries": retries, "began_at": began_at}
+    return XComMemory(ti, **times, read=box.read, write=box.write, owner=owner, claims=claims)
 
 
 def claimed(box, owner="one", **more):
@@ -104,6 +105,19 @@ class TestGenerations:
         killed.save(killed.first(None), job=JOB)
         killed.save(killed.last())
         assert memory(box, try_number=2, retries=3).identity.generation == -2
+
+    @pytest.mark.parametrize(("began_at", "generation"), [(59.0, -2), (60.0, -1), (61.0, -1)])
+    def test_nothing_announces_the_retry_of_one_that_had_no_time_left(self, box, began_at, generation):
+        overdue = memory(box, retries=1)
+        overdue.save(overdue.first(60.0), job=JOB)
+        overdue.save(overdue.last())
+        retry = memory(box, try_number=2, retries=1, began_at=began_at)
+        assert retry.identity.generation == generation
+
+    def test_without_a_retry_it_has_been_cleared(self, box):
+        overdue = memory(box)
+        overdue.save(overdue.first(60.0), job=JOB)
+        assert memory(box, try_number=2, began_at=100.0).identity.generation == -2
 
     def test_after_a_success_it_is_known_that_old_results_are_there(self, box):
         done = memory(box)
