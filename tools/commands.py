@@ -32,6 +32,7 @@ PRODUCED = (
         ".venv*",
         ".demo",
         ".chaos",
+        ".image",
         "chaos.json",
         "soak.json",
         "build",
@@ -97,6 +98,19 @@ def soak() -> NoReturn:
     _become(_python("demo-celery"), "-m", "tools.soak", *_arguments())
 
 
+def image() -> NoReturn:
+    """Build the Runtime image with Docker, or as root without (BASE_IMAGE= for another Debian or Python image)."""
+    _become(_python("test"), "-m", "tools.image")
+
+
+def image_test() -> int:
+    """Try the image that was built: versions, projects, Airflow on each executor (ARGS="-k project")."""
+    python = _python("test")
+    return run_steps(
+        [Step("the Runtime image", [*_pytest(python), "-m", "image", "tests/image", *_arguments()])]
+    )
+
+
 def lint() -> int:
     """Check style with ruff."""
     return run_steps(_lint(_python("dev")))
@@ -122,9 +136,10 @@ def bench() -> NoReturn:
 
 def lock() -> int:
     """Resolve constraints/, one file per supported Airflow; pins that fit stay (UPGRADE=1 for the newest)."""
-    from tools.lock import lock_all
+    from tools.lock import lock_all, lock_runtime
 
     lock_all(AIRFLOWS, upgrade=_asked("UPGRADE"))
+    lock_runtime(NEWEST, upgrade=_asked("UPGRADE"))
     return 0
 
 
@@ -156,6 +171,8 @@ COMMANDS: dict[str, Callable[[], int]] = {
     "test-matrix": test_matrix,
     "chaos": chaos,
     "soak": soak,
+    "image": image,
+    "image-test": image_test,
     "lint": lint,
     "type": types,
     "docs": docs,

@@ -1,4 +1,4 @@
-"""Resolve `constraints/`: one universal file per supported Airflow, for all extras and all supported Pythons."""
+"""Resolve `constraints/`, for all extras and all supported Pythons, and `runtime/constraints.txt`, for the image."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ RESOLVER = "uv>=0.9,<1"
 HEADER = """\
 # Airflow {airflow} and every extra of astronomer-providers, for Python 3.10 to 3.13 on Linux and macOS.
 # Made by `make lock`; change pyproject.toml, not this file.
+"""
+RUNTIME_PYTHON = "3.13"
+RUNTIME_EXTRAS = ("all", "celery", "kubernetes")
+RUNTIME_HEADER = """\
+# For Python 3.13 on Linux, in the Runtime image. Made by `make lock` from the file of requirements beside this one.
 """
 # True wherever these files are used, so they only cost a reader's time.
 ALWAYS_TRUE = (
@@ -54,21 +59,42 @@ def _resolver(venv: Path) -> Path:
     return uv
 
 
+def lock_runtime(airflow: str, *, upgrade: bool) -> None:
+    """Write the pins of the Runtime image, those of the tests where there are any, and of what writes its SBOM."""
+    uv = _resolver(ROOT / ".venv-lock")
+    tested = ROOT / "constraints" / f"airflow-{airflow}.txt"
+    requirements = ["pyproject.toml", "runtime/requirements.txt"]
+    extras = [word for extra in RUNTIME_EXTRAS for word in ("--extra", extra)]
+    _lock_image(uv, "constraints.txt", [*requirements, *extras, "--constraint", tested], upgrade=upgrade)
+    _lock_image(uv, "sbom-constraints.txt", ["runtime/sbom-requirements.txt"], upgrade=upgrade)
+    say(
+        "Now run `python -m tools.runtime_versions` in the environment of the tests: it writes the versions down."
+    )
+
+
+def _lock_image(uv: Path, name: str, arguments: list[str | Path], *, upgrade: bool) -> None:
+    target = ROOT / "runtime" / name
+    say(f"Resolving {target.relative_to(ROOT)} …")
+    kept = "" if upgrade or not target.exists() else target.read_text()
+    pins = _pins(uv, [*arguments, "--python-version", RUNTIME_PYTHON, "--python-platform", "linux"], kept)
+    target.write_text(RUNTIME_HEADER + "\n".join(pins) + "\n")
+    say(f"  {len(pins)} lines")
+
+
 def _compile(uv: Path, airflow: str, kept: str) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
-        pin, output = Path(folder, "airflow.txt"), Path(folder, "output.txt")
+        pin = Path(folder, "airflow.txt")
         pin.write_text(f"apache-airflow~={airflow}.0\n")
+        every = ["pyproject.toml", "--all-extras", "--universal", "--python-version", "3.10"]
+        return _pins(uv, [*every, "--constraint", pin], kept)
+
+
+def _pins(uv: Path, arguments: list[str | Path], kept: str) -> list[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "output.txt")
         output.write_text(kept)  # uv prefers what its output file says already
-        command: list[str | Path] = [uv, "pip", "compile", "pyproject.toml", "--all-extras", "--universal"]
-        command += [
-            "--python-version",
-            "3.10",
-            "--no-header",
-            "--no-annotate",
-            "--no-emit-index-url",
-            "--quiet",
-        ]
-        _checked([*command, "--constraint", pin, "--output-file", output])
+        command: list[str | Path] = [uv, "pip", "compile", "--no-header", "--no-annotate", "--quiet"]
+        _checked([*command, "--no-emit-index-url", *arguments, "--output-file", output])
         return [line for line in output.read_text().splitlines() if line and not line.startswith("#")]
 
 

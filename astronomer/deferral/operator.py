@@ -17,6 +17,7 @@ from astronomer.deferral.errors import JobCancelled, JobError, JobFailed, JobLos
 from astronomer.deferral.hub import Hub
 from astronomer.deferral.identity import TaskIdentity
 from astronomer.deferral.job import JobStatus, Outcome, Phase, Poller, RemoteJob
+from astronomer.deferral.lineage import Lineage
 from astronomer.deferral.memory import Attempt, Memory
 from astronomer.deferral.pacing import Pacing
 from astronomer.deferral.settings import seconds
@@ -35,7 +36,7 @@ _SURE_LOOK = 10.0
 _KILL_BUDGET = 20.0
 
 
-class JobOperator(WorkerFree):
+class JobOperator(Lineage, WorkerFree):
     """Runs one remote job per attempt and waits for it without a worker.
 
     A family subclasses it, names its ``trigger_type``, and writes :meth:`submit`, :meth:`finish` and, where the
@@ -71,6 +72,7 @@ class JobOperator(WorkerFree):
         self.cancel_on_kill = cancel_on_kill
         self.retry_cancelled = retry_cancelled
         self._job: RemoteJob | None = None
+        self._submitted: RemoteJob | None = None
         self._killed = False
         self._settling: tuple[RemoteJob, Outcome] | None = None
 
@@ -216,6 +218,13 @@ class JobOperator(WorkerFree):
         event = {"job": job.to_dict(), "outcome": outcome.to_dict()}
         return {"method": "execute_complete", "event": event}
 
+    def last_seen(self) -> tuple[RemoteJob, JobStatus | None] | None:
+        """The job that this process has settled, or else watched or submitted; for lineage."""
+        if self._settling is not None:
+            return self._settling[0], self._settling[1].status
+        job = self._job or self._submitted
+        return None if job is None else (job, None)
+
     def _memory(self, context: Mapping[str, Any]) -> Memory:
         if self.in_triggerer is not None:
             return self.in_triggerer.memory
@@ -317,7 +326,7 @@ class JobOperator(WorkerFree):
         attempt = memory.save(attempt)
         memory.confirm(attempt)
         job = self.submit(context, attempt)
-        self._job = job
+        self._job = self._submitted = job
         try:
             attempt = memory.save(attempt, job=job.to_dict())
         finally:  # whoever ended the task wants the job to end, even if nobody may write any more

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from astronomer.deferral import clock
 from astronomer.deferral._compat import (
@@ -16,11 +16,15 @@ from astronomer.deferral._compat import (
 )
 from astronomer.deferral.errors import JobError, JobFailed, JobTimedOut
 from astronomer.deferral.in_triggerer import NeedsWorker
-from astronomer.deferral.job import Outcome, Phase
+from astronomer.deferral.job import JobStatus, Outcome, Phase, RemoteJob
+from astronomer.deferral.lineage import Lineage, collected_queries
 from astronomer.deferral.operator import JobOperator
 from astronomer.deferral.poke import PokeTrigger
 from astronomer.deferral.settings import seconds
 from astronomer.deferral.worker_free import WorkerFree
+
+if TYPE_CHECKING:
+    from astronomer.deferral.lineage import Told
 
 __all__ = ["NO_TRIGGERER", "DeferrableSensor", "PokeSensor"]
 
@@ -28,7 +32,7 @@ NO_TRIGGERER = 120.0
 """Seconds by which Airflow's own limit is later than the trigger's: it is for a task that no triggerer has room for."""
 
 
-class DeferrableSensor(WorkerFree, BaseSensorOperator):
+class DeferrableSensor(Lineage, WorkerFree, BaseSensorOperator):
     """What every sensor of this package has; it stands before the stock sensor among the base classes.
 
     :param deferrable: ``False`` pokes in a worker, as the stock sensor does.
@@ -45,6 +49,11 @@ class DeferrableSensor(WorkerFree, BaseSensorOperator):
         super().__init__(**kwargs)
         self.deferrable = deferrable
         self.outage_tolerance = seconds(outage_tolerance, "outage_tolerance", 3600.0)
+        self._last_seen: tuple[RemoteJob, JobStatus | None] | None = None
+
+    def last_seen(self) -> tuple[RemoteJob, JobStatus | None] | None:
+        """What this process was told of; for lineage."""
+        return self._last_seen
 
     def deadline(self) -> float:
         """Epoch seconds at which this try gives up, counted from now."""
@@ -138,6 +147,8 @@ class PokeSensor(DeferrableSensor):
         """Judge what the trigger reported; poke again when it is not yet a yes."""
         job = self.trigger_type.job_type.from_dict(event["job"])
         outcome = None if event.get("outcome") is None else Outcome.from_dict(event["outcome"])
+        if getattr(job, self.trigger_type.id_field):
+            self._last_seen = job, None if outcome is None else outcome.status
         if event.get("timed_out"):
             raise self._timed_out(event)
         if outcome is not None and outcome.status.phase is not Phase.SUCCEEDED:
@@ -151,6 +162,16 @@ class PokeSensor(DeferrableSensor):
         pokes = int(event["pokes"])
         next_poke = float(event["started_at"]) + self.trigger_type.pause_after(pokes, *self._pace())
         self._defer(context, deadline=float(event["deadline"]), next_poke=next_poke, pokes=pokes)
+
+    def known_pokes(self, told: Told, text: str) -> dict[str, str]:
+        """The texts of pokes by the ids of their queries, for lineage; but those that OpenLineage tells of by itself.
+
+        :param told: what is told of the task.
+        :param text: of a poke that ran in the triggerer.
+        """
+        if self._last_seen is not None:
+            return {getattr(self._last_seen[0], self.trigger_type.id_field): text}
+        return collected_queries() if told.inputs or told.outputs else {}
 
     def _defer(
         self, context: Mapping[str, Any], *, deadline: float, next_poke: float, pokes: int

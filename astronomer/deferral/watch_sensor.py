@@ -75,6 +75,7 @@ class WatchSensor(DeferrableSensor):
         """One look in the worker."""
         job = self.job(context)
         status = self.look(job)
+        self._last_seen = job, status
         if status is None or not status.done:
             return False
         self.settle(context, job, Outcome(status))
@@ -105,6 +106,7 @@ class WatchSensor(DeferrableSensor):
     def settle(self, context: Mapping[str, Any], job: Any, outcome: Outcome) -> Any:
         """The one end of every path."""
         status = outcome.status
+        self._last_seen = job, status
         if outcome.timed_out:
             detail = f" {status.message}." if status.message else ""
             state = f" ({status.raw})" if status.raw else ""

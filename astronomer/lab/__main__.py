@@ -1,4 +1,4 @@
-"""``python -m astronomer.lab up``: the stand-ins, until Ctrl-C."""
+"""``python -m astronomer.lab up``: the stand-ins, until Ctrl-C; ``issuer``: a platform to log in with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TextIO
@@ -32,9 +32,14 @@ STAND_INS: tuple[type[StandIn], ...] = (SnowflakeLab, DatabricksLab)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     options = _parser().parse_args(argv)
-    logging.getLogger("sqlglot").setLevel(logging.ERROR)
     stop = threading.Event()
     _on_signals(stop)
+    run: Callable[[argparse.Namespace, threading.Event], int] = options.run
+    return run(options, stop)
+
+
+def _up(options: argparse.Namespace, stop: threading.Event) -> int:
+    logging.getLogger("sqlglot").setLevel(logging.ERROR)
     with ExitStack() as running:
         directory = options.directory or files.temporary()
         if not options.directory:
@@ -47,12 +52,33 @@ def main(argv: Sequence[str] | None = None) -> int:
             try:
                 stand_in.start()
             except PortInUseError as error:
-                _say(f"astronomer.lab: {error.strerror}; choose another with --port", file=sys.stderr)
-                return 1
+                return _taken(error)
             _introduce(stand_in, said)
         _say("# Ctrl-C stops it.")
         stop.wait()
     return 0
+
+
+def _issuer(options: argparse.Namespace, stop: threading.Event) -> int:
+    from astronomer.lab.issuer import IssuerServer
+
+    try:
+        issuer = IssuerServer(options.audience, port=options.port)
+    except PortInUseError as error:
+        return _taken(error)
+    with issuer:
+        _say(f"# A local platform at {issuer.url}. Paste this where Airflow runs:")
+        for variable, value in issuer.settings().items():
+            _say(f"export {variable}={shlex.quote(value)}")
+        _say(f"export AIRFLOW__API__BASE_URL={shlex.quote(options.airflow)}")
+        _say(f"# A token: curl -s '{issuer.url}/token?role=viewer', or editor, or admin. Ctrl-C stops it.")
+        stop.wait()
+    return 0
+
+
+def _taken(error: PortInUseError) -> int:
+    _say(f"astronomer.lab: {error.strerror}; choose another with --port", file=sys.stderr)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,6 +90,16 @@ def _parser() -> argparse.ArgumentParser:
         "--directory", type=Path, help="keep certificates and keys here, so that a restart uses the same"
     )
     up.add_argument("--quiet", action="store_true", help="do not log each request")
+    up.set_defaults(run=_up)
+    issuer = commands.add_parser(
+        "issuer", help="start a platform that signs tokens for the security manager of Runtime"
+    )
+    issuer.add_argument("--port", type=int, default=0, help="listen on this port; default any free one")
+    issuer.add_argument("--audience", default="airflow.localhost", help="the audience of its tokens")
+    issuer.add_argument(
+        "--airflow", default="http://localhost:8080", help="where your browser reaches Airflow"
+    )
+    issuer.set_defaults(run=_issuer)
     return parser
 
 

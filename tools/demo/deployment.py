@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -21,7 +21,14 @@ PARTS = {
     "Celery worker": ["celery", "worker", "--skip-serve-logs", "--queues", "default,snowflake,databricks"],
 }
 NONE: Mapping[str, str] = MappingProxyType({})
+Launch = Callable[[str, list[str], Mapping[str, str]], list[str]]
+"""Returns the command that runs ``airflow`` with these words: of which program, and with which variables."""
 REPORTING = frozenset({"scheduler", "Dag processor", "triggerer"})  # to the API server
+
+
+def installed(_name: str, words: list[str], _variables: Mapping[str, str]) -> list[str]:
+    """Return the command of the Airflow of this environment."""
+    return [sys.executable, "-m", "airflow", *words]
 
 
 @dataclass
@@ -31,6 +38,7 @@ class Deployment:
     :param dags: the Dags that it has to have read before it is ready.
     :param parts: the programs that it consists of: their names, and which of :data:`PARTS` they are.
     :param which: goes before the names of its programs; nothing for the first Airflow.
+    :param launch: tells how they are run.
     """
 
     installation: Installation
@@ -38,6 +46,7 @@ class Deployment:
     dags: Collection[str]
     parts: Mapping[str, str]
     which: str = ""
+    launch: Launch = installed
     user: Airflow = field(init=False)
     _env: dict[str, str] = field(default_factory=dict)
 
@@ -117,6 +126,7 @@ class Deployment:
     def _airflow(
         self, name: str, command: list[str], more: Mapping[str, str] = NONE, *, once: bool = False
     ) -> Program:
-        words = [sys.executable, "-m", "airflow", *command]
+        variables = {**self._env, **more}
+        words = self.launch(self.called(name), command, variables)
         root = self.installation.places.root
-        return self.processes.start(self.called(name), words, {**self._env, **more}, root, once=once)
+        return self.processes.start(self.called(name), words, variables, root, once=once)

@@ -14,7 +14,7 @@ from astronomer.lab.databricks.client import LabClient as DatabricksClient
 from astronomer.lab.snowflake.client import LabClient as SnowflakeClient
 from tools.demo.airflow import Airflow
 from tools.demo.backend import API_SERVER, PROCESSOR, SCHEDULER, Backend, OneMachine
-from tools.demo.deployment import Deployment
+from tools.demo.deployment import Deployment, Launch, installed
 from tools.demo.environment import Installation, OtherPlaces, Places, base_environment
 from tools.demo.patience import Patience
 from tools.demo.plan import PLANS
@@ -34,6 +34,7 @@ class Services:
     :param elsewhere: the Dags of another Airflow, which runs beside the first and is known to it as the connection
         ``other_airflow``; without any there is none.
     :param backend: what the first Airflow stands on.
+    :param launch: tells how its programs are run.
     """
 
     places: Places
@@ -43,13 +44,16 @@ class Services:
     settings: Mapping[str, str] = field(default_factory=dict)
     elsewhere: Collection[str] = ()
     backend: Backend = field(default_factory=OneMachine)
+    launch: Launch = installed
     first: Deployment = field(init=False)
     other: Deployment | None = field(init=False, default=None)
     _patience: Patience = field(init=False)
 
     def __post_init__(self) -> None:
         parts = self.backend.parts
-        self.first = Deployment(Installation(self.places), self.processes, self.dags, parts)
+        self.first = Deployment(
+            Installation(self.places), self.processes, self.dags, parts, launch=self.launch
+        )
         if self.elsewhere:
             installation = Installation(OtherPlaces(self.places.root), workers=1)
             self.other = Deployment(installation, self.processes, self.elsewhere, OTHER_PARTS, "other")

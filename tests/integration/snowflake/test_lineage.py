@@ -1,129 +1,54 @@
-"""Lineage of a deferred query, through the real OpenLineage provider and its file transport."""
+"""Lineage of the Snowflake family, beside that of the stock operators."""
 
 from __future__ import annotations
 
 import datetime as dt
-import json
-import uuid
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
-from airflow.providers.openlineage import conf
-from airflow.providers.openlineage.plugins.listener import get_openlineage_listener
-from airflow.sdk import DAG, plugins_manager
-from airflow.sdk.api.datamodels._generated import DagRun, TIRunContext
-from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-from airflow.sdk.lineage import HookLineageReader, get_hook_lineage_collector
-from airflow.utils.state import TaskInstanceState
+from airflow.providers.common.sql.sensors.sql import SqlSensor
+from airflow.providers.snowflake.operators.snowflake import SnowflakeSqlApiOperator as StockSqlApiOperator
+from airflow.sdk.lineage import get_hook_lineage_collector
 
 from astronomer.deferral import JobFailed, JobTimedOut
+from astronomer.deferral.lineage import REMOTE_JOB
 from astronomer.providers.snowflake.operators.snowflake import SnowflakeOperator, SnowflakeSqlApiOperator
-from tests.integration.snowflake.driving import Task
+from astronomer.providers.snowflake.sensors.snowflake import SnowflakeSensor
+from tests.integration.lineage.telling import ListenedTask, finish, openlineage, superset, whole
+from tests.integration.without_worker import triggerer_in_place
 
 TABLES = "create or replace table target as select a from source; select * from target"
+ACCOUNT = "snowflake://localhost.us-west-1.aws"
 
 
 @pytest.fixture
-def events(tmp_path, monkeypatch, sql):
-    """What was written since, oldest first."""
-    written = tmp_path / "events.jsonl"
-    transport = {"type": "file", "log_file_path": str(written), "append": True}
-    monkeypatch.setenv("AIRFLOW__OPENLINEAGE__TRANSPORT", json.dumps(transport))
-    monkeypatch.setenv("AIRFLOW__OPENLINEAGE__NAMESPACE", "tests")
-    for cached in vars(conf).values():
-        if hasattr(cached, "cache_clear"):
-            cached.cache_clear()
-    # The plugins may have been loaded in this process when OpenLineage had no transport, and so without its reader.
-    monkeypatch.setattr(plugins_manager, "get_hook_lineage_readers_plugins", lambda: [HookLineageReader])
-    get_openlineage_listener.cache_clear()
-    in_this_process = get_openlineage_listener()
-    monkeypatch.setattr(in_this_process, "_execute", lambda call, name, use_fork=False: call())
-    get_hook_lineage_collector.cache_clear()
+def events(tmp_path, sql):
+    """What was told since, oldest first."""
     sql("create or replace table source as select 1 as a", "create or replace table target (a int)")
-
-    def read():
-        found = [json.loads(line) for line in written.read_text().splitlines()]
-        written.write_text("")
-        return found
-
-    written.write_text("")
-    yield read
-    get_hook_lineage_collector.cache_clear()
-    get_openlineage_listener.cache_clear()
-
-
-def dag():
-    return DAG("dag", schedule=None, start_date=dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc))
-
-
-def told(task, error=None):
-    """Tell the listener of the end of a task, as the process in which it ended does."""
-    instance = runtime(task)
-    instance.state = TaskInstanceState.SUCCESS if error is None else TaskInstanceState.FAILED
-    context = instance.get_template_context()
-    about = (instance, context["dag"], context["dag_run"], context["task"])
-    if error is None:
-        get_openlineage_listener()._on_task_instance_success(*about)
-    else:
-        get_openlineage_listener()._on_task_instance_failed(*about, error)
-
-
-def runtime(task):
-    now = dt.datetime.now(dt.timezone.utc)
-    run = DagRun(
-        dag_id="dag", run_id=task.ti.run_id, logical_date=now, data_interval_start=now, data_interval_end=now,
-        run_after=now, start_date=now, end_date=None, clear_number=0, run_type="manual", state="running", conf={},
-        consumed_asset_events=[], partition_key=None,
-    )  # fmt: skip
-    instance = RuntimeTaskInstance.model_construct(
-        id=uuid.uuid4(), task_id="task", dag_id="dag", run_id=task.ti.run_id, try_number=1, map_index=-1,
-        dag_version_id=uuid.uuid4(), task=task.op, start_date=now, max_tries=0, log_url="",
-        bundle_instance=SimpleNamespace(version=None, name="bundle"),
-        _ti_context_from_server=TIRunContext(dag_run=run, max_tries=0, should_retry=False),
-    )  # fmt: skip
-    instance._cached_template_context = None
-    return instance
-
-
-def finish(operator_class, **arguments):
-    """A task from its first step to its lineage; its operator as the last process has it."""
-    task = Task(operator_class, dag=dag, **arguments)
-    try:
-        task.run()
-    except Exception as error:  # noqa: BLE001 - the listener wants it
-        told(task, error)
-    else:
-        told(task)
-    return task
+    with openlineage(tmp_path) as events:
+        yield events
 
 
 def of_queries(events):
     return [event for event in events if event["job"]["name"].startswith("dag.task.query.")]
 
 
-def shape(event):
-    facets = event["run"]["facets"]
-    return (
-        event["eventType"],
-        event["job"]["name"],
-        sorted(facets),
-        sorted(event["job"]["facets"]),
-        sorted(dataset["name"] for dataset in event["inputs"]),
-        sorted(dataset["name"] for dataset in event["outputs"]),
-    )
+def query_of(event):
+    """The remote query that an event names."""
+    return event["run"]["facets"]["externalQuery"]
 
 
 @pytest.mark.parametrize("text", ["select * from source", TABLES, "select 1", "select 1; select 2"])
 def test_success_is_told_as_the_stock_operator_tells_it(lab, events, text):
     finish(SQLExecuteQueryOperator, conn_id="snowflake_default", sql=text)
     stock = events()
-    get_hook_lineage_collector.cache_clear()
     task = finish(SnowflakeOperator, sql=text)
     assert task.events
     ours = events()
-    assert [shape(event) for event in ours] == [shape(event) for event in stock]
+    more = superset(ours, stock)
+    print(f"more than stock: {more}")
+    assert REMOTE_JOB in more["COMPLETE of dag.task: run facets"]
 
     ids = task.op.get_db_hook().query_ids
     queries = of_queries(ours)
@@ -132,17 +57,13 @@ def test_success_is_told_as_the_stock_operator_tells_it(lab, events, text):
         assert len(queries) == 4 * len(ids)
         queries = queries[: 2 * len(ids)]
     assert [event["eventType"] for event in queries] == ["START", "COMPLETE"] * len(ids)
-    external = [event["run"]["facets"]["externalQuery"] for event in queries]
-    assert [one["externalQueryId"] for one in external] == [query_id for query_id in ids for _ in range(2)]
-    assert {one["source"] for one in external} == {"snowflake://localhost.us-west-1.aws"}
-    assert set(Counter((event["run"]["runId"], event["eventType"]) for event in ours).values()) == {1}
-    assert task.query_id not in ids or len(ids) == 1
+    assert [query_of(event)["externalQueryId"] for event in queries] == [one for one in ids for _ in range(2)]
+    assert {query_of(event)["source"] for event in queries} == {ACCOUNT}
+    assert set(Counter((event["run"]["runId"], event["eventType"]) for event in queries).values()) == {1}
 
-    (whole,) = [event for event in ours if event["job"]["name"] == "dag.task"]
-    assert whole["eventType"] == "COMPLETE"
-    assert ("externalQuery" in whole["run"]["facets"]) is (len(ids) == 1)
-    parents = {event["run"]["facets"]["parent"]["run"]["runId"] for event in queries}
-    assert parents == {whole["run"]["runId"]}
+    end = whole(ours)
+    assert query_of(end)["externalQueryId"] == task.trigger.job["query_id"]
+    assert {event["run"]["facets"]["parent"]["run"]["runId"] for event in queries} == {end["run"]["runId"]}
 
 
 def test_times_and_texts_are_snowflakes(lab, events):
@@ -163,11 +84,12 @@ def test_the_failure_of_one_query(lab, events):
     written = events()
     start, fail = of_queries(written)
     assert (start["eventType"], fail["eventType"]) == ("START", "FAIL")
-    assert fail["run"]["facets"]["externalQuery"]["externalQueryId"] == task.query_id
+    assert fail["run"]["facets"]["externalQuery"]["externalQueryId"] == task.trigger.job["query_id"]
     assert "002003" in fail["run"]["facets"]["errorMessage"]["message"]
-    (whole,) = [event for event in written if event["job"]["name"] == "dag.task"]
-    assert whole["eventType"] == "FAIL"
-    assert task.query_id in whole["run"]["facets"]["errorMessage"]["message"]
+    end = whole(written)
+    assert end["eventType"] == "FAIL"
+    assert task.trigger.job["query_id"] in end["run"]["facets"]["errorMessage"]["message"]
+    assert end["run"]["facets"][REMOTE_JOB]["url"].startswith("https://app.snowflake.com/")
 
 
 def test_the_failure_of_a_block_tells_what_ran(lab, events):
@@ -180,14 +102,16 @@ def test_the_failure_of_a_block_tells_what_ran(lab, events):
 
 
 def test_a_cancelled_query_is_a_failed_one(lab, events):
-    task = Task(SnowflakeOperator, dag=dag, sql="call system$wait(300)")
+    task = ListenedTask(SnowflakeOperator, sql="call system$wait(300)")
     task.deferred()
-    lab.abort_by_admin(task.query_id)
+    lab.abort_by_admin(task.trigger.job["query_id"])
     task.wait()
     with pytest.raises(Exception, match="000604") as caught:
         task.resume()
-    told(task, caught.value)
-    assert [event["eventType"] for event in of_queries(events())] == ["START", "FAIL"]
+    task.tell("failed", caught.value)
+    written = events()
+    assert [event["eventType"] for event in of_queries(written)] == ["START", "FAIL"]
+    assert whole(written)["eventType"] == "FAIL"
 
 
 @pytest.mark.parametrize(
@@ -208,13 +132,94 @@ def test_the_sql_api_operator(lab, events, connect_as, text, error):
         if event["run"]["facets"]["externalQuery"]["externalQueryId"] == query_id
     ]
     assert [event["eventType"] for event in told_of] == ["START", ended]
-    (whole,) = [event for event in written if event["job"]["name"] == "dag.task"]
-    assert whole["eventType"] == ended
+    end = whole(written)
+    assert end["eventType"] == ended
+    assert query_of(end) == query_of(told_of[-1])
 
 
 def test_hook_lineage_is_sent_once_per_statement(lab, events):
-    task = Task(SnowflakeOperator, sql=TABLES, dag=dag)
+    task = ListenedTask(SnowflakeOperator, sql=TABLES)
     task.run()
     extras = get_hook_lineage_collector().collected_assets.extra
     assert [extra.value["job_id"] for extra in extras] == task.op.get_db_hook().query_ids
     assert [extra.value["sql"] for extra in extras] == TABLES.split("; ")
+
+
+def test_the_sql_api_operator_tells_no_less_than_stock(lab, events, connect_as):
+    connect_as("api", auth="pat")
+    arguments = {"sql": "select * from source", "snowflake_conn_id": "api", "statement_count": 1}
+    with lab.redirected():
+        finish(StockSqlApiOperator, **arguments, durable=False)
+        stock = events()
+        finish(SnowflakeSqlApiOperator, **arguments)
+    more = superset(events(), stock)
+    print(f"more than stock: {more}")
+    assert REMOTE_JOB in more["COMPLETE of dag.task: run facets"]
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+@pytest.mark.parametrize(("text", "arguments"), [
+    ("select * from source", {}),
+    ("select * from source", {"success": bool}),
+    ("select 1", {}),
+])  # fmt: skip
+def test_the_sensor_tells_no_less_than_stock(lab, events, text, arguments, deferrable):
+    finish(SqlSensor, conn_id="snowflake_default", sql=text, **arguments)
+    stock = events()
+    finish(SnowflakeSensor, sql=text, deferrable=deferrable, **arguments)
+    ours = events()
+    more = superset(ours, stock)
+    print(f"more than stock: {more}")
+    assert "sql" in more["COMPLETE of dag.task: job facets"]
+    if "from" in text:
+        assert [one["name"] for one in whole(ours)["inputs"]] == ["LAB.PUBLIC.SOURCE"]
+        assert len(of_queries(ours)) == len(of_queries(stock)) == 2
+    assert (REMOTE_JOB in whole(ours)["run"]["facets"]) is deferrable
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+@pytest.mark.parametrize(("operator", "text", "how"), [
+    (SnowflakeOperator, "select * from not_there", {}),
+    (SnowflakeOperator, "call system$wait(300)", {"execution_timeout": dt.timedelta(seconds=1)}),
+    (SnowflakeSensor, "select * from not_there", {}),
+    (SnowflakeSensor, "select a from source where a = 2", {"timeout": 0.5, "poke_interval": 0.2}),
+])  # fmt: skip
+def test_failures_and_timeouts(lab, events, operator, text, how, deferrable):
+    finish(operator, sql=text, deferrable=deferrable, **how)
+    written = events()
+    end = whole(written)
+    assert end["eventType"] == "FAIL"
+    assert end["job"]["facets"]["sql"]["query"] == text
+    assert end["run"]["facets"]["errorMessage"]["message"]
+    if deferrable or operator is SnowflakeOperator:
+        assert query_of(end)["source"] == ACCOUNT
+    assert lab.password not in str(written)
+
+
+def test_inlets_of_a_sensor_are_told_beside_what_it_reads(lab, events):
+    from airflow.sdk import Asset
+
+    finish(SnowflakeSensor, sql="select * from source", inlets=[Asset("file://host/orders")])
+    names = {one["name"] for one in whole(events())["inputs"]}
+    assert "LAB.PUBLIC.SOURCE" in names
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize(("operator", "text", "ended"), [
+    (SnowflakeOperator, "select * from source", "COMPLETE"),
+    (SnowflakeOperator, "select * from not_there", "FAIL"),
+    (SnowflakeSensor, "select * from source", "COMPLETE"),
+    (SnowflakeSensor, "select * from not_there", "FAIL"),
+])  # fmt: skip
+def test_without_a_worker(lab, events, operator, text, ended):
+    with triggerer_in_place() as free, free.airflow.in_place():
+        (end,) = free.run(free.task(operator, sql=text))
+    assert end.state == {"COMPLETE": "success", "FAIL": "failed"}[ended]
+    written = events()
+    told = whole(written)
+    assert told["eventType"] == ended
+    assert told["job"]["facets"]["sql"]["query"] == text
+    assert query_of(told)["source"] == ACCOUNT
+    assert told["run"]["facets"][REMOTE_JOB]["name"].startswith("Snowflake query ")
+    assert [event["eventType"] for event in of_queries(written)] == ["START", ended]
+    assert not get_hook_lineage_collector().has_collected

@@ -26,6 +26,7 @@ from astronomer.providers.core.hooks.deployment_errors import ConnectionUnusable
 from astronomer.providers.core.hooks.deployment_login import Deployment
 from astronomer.providers.core.jobs.deployment import DeploymentWait, moment, run_url
 from astronomer.providers.core.jobs.deployment_poller import DeploymentPoller
+from astronomer.providers.core.lineage import awaits
 from astronomer.providers.core.links import ExternalDagLink
 from astronomer.providers.core.sensors.deployment_check import check_existence as check_that_it_exists
 from astronomer.providers.core.sensors.states import states_given
@@ -33,6 +34,7 @@ from astronomer.providers.core.sensors.waits import DagWaitSensor
 from astronomer.providers.core.triggers.astro import AstroDeploymentTrigger
 
 if TYPE_CHECKING:
+    from astronomer.deferral.lineage import Told
     from astronomer.providers.core.hooks.deployment import DeploymentClient
 
 __all__ = ["ExternalDeploymentSensor"]
@@ -170,6 +172,11 @@ class ExternalDeploymentSensor(DagWaitSensor):
             address=self._address(),
             **runs,
         )
+
+    def own_lineage(self) -> Told:
+        """What has to end first, in the other deployment: its address is the namespace."""
+        tasks = self._values(self._about) if self._about in _TASKS[:2] else ()
+        return awaits(self.external_dag_id, tasks, self.allowed_states, self._address())
 
     def _which_latest(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """The run that an earlier look of this try has found, or of which moment it is the latest."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.standard.sensors.filesystem import FileSensor as StockFileSensor
 
 from astronomer.deferral import JobTrigger, WatchSensor
 from astronomer.providers.core.jobs.files import FileWait
+from astronomer.providers.core.lineage import file_read
 from astronomer.providers.core.triggers.filesystem import FileTrigger
+
+if TYPE_CHECKING:
+    from astronomer.deferral.lineage import Told
 
 __all__ = ["FileSensor", "FileSensorAsync"]
 
@@ -74,6 +79,10 @@ class FileSensor(WatchSensor, StockFileSensor):
         """The wait, as any process can look for it: a relative path is one of this worker's directory."""
         root = "" if os.path.isabs(self.path) else str(Path.cwd())  # noqa: PTH117  # text: see FileWait
         return FileWait(self.path, bool(self.recursive), root)
+
+    def own_lineage(self) -> Told | None:
+        """The file or directory; nothing for a pattern, which names none."""
+        return None if glob.has_magic(self.path) else file_read(self.path)
 
 
 class FileSensorAsync(FileSensor):

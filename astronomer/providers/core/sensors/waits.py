@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, ClassVar, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.providers.standard.exceptions import (
     ExternalDagFailedError,
@@ -31,8 +32,12 @@ from astronomer.deferral.patience import insist
 from astronomer.providers.core.jobs.dag_poller import ExternalDagPoller
 from astronomer.providers.core.jobs.external import NOT_FOUND, SKIPPED, ExternalWait
 from astronomer.providers.core.jobs.questions import Questions, UnknownToAirflow
+from astronomer.providers.core.lineage import awaits
 from astronomer.providers.core.links import ExternalDagLink
 from astronomer.providers.core.triggers.external_task import ExternalTaskTrigger
+
+if TYPE_CHECKING:
+    from astronomer.deferral.lineage import Told
 
 __all__ = ["DagWaitSensor"]
 
@@ -46,11 +51,17 @@ class DagWaitSensor(WatchSensor):
     operator_extra_links = (ExternalDagLink(),)
 
     external_dag_id: str
+    allowed_states: Any
     _has_checked_existence: bool
 
     def poller(self, job: ExternalWait) -> ExternalDagPoller:
         """What looks in this worker."""
         return ExternalDagPoller(job.dag_id, self._questions())
+
+    def own_lineage(self) -> Told:
+        """What has to end first: the tasks; for a task group, or for whole runs, the Dag."""
+        tasks = getattr(self, "external_task_ids", None) or ()
+        return awaits(self.external_dag_id, tasks, self.allowed_states)
 
     @staticmethod
     def named(argument: str, value: Any) -> str:
@@ -105,6 +116,7 @@ class DagWaitSensor(WatchSensor):
         if not url:
             asks = self.in_triggerer is None or status.done or not job.logical_dates
             url = dag_run_url(job.dag_id, self._run_of(job) if asks else "")
+        self._last_seen = job, replace(status, url=url)
         context["ti"].xcom_push(key=ExternalDagLink.xcom_key, value=url)
 
     def _run_of(self, job: ExternalWait) -> str:

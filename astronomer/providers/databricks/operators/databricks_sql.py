@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.sql.hooks.handlers import return_single_query_results
 from airflow.providers.databricks.operators.databricks_sql import DatabricksSqlOperator as StockSqlOperator
@@ -11,6 +11,8 @@ from airflow.providers.databricks.operators.databricks_sql import DatabricksSqlO
 from astronomer.deferral import JobError, JobStatus, Outcome, Transient
 from astronomer.deferral._compat import AirflowFailException
 from astronomer.deferral.in_triggerer import NeedsWorker
+from astronomer.deferral.lineage import emit_queries, parse_sql
+from astronomer.providers.databricks import lineage
 from astronomer.providers.databricks.hooks.stock import over
 from astronomer.providers.databricks.jobs.statement import DatabricksStatement
 from astronomer.providers.databricks.operators.statement_jobs import StatementFailed, StatementOperator
@@ -18,6 +20,11 @@ from astronomer.providers.databricks.sql import texts
 from astronomer.providers.databricks.sql.reading import PURE_HANDLERS, read
 from astronomer.providers.databricks.sql.results import ResultGone
 from astronomer.providers.databricks.sql.route import Place, reject_contradiction, resolve_warehouse
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.sqlparser import DatabaseInfo
+
+    from astronomer.deferral.lineage import Told
 
 __all__ = ["DatabricksSqlOperator", "DatabricksSqlOperatorAsync", "StatementFailed"]
 
@@ -129,6 +136,21 @@ class DatabricksSqlOperator(StatementOperator, StockSqlOperator):  # type: ignor
         """The error; the statement ids are left on the hook, for lineage."""
         self.get_db_hook().query_ids = job.statement_ids
         return super().failure(context, job, outcome)
+
+    # What OpenLineage is told.
+
+    def own_lineage(self) -> Told:
+        """What the statements read and write; the stock operator needs SQLAlchemy's dialect to tell it."""
+        return parse_sql(self.sql, self._database(), self.schema or "default")
+
+    def end_of_lineage(self, task_instance: Any, told: Told) -> None:
+        """Each statement, if the stock operator did not come so far."""
+        if self.stock_lineage_failed:
+            queries = dict(zip(self.get_db_hook().query_ids, self._statements(), strict=False))
+            emit_queries(task_instance, queries, told, self._database())
+
+    def _database(self) -> DatabaseInfo:
+        return lineage.database_of(self.get_db_hook().host, self.catalog)
 
     # Parts.
 

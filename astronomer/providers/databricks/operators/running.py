@@ -24,10 +24,12 @@ from astronomer.deferral import (
 )
 from astronomer.deferral._compat import AirflowFailException, AirflowSkipException, setting
 from astronomer.deferral.patience import insist
+from astronomer.providers.databricks import lineage
 from astronomer.providers.databricks.actions import action_for, checked_actions
 from astronomer.providers.databricks.errors import RequestRejected
 from astronomer.providers.databricks.hooks.client import DatabricksClient
 from astronomer.providers.databricks.hooks.patient import PatientHook
+from astronomer.providers.databricks.hooks.stock import over
 from astronomer.providers.databricks.jobs.poller import RunPoller
 from astronomer.providers.databricks.jobs.run import DatabricksRun
 from astronomer.providers.databricks.operators.base import WorkspaceOperator
@@ -196,6 +198,11 @@ class RunOperator(WorkspaceOperator):
         kind = JobTimedOut if outcome.status.code == TIMED_OUT else JobFailed
         return kind("\n".join([self.error_message(job, outcome), *self._causes(job)]))
 
+    def external_query(self, job: DatabricksRun) -> tuple[str, str]:
+        """The run, and its workspace; for lineage. Of a member of a workflow, its task's run."""
+        run_id = job.run_id or job.parent_run_id
+        return lineage.external_query(run_id, job.address, None if job.address else self._host())
+
     def on_kill(self) -> None:
         """End the run when the task ends in the worker."""
         JobOperator.on_kill(self)
@@ -248,6 +255,10 @@ class RunOperator(WorkspaceOperator):
         if attempt.sequence == 0:
             return str(given)
         return hashlib.sha256(f"{given}:{attempt.sequence}".encode()).hexdigest()
+
+    def _host(self) -> str | None:
+        hook = self._hook if self.in_triggerer is None else over(self._hook, self.in_triggerer.connection)
+        return hook.host
 
     def _run_of(self, run_id: int) -> DatabricksRun:
         return DatabricksRun(run_id, self.databricks_conn_id)

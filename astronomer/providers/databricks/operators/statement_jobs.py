@@ -23,6 +23,7 @@ from astronomer.deferral import (
     Transient,
     clock,
 )
+from astronomer.providers.databricks import lineage
 from astronomer.providers.databricks.errors import RequestRejected
 from astronomer.providers.databricks.jobs.statement import DatabricksStatement, open_client
 from astronomer.providers.databricks.sql import submit
@@ -140,6 +141,10 @@ class StatementOperator(JobOperator):
         """The error with Databricks' own code and words."""
         kind = self.error_type(outcome)
         return (StatementFailed if kind is JobFailed else kind)(self.error_message(job, outcome))
+
+    def external_query(self, job: DatabricksStatement) -> tuple[str, str]:
+        """The statement that was run last, and its workspace; for lineage."""
+        return lineage.external_query(job.statement_id, job.address)
 
     # Steps.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 from airflow.providers.databricks.operators.databricks import (
@@ -12,10 +13,18 @@ from airflow.providers.databricks.operators.databricks import (
 
 from astronomer.deferral import Attempt, JobError, JobStatus, Outcome, clock
 from astronomer.deferral.in_triggerer import lineage_sender
+from astronomer.deferral.lineage import parse_sql
+from astronomer.providers.databricks import lineage
+from astronomer.providers.databricks.hooks.stock import over
 from astronomer.providers.databricks.jobs.statement import DatabricksStatement
 from astronomer.providers.databricks.operators.base import WorkspaceOperator
 from astronomer.providers.databricks.operators.statement_jobs import StatementFailed, StatementOperator
 from astronomer.providers.databricks.sql import texts
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.sqlparser import DatabaseInfo
+
+    from astronomer.deferral.lineage import Told
 
 __all__ = ["DatabricksSQLStatementsOperator", "DatabricksSQLStatementsOperatorAsync", "StatementFailed"]
 
@@ -24,6 +33,9 @@ class OneStatement(WorkspaceOperator, StatementOperator):
     """What the statements operator and the statements sensor have in common: the arguments of the stock mixin."""
 
     statement: str
+    parameters: list[dict[str, Any]] | None
+    catalog: str | None
+    schema: str | None
     warehouse_id: str
     timeout: float
     wait_for_termination: bool
@@ -65,6 +77,23 @@ class OneStatement(WorkspaceOperator, StatementOperator):
     def finish(self, context: Mapping[str, Any], job: DatabricksStatement, status: JobStatus) -> Any:
         """Nothing, as in the stock class; the statement's id is left for listeners."""
         self.statement_id = job.statement_id
+
+    @cached_property
+    def _hook(self) -> Any:
+        """The stock hook; without a worker, over a connection that was read for all tasks."""
+        hook = cast("Any", super())._hook
+        return hook if self.in_triggerer is None else over(hook, self.in_triggerer.connection)
+
+    def database(self) -> DatabaseInfo:
+        """Where the statement runs; for lineage."""
+        return lineage.database_of(self._hook.host, self.catalog)
+
+    def own_lineage(self) -> Told | None:
+        """What the statement reads and writes."""
+        if not self.statement:
+            return None
+        text = lineage.filled_in(self.statement, self.parameters)
+        return parse_sql(text, self.database(), self.schema or "default")
 
     def error_message(self, job: Any, outcome: Outcome) -> str:
         """The engine's words, with the argument that counts."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.providers.databricks.utils.query_tags import build_query_tags, dict_to_query_tag_list
 
 from astronomer.deferral import JobError, PokeSensor, PokeTrigger, Transient
 from astronomer.deferral._compat import plain_connection
+from astronomer.deferral.lineage import emit_queries, parse_sql
+from astronomer.providers.databricks import lineage
 from astronomer.providers.databricks.hooks.stock import over
 from astronomer.providers.databricks.hooks.workspace import Workspace
 from astronomer.providers.databricks.jobs.statement import DatabricksStatement
@@ -16,6 +18,11 @@ from astronomer.providers.databricks.sql.reading import PURE_HANDLERS, read
 from astronomer.providers.databricks.sql.results import ResultGone
 from astronomer.providers.databricks.sql.route import Place, reject_contradiction
 from astronomer.providers.databricks.triggers.sql import DatabricksSqlSensorTrigger
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.sqlparser import DatabaseInfo
+
+    from astronomer.deferral.lineage import Told
 
 __all__ = ["SqlPokes"]
 
@@ -116,6 +123,24 @@ class SqlPokes(PokeSensor):
             )
         except (ResultGone, Transient) as error:
             raise JobError(f"The poke's result cannot be read: {error}. See {job.url}") from error
+
+    # What OpenLineage is told.
+
+    def external_query(self, job: DatabricksStatement) -> tuple[str, str]:
+        """The last poke's statement, and its workspace."""
+        return lineage.external_query(job.statement_id, job.address)
+
+    def own_lineage(self) -> Told:
+        """What a poke reads."""
+        return parse_sql(self.statements(), self._database(), self.schema or "default")
+
+    def end_of_lineage(self, task_instance: Any, told: Told) -> None:
+        """The pokes that are known."""
+        queries = self.known_pokes(told, self.statements()[-1])
+        emit_queries(task_instance, queries, told, self._database())
+
+    def _database(self) -> DatabaseInfo:
+        return lineage.database_of(self._read_hook().host, self.catalog)
 
     def _read_hook(self) -> Any:
         hook = self.stock_hook()

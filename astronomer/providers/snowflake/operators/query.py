@@ -25,7 +25,7 @@ from astronomer.deferral import (
     Transient,
 )
 from astronomer.deferral.in_triggerer import NeedsWorker
-from astronomer.providers.snowflake import reading, statements
+from astronomer.providers.snowflake import lineage, reading, statements
 from astronomer.providers.snowflake.arguments import (
     merge_hook_params,
     plain,
@@ -174,6 +174,10 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
     def announce(self, context: Mapping[str, Any], job: SnowflakeQuery) -> None:
         """Push the Snowsight link, so that it is there while the query runs."""
         context["ti"].xcom_push(key=SnowsightQueryLink.xcom_key, value=job.url)
+
+    def external_query(self, job: SnowflakeQuery) -> tuple[str, str]:
+        """The query or block, and its account; for lineage."""
+        return lineage.external_query(self.get_db_hook(), job.query_id)
 
     def get_db_hook(self) -> Any:
         """The stock hook; without a worker, over a connection that was read for all tasks."""

@@ -26,7 +26,7 @@ from astronomer.deferral import (
 from astronomer.deferral._compat import AirflowFailException
 from astronomer.deferral.patience import insist
 from astronomer.deferral.settings import tolerance_of
-from astronomer.providers.snowflake import statements
+from astronomer.providers.snowflake import lineage, statements
 from astronomer.providers.snowflake.arguments import plain, reject_empty, server_limit, tag_of
 from astronomer.providers.snowflake.hooks.session import connection_parameters
 from astronomer.providers.snowflake.hooks.sql_api import ReadSqlApiHook, SqlApiClient, StatementRejected
@@ -165,6 +165,10 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
         if kind is JobFailed:
             kind = JobTimedOut if outcome.status.code in STATEMENT_TIMEOUT else StatementFailed
         return kind(self.error_message(job, outcome))
+
+    def external_query(self, job: SnowflakeStatements) -> tuple[str, str]:
+        """The first statement, and its account; for lineage."""
+        return lineage.external_query(self._hook, job.query_ids[0])
 
     def on_kill(self) -> None:
         """End the statements when the task ends in the worker."""

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.sql.sensors.sql import SqlSensor
 from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
 
 from astronomer.deferral import JobFailed, PokeSensor, PokeTrigger
-from astronomer.providers.snowflake import statements
+from astronomer.deferral.lineage import emit_queries, parse_sql
+from astronomer.providers.snowflake import lineage, statements
 from astronomer.providers.snowflake.arguments import merge_hook_params, reject_empty
 from astronomer.providers.snowflake.hooks.session import ReadHook, SnowflakeSession
 from astronomer.providers.snowflake.jobs.query import SnowflakeQuery, read_last
 from astronomer.providers.snowflake.triggers.poke import SnowflakeSensorTrigger
+
+if TYPE_CHECKING:
+    from astronomer.deferral.lineage import Told
 
 __all__ = ["SnowflakeSensor", "SnowflakeSensorAsync"]
 
@@ -135,6 +139,22 @@ class SnowflakeSensor(PokeSensor, SqlSensor):
             "judge": self.success is None and self.failure is None and self._plain_selector(),
             "fail_on_empty": self.fail_on_empty,
         }
+
+    # What OpenLineage is told.
+
+    def external_query(self, job: SnowflakeQuery) -> tuple[str, str]:
+        """The last poke's query, and its account."""
+        return lineage.external_query(self._hook(), job.query_id)
+
+    def own_lineage(self) -> Told:
+        """What a poke reads."""
+        hook = self._hook()
+        return parse_sql(self._found(), lineage.database_of(hook), hook.get_openlineage_default_schema())
+
+    def end_of_lineage(self, task_instance: Any, told: Told) -> None:
+        """The pokes that are known."""
+        queries = self.known_pokes(told, ";\n".join(self._found()))
+        emit_queries(task_instance, queries, told, lineage.database_of(self._hook()))
 
     def _found(self) -> list[str]:
         return statements.split(self.sql, True)

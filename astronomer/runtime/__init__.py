@@ -1,0 +1,1 @@
+"""What a Runtime image adds to Airflow."""

@@ -1,0 +1,128 @@
+"""The audit log: one JSON object a line, without any token, and never more than so many a second. Imports no Airflow."""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+__all__ = ["LOGGER", "Audit", "RequestMiddleware"]
+
+LOGGER = "astronomer.runtime.audit"
+
+_LONGEST = 200
+
+_request: contextvars.ContextVar[Mapping[str, Any] | None] = contextvars.ContextVar(
+    "runtime_request", default=None
+)
+
+
+class RequestMiddleware:
+    """An ASGI middleware that lets the audit log say which request it was: method, path and client; never the query."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        client = scope.get("client")
+        said = {"method": scope["method"], "path": scope["path"], "client": client[0] if client else None}
+        before = _request.set(said)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            _request.reset(before)
+
+
+class _Allowance:
+    """So many at once, and so many a second after that."""
+
+    def __init__(self, burst: int, per_second: float, clock: Callable[[], float]) -> None:
+        self._burst, self._per_second, self._clock = burst, per_second, clock
+        self._left, self._at = float(burst), clock()
+        self._held_back = 0
+        self._lock = threading.Lock()
+
+    def take(self) -> int | None:
+        """Return how many were held back since the last one, or ``None`` to hold this one back, too."""
+        with self._lock:
+            now = self._clock()
+            self._left = min(self._burst, self._left + (now - self._at) * self._per_second)
+            self._at = now
+            if self._left < 1:
+                self._held_back += 1
+                return None
+            self._left -= 1
+            held_back, self._held_back = self._held_back, 0
+            return held_back
+
+
+class Audit:
+    """Writes what was refused and what was changed, to the logger ``astronomer.runtime.audit``.
+
+    Refusals are bounded: ``burst`` at once and ``per_second`` after that, separately for strangers and for people with
+    a good token, so that neither can fill a disk nor hide the other. A record says how many before it were held back.
+    What was allowed is always written: its number is bounded by what admins do.
+    """
+
+    def __init__(
+        self, *, burst: int = 100, per_second: float = 5.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._log = logging.getLogger(LOGGER)
+        self._strangers = _Allowance(burst, per_second, clock)
+        self._people = _Allowance(burst, per_second, clock)
+
+    def token_refused(
+        self,
+        reason: str,
+        detail: str = "",
+        *,
+        kid: str | None = None,
+        subject: str | None = None,
+        token: str | None = None,
+    ) -> None:
+        """Tell that a token was not accepted."""
+        allowance = self._people if subject else self._strangers
+        self._refused(
+            allowance, "token refused", reason=reason, detail=detail, kid=kid, sub=subject, token=token
+        )
+
+    def access_refused(
+        self, subject: str, roles: tuple[str, ...], resource: str, method: str, token: str
+    ) -> None:
+        """Tell that somebody may not do that."""
+        said = {"sub": subject, "roles": roles, "resource": resource, "action": method, "token": token}
+        self._refused(self._people, "access refused", reason="role", **said)
+
+    def changed(self, subject: str, roles: tuple[str, ...], resource: str, method: str, token: str) -> None:
+        """Tell that somebody was allowed a change that only some may make."""
+        said = {"sub": subject, "roles": roles, "resource": resource, "action": method, "token": token}
+        self._write(logging.INFO, "change allowed", said)
+
+    def session(self, event: str, subject: str, roles: tuple[str, ...], token: str) -> None:
+        """Tell that somebody has logged in, exchanged a token, or logged out."""
+        self._write(logging.INFO, event, {"sub": subject, "roles": roles, "token": token})
+
+    def _refused(self, allowance: _Allowance, event: str, **said: Any) -> None:
+        held_back = allowance.take()
+        if held_back is not None:
+            self._write(logging.WARNING, event, {**said, "held_back": held_back or None})
+
+    def _write(self, level: int, event: str, said: Mapping[str, Any]) -> None:
+        record = {"event": event, **said, **(_request.get() or {})}
+        self._log.log(
+            level,
+            "%s",
+            json.dumps({name: _short(value) for name, value in record.items() if value not in (None, "")}),
+        )
+
+
+def _short(value: Any) -> Any:
+    return f"{value[:_LONGEST]}…" if isinstance(value, str) and len(value) > _LONGEST else value

@@ -1,0 +1,87 @@
+"""What the commands ``airflow runtime-auth …`` do."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+
+from airflow.exceptions import AirflowConfigException
+from asgiref.sync import async_to_sync
+
+from astronomer.runtime.keys import KeysUnavailable
+from astronomer.runtime.roles import METHODS, RESOURCES, Policy
+from astronomer.runtime.tokens import TokenRefused
+from astronomer.runtime.user import RuntimeUser
+
+__all__ = ["check_token", "show_roles"]
+
+_ADVICE = {
+    "algorithm": "the platform signs with an algorithm that its key or [astronomer_runtime] algorithms does not name",
+    "audience": "the token is for another deployment, or [astronomer_runtime] audience is not what the platform writes",
+    "claim": "the platform writes a claim in another form",
+    "expired": "log in again; if it is new, compare the clocks",
+    "foreign": "its iss is not [astronomer_runtime] issuer, and this Airflow has not signed it",
+    "header": "it is no access token, or tries to bring its own key",
+    "issuer": "its iss is not [astronomer_runtime] issuer",
+    "lifetime": "the platform gives longer ones than [astronomer_runtime] max_token_lifetime",
+    "malformed": "it was cut or changed on the way; it has three parts with dots between",
+    "missing claim": "the platform must write all of exp, iat, nbf, aud, iss, sub, jti, roles",
+    "not yet valid": "compare the clocks of the platform and of this machine",
+    "revoked": "its user has logged out; log in again",
+    "role": "the platform gives none here: see roles and deployments in the token, and `airflow runtime-auth roles`",
+    "signature": "it was changed on the way, or another key of that id has signed it",
+    "unknown key": "the platform publishes no key of that id that may be used; the API server's log says which were left out",
+}
+
+
+def check_token(_arguments: argparse.Namespace) -> None:
+    """Tell whose token it is; exits with 1 if it is refused, and with 2 if it cannot be told."""
+    from astronomer.runtime.auth_manager import RuntimeAuthManager
+
+    token = sys.stdin.read().strip().removeprefix("Bearer ").strip()
+    try:
+        user = async_to_sync(RuntimeAuthManager().identify)(token)
+    except TokenRefused as refused:
+        _say(f"refused: {refused}")
+        _say(f"what to do: {_ADVICE.get(refused.reason, 'see the log astronomer.runtime.audit')}")
+        raise SystemExit(1) from None
+    except (KeysUnavailable, AirflowConfigException) as error:
+        _say(f"cannot be told: {error}")
+        raise SystemExit(2) from None
+    for line in _description(user):
+        _say(line)
+
+
+def _description(user: RuntimeUser) -> Iterator[str]:
+    yield f"accepted: {user.name} ({user.subject})"
+    yield f"roles: {', '.join(user.roles)}"
+    yield f"ends in: {max(0, user.expires_at - time.time()):.0f} s"
+    yield f"named in the audit log: {user.session}"
+
+
+def show_roles(_arguments: argparse.Namespace) -> None:
+    """Print a line for each role and resource."""
+    from astronomer.runtime.auth_manager import RuntimeAuthManager
+
+    policy = RuntimeAuthManager().settings.policy
+    for name in policy.roles:
+        names = ", ".join(sorted(theirs for theirs, ours in policy.names.items() if ours == name))
+        _say(f"{name}, for the platform's {names or '(nothing)'}:")
+        for line in _permissions(policy, name):
+            _say(f"  {line}")
+
+
+def _permissions(policy: Policy, role: str) -> Iterator[str]:
+    custom = {resource for resource, _ in policy.roles[role].permissions} - set(RESOURCES)
+    for resource in (*RESOURCES, *sorted(custom)):
+        methods = [method for method in METHODS if policy.allows((role,), resource, method)]
+        if methods:
+            yield f"{resource}: {' '.join(methods)}"
+    if policy.roles[role].everything:
+        yield "and everything else"
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")

@@ -1,0 +1,228 @@
+"""The security manager of a Runtime image: ``[core] auth_manager = astronomer.runtime.auth_manager.RuntimeAuthManager``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.api_fastapi.auth.managers.base_auth_manager import BaseAuthManager
+from airflow.configuration import conf
+from airflow.exceptions import AirflowConfigException
+from airflow.models.revoked_token import RevokedToken
+from asgiref.sync import async_to_sync
+from fastapi import HTTPException
+from jwt import ExpiredSignatureError, InvalidTokenError
+
+from astronomer.runtime.audit import Audit, RequestMiddleware
+from astronomer.runtime.keys import KeysUnavailable
+from astronomer.runtime.permissions import Permissions
+from astronomer.runtime.settings import Settings, SettingsError
+from astronomer.runtime.tokens import TokenExpired, TokenRefused, role_names, unverified
+from astronomer.runtime.user import RuntimeUser
+
+if TYPE_CHECKING:
+    from airflow.cli.cli_config import CLICommand
+    from fastapi import FastAPI
+
+__all__ = ["RuntimeAuthManager"]
+
+# Airflow forgets a revoked token when its time is up, but accepts one for the clocks' tolerance longer.
+_REMEMBERED_SECONDS = 3600.0
+_MINIMUM_SESSION_SECONDS = 1.0
+_PLATFORM_IS_SILENT = (
+    "The platform's public keys cannot be had, so nobody can be recognised. Try again in a minute; an administrator "
+    "finds the reason in the log of the API server."
+)
+
+
+class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
+    """Knows people by the platform's signed tokens, and lets each do what the roles in the token allow.
+
+    A token comes as ``Authorization: Bearer`` on every request, or is exchanged once, by logging in or at
+    ``/auth/token``, for one of Airflow's own that ends no later. Without settings the API server does not start.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.audit = Audit()
+        self._asking = ThreadPoolExecutor(4, thread_name_prefix="platform-keys")
+
+    def init(self) -> None:
+        """Read the settings.
+
+        :raises AirflowConfigException: they are missing or wrong; the message says which.
+        """
+        _ = self.settings
+        super().init()
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What ``[astronomer_runtime]`` says."""
+        try:
+            return Settings.read(configured)
+        except SettingsError as error:
+            raise AirflowConfigException(str(error)) from error
+
+    # -- who -----------------------------------------------------------------------------------------------------------
+
+    async def get_user_from_token(self, token: str) -> RuntimeUser:
+        """Return whose token it is: one of the platform's, or one of ours that such a one was exchanged for.
+
+        :raises jwt.ExpiredSignatureError: it was good; Airflow answers 401.
+        :raises jwt.InvalidTokenError: it is not; Airflow answers 403.
+        :raises fastapi.HTTPException: 503, as the platform's keys cannot be had.
+        """
+        try:
+            user = await self.identify(token)
+        except TokenRefused as refused:
+            self.audit.token_refused(
+                refused.reason, refused.detail, kid=refused.kid, subject=refused.subject, token=refused.token
+            )
+            raise
+        except KeysUnavailable as error:
+            self.audit.token_refused("keys unavailable", str(error))
+            raise HTTPException(503, _PLATFORM_IS_SILENT) from error
+        return user
+
+    async def identify(self, token: str) -> RuntimeUser:
+        """Return whose token it is, and write nothing to the audit log.
+
+        :raises TokenRefused: it opens nothing; the reason is for administrators.
+        :raises KeysUnavailable: it cannot be told.
+        """
+        user = await self._authentic(token)
+        if RevokedToken.is_revoked(user.session):
+            raise TokenRefused("revoked", subject=user.subject, token=user.session)
+        if not user.roles:
+            raise TokenRefused(
+                "role", "none of its roles is known here", subject=user.subject, token=user.session
+            )
+        return user
+
+    async def _authentic(self, token: str) -> RuntimeUser:
+        if not self.is_of_the_platform(token):
+            return await self._exchanged(token)
+        verifier = self.settings.verifier
+        if verifier.needs_waiting(token):
+            claims = await asyncio.get_running_loop().run_in_executor(self._asking, verifier.verify, token)
+        else:
+            claims = verifier.verify(token)
+        roles = self.settings.policy.of(role_names(claims, self.settings.deployment_id))
+        return RuntimeUser(claims.subject, claims.name, roles, claims.fingerprint, claims.expires_at)
+
+    def is_of_the_platform(self, token: str) -> bool:
+        """Whether it says so; either way it has to prove it."""
+        return bool(unverified(token)[1].get("iss") == self.settings.verifier.issuer)
+
+    async def _exchanged(self, token: str) -> RuntimeUser:
+        try:
+            payload = await self._get_token_validator().avalidated_claims(token)
+            user = self.deserialize_user(payload)
+        except ExpiredSignatureError as error:
+            raise TokenExpired("expired", "a session of this Airflow") from error
+        except (InvalidTokenError, ValueError, KeyError, TypeError) as error:
+            raise TokenRefused(
+                "foreign", f"neither the platform's nor ours ({type(error).__name__})"
+            ) from error
+        if user.expires_at <= time.time():
+            raise TokenExpired(
+                "expired", "the token it was exchanged for", subject=user.subject, token=user.session
+            )
+        return user
+
+    def deserialize_user(self, token: dict[str, Any]) -> RuntimeUser:
+        """Return the user of one of our own tokens."""
+        return RuntimeUser.from_claims(token)
+
+    def serialize_user(self, user: RuntimeUser) -> dict[str, Any]:
+        """Return what one of our own tokens says of the user."""
+        return user.to_claims()
+
+    # -- sessions ------------------------------------------------------------------------------------------------------
+
+    def generate_jwt(self, user: RuntimeUser, *, expiration_time_in_seconds: int | None = None) -> str:
+        """Return one of our own tokens, which ends no later than the platform's that it stands for.
+
+        :raises fastapi.HTTPException: 401, that has ended.
+        """
+        return super().generate_jwt(
+            user, expiration_time_in_seconds=self.session_seconds(user, expiration_time_in_seconds)
+        )
+
+    def session_seconds(self, user: RuntimeUser, wanted: int | None = None) -> int:
+        """Return how long a token made now may live."""
+        longest = wanted if wanted is not None else conf.getint("api_auth", "jwt_expiration_time")
+        left = min(longest, int(user.expires_at - time.time()))
+        if left < _MINIMUM_SESSION_SECONDS:
+            raise HTTPException(401, "The platform's token has ended. Log in again.")
+        return left
+
+    def refresh_user(self, *, user: RuntimeUser) -> RuntimeUser | None:
+        """Return the user if their own token is past half its life and can be followed by a longer one."""
+        if user.renew_at is None or time.time() < user.renew_at:
+            return None
+        return user
+
+    def revoke_token(self, token: str) -> None:
+        """End the platform's token and every token it was exchanged for.
+
+        :raises fastapi.HTTPException: 503, as it could not be ended.
+        """
+        try:
+            user = async_to_sync(self._authentic)(token)
+        except TokenRefused:
+            return  # it opens nothing
+        except KeysUnavailable as error:
+            raise HTTPException(503, f"You are still logged in. {_PLATFORM_IS_SILENT}") from error
+        until = datetime.fromtimestamp(user.expires_at + _REMEMBERED_SECONDS, tz=timezone.utc)
+        RevokedToken.revoke(user.session, until)
+        self.audit.session("logged out", user.subject, user.roles, user.session)
+
+    def get_url_login(self, **kwargs: Any) -> str:
+        """Return our page that sends the browser to the platform."""
+        return f"{self._mounted}/login"
+
+    def get_url_logout(self) -> str | None:
+        """Return our page that forgets the cookie and sends the browser to the platform."""
+        return f"{self._mounted}/logout"
+
+    @property
+    def _mounted(self) -> str:
+        from airflow.api_fastapi.app import AUTH_MANAGER_FASTAPI_APP_PREFIX
+
+        return AUTH_MANAGER_FASTAPI_APP_PREFIX
+
+    def get_fastapi_app(self) -> FastAPI | None:
+        """Return the pages under ``/auth``."""
+        from astronomer.runtime.login import pages
+
+        return pages(self)
+
+    def get_fastapi_middlewares(self) -> list[tuple[Any, dict[str, Any]]]:
+        """Return what lets the audit log name requests."""
+        return [(RequestMiddleware, {})]
+
+    @staticmethod
+    def get_cli_commands() -> list[CLICommand]:
+        """Return ``airflow runtime-auth``."""
+        from astronomer.runtime.auth_cli import get_cli_commands
+
+        return get_cli_commands()
+
+    def get_authorized_teams(self, *, user: RuntimeUser, **_: Any) -> set[str]:
+        """Return none: there are no teams."""
+        return set()
+
+    def filter_authorized_teams(self, *, teams_names: Sequence[str], user: RuntimeUser, **_: Any) -> set[str]:  # type: ignore[override]
+        """Return none: there are no teams."""
+        return set()
+
+
+def configured(section: str, key: str) -> str | None:
+    """Return what Airflow's configuration says, or nothing."""
+    return conf.get(section, key, fallback=None)

@@ -1,0 +1,193 @@
+"""Where the manifest comes from: the image's own file, and a newer one that the configuration names."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import hashlib
+import ipaddress
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import httpx
+
+from astronomer.runtime.versions import MAX_BYTES, Manifest, ManifestError, Tag
+
+__all__ = ["Source", "fetch", "running"]
+
+log = logging.getLogger(__name__)
+
+TIMEOUT = 5.0
+"""Seconds that one question over the network may take, from the look-up of the name to the last byte."""
+
+_FAILURES = (OSError, asyncio.TimeoutError, httpx.HTTPError, ManifestError)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The releases that are known here and now.
+
+    The network is asked at most once per ``interval`` by all processes that share ``folder``, whatever comes of it.
+
+    :param bundled: the image's own manifest, or ``None`` outside an image.
+    :param url: ``https://…``, ``file:///…`` or the path of a file; plain ``http://`` to this machine alone. Empty:
+        nobody is asked.
+    :param interval: seconds.
+    :param folder: where the last answer is kept.
+    :param now: epoch seconds.
+    """
+
+    bundled: Path | None
+    url: str
+    interval: float
+    folder: Path
+    now: Callable[[], float] = time.time
+
+    @classmethod
+    def configured(cls) -> Source:
+        """The source that ``[astronomer_runtime]`` and the image's environment name."""
+        from airflow.configuration import AIRFLOW_HOME, conf
+
+        bundled = os.environ.get("ASTRONOMER_RUNTIME_VERSIONS", "")
+        return cls(
+            bundled=Path(bundled) if bundled else None,
+            url=conf.get("astronomer_runtime", "versions_url", fallback="") or "",
+            interval=conf.getfloat("astronomer_runtime", "check_interval", fallback=86400.0),
+            folder=Path(AIRFLOW_HOME),
+        )
+
+    def manifest(self) -> Manifest:
+        """What is known; what cannot be read is left out with one line in the log, and never an error."""
+        known = Manifest({})
+        if self.bundled:
+            known |= self._or_nothing(
+                "the image's own manifest", lambda: Manifest.read(self.bundled or Path())
+            )
+        if self.url:
+            known |= self._or_nothing("the manifest of [astronomer_runtime] versions_url", self._newer)
+        return known
+
+    @staticmethod
+    def _or_nothing(what: str, read: Callable[[], Manifest]) -> Manifest:
+        try:
+            return read()
+        except _FAILURES as error:
+            log.info("Could not read %s: %s", what, _why(error))
+            return Manifest({})
+
+    def _newer(self) -> Manifest:
+        if place := _place(self.url):
+            return Manifest.read(place)
+        _check(self.url)
+        try:
+            with self._kept().open("a+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                return self._answer(file)
+        except PermissionError:
+            return Manifest.parse(fetch(self.url))  # a read-only file system: nothing is kept
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            return Manifest.parse(fetch(self.url))
+
+    def _kept(self) -> Path:
+        name = hashlib.sha256(self.url.encode()).hexdigest()[:16]
+        return self.folder / f"runtime-versions-{name}.txt"
+
+    def _answer(self, file: IO[bytes]) -> Manifest:
+        """The last good answer. The file's first line is when the last question was put, and the rest is the answer."""
+        file.seek(0)
+        asked, _, answer = file.read(MAX_BYTES + 100).partition(b"\n")
+        if not 0 <= self.now() - _number(asked) < self.interval:
+            self._write(file, answer)  # before the question, so that one which fails counts
+            try:
+                newer = fetch(self.url)
+                Manifest.parse(newer)
+            except _FAILURES as error:
+                log.info("Got no manifest from [astronomer_runtime] versions_url: %s", _why(error))
+            else:
+                answer = newer
+                self._write(file, answer)
+        return Manifest.parse(answer) if answer else Manifest({})
+
+    def _write(self, file: IO[bytes], answer: bytes) -> None:
+        file.truncate(0)
+        file.write(b"%d\n%b" % (self.now(), answer))
+        file.flush()
+
+
+def running() -> Tag | None:
+    """The release of the image that this process runs in, or ``None`` outside an image.
+
+    :raises ValueError: ``ASTRONOMER_RUNTIME_VERSION`` is no tag. Set it as the image does, or not at all.
+    """
+    text = os.environ.get("ASTRONOMER_RUNTIME_VERSION", "")
+    return Tag.parse(text) if text else None
+
+
+def fetch(url: str, timeout: float = TIMEOUT) -> bytes:
+    """Get a manifest's bytes over HTTPS with the certificate verified, without following anyone elsewhere.
+
+    :param timeout: seconds for everything.
+    :raises ManifestError: the URL is refused, the answer is not 200, or it is too long.
+    :raises httpx.HTTPError: the server cannot be reached or trusted.
+    :raises asyncio.TimeoutError: it took too long.
+    """
+    _check(url)
+    return asyncio.run(asyncio.wait_for(_get(url), timeout))
+
+
+async def _get(url: str) -> bytes:
+    body = bytearray()
+    async with httpx.AsyncClient(follow_redirects=False) as client, client.stream("GET", url) as answer:
+        if answer.status_code != 200:
+            raise ManifestError(f"the server answered with status {answer.status_code}")
+        async for part in answer.aiter_bytes():
+            body += part
+            if len(body) > MAX_BYTES:
+                raise ManifestError(f"the manifest is longer than {MAX_BYTES} bytes")
+    return bytes(body)
+
+
+def _check(url: str) -> None:
+    parts = _parts(url)
+    if parts.userinfo:
+        raise ManifestError("a versions_url with a user or a password is refused; use one that needs none")
+    if not parts.host or not (parts.scheme == "https" or (parts.scheme == "http" and _is_here(parts.host))):
+        raise ManifestError("versions_url has to start with https:// or file:///, or be the path of a file")
+
+
+def _parts(url: str) -> httpx.URL:
+    try:
+        return httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ManifestError("versions_url is no URL") from error
+
+
+def _why(error: BaseException) -> str:
+    # Words of ours alone: those of others may hold the URL.
+    return str(error) if isinstance(error, ManifestError) else type(error).__name__
+
+
+def _number(text: bytes) -> float:
+    return int(text) if text.isdigit() else float("-inf")
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _place(url: str) -> Path | None:
+    if url.startswith("/"):
+        return Path(url)
+    parts = _parts(url)
+    return Path(parts.path) if parts.scheme == "file" and parts.host in ("", "localhost") else None

@@ -1,0 +1,112 @@
+"""What an image says of itself, and what is in it."""
+
+import json
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.image.conftest import ROOT
+
+LOOK = """
+import importlib.metadata, json, os, platform
+print(json.dumps({
+    "uid": os.getuid(), "python": platform.python_version(), "debian": open("/etc/debian_version").read().strip(),
+    "user": os.environ.get("HOME"), "writable": [path for path in os.environ["LOOK"].split() if os.access(path, os.W_OK)],
+    "installed": {one.metadata["Name"].lower(): one.version for one in importlib.metadata.distributions()},
+}))
+"""
+WRITABLE = "/usr/local/airflow /usr/local/airflow/dags /usr/local/airflow/logs"
+
+
+@pytest.fixture(scope="module")
+def inside(engine, release, images):
+    from tools.image.__main__ import tag
+    from tools.image.container import Container
+
+    places = f"{WRITABLE} /opt/runtime /opt/runtime/venv/bin /usr /etc"
+    done = Container(engine, tag(release, "onbuild")).run("python", "-c", LOOK, variables={"LOOK": places})
+    assert done.returncode == 0, done.stdout
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_labels_tell_the_versions(images, release):
+    for config in images.values():
+        labels = config["Labels"]
+        assert labels["io.astronomer.docker.runtime.version"] == str(release.tag)
+        assert labels["org.opencontainers.image.version"] == str(release.tag)
+        assert labels["io.astronomer.docker.airflow.version"] == release.airflow
+        assert labels["io.astronomer.docker.distro"] == "debian"
+
+
+def test_both_variants_run_as_a_user_under_an_init_with_a_health_check(images):
+    for config in images.values():
+        assert config["User"] == "astro"
+        assert config["Entrypoint"][0] == "tini"
+        assert config["Healthcheck"]["Test"] == ["CMD", "/opt/runtime/bin/healthcheck"]
+
+
+def test_only_the_default_variant_takes_a_project(images):
+    assert not images["base"].get("OnBuild")
+    steps = " ".join(images["onbuild"]["OnBuild"])
+    assert all(word in steps for word in ("packages.txt", "requirements.txt", "COPY --chown=astro:0 . ."))
+
+
+def test_the_versions_are_those_of_the_release(inside, release):
+    assert inside["installed"]["apache-airflow"] == release.airflow
+    assert inside["installed"]["astronomer-providers"] == release.package
+    assert inside["python"].startswith(f"{release.python}.")
+    assert inside["debian"].partition(".")[0] == release.debian
+
+
+def test_the_providers_are_those_of_the_release_and_those_that_were_asked_for(inside, release):
+    lines = (ROOT / "runtime" / "requirements.txt").read_text().splitlines()
+    asked = {Requirement(line).name for line in lines if line and not line.startswith("#")}
+    assert set(release.providers) == asked - {"apache-airflow"}
+    assert release.providers == {name: inside["installed"].get(name) for name in release.providers}
+
+
+def test_every_pin_is_installed_and_nothing_else(inside):
+    lines = (ROOT / "runtime" / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    installed = {name.replace("_", "-").replace(".", "-"): one for name, one in inside["installed"].items()}
+    extra = {"astronomer-providers", "pip"}
+    assert {name.replace(".", "-"): one for name, one in pins.items()} == {
+        name: one for name, one in installed.items() if name not in extra
+    }
+
+
+def test_its_user_writes_where_airflow_does_and_nowhere_else(inside):
+    assert (inside["uid"], inside["writable"]) == (50_000, WRITABLE.split())
+
+
+def test_pip_freeze_shows_the_version(container, release):
+    done = container.run("pip", "freeze")
+    assert f"astronomer-providers=={release.package}" in done.stdout.splitlines()
+
+
+def test_it_knows_its_own_release(container, release):
+    done = container.run("airflow", "runtime", "version", "--output", "json")
+    assert json.loads(done.stdout[done.stdout.index("{") :])["runtime"] == str(release.tag), done.stdout
+
+
+def test_the_bill_of_materials_has_both_kinds_of_packages(container, release):
+    document = json.loads(container.run("cat", "/opt/runtime/sbom.cdx.json").stdout)
+    found = {one["purl"].partition("?")[0] for one in document["components"] if "purl" in one}
+    assert document["bomFormat"] == "CycloneDX"
+    assert f"pkg:pypi/apache-airflow-core@{release.airflow}" in found
+    assert any(one.startswith("pkg:deb/debian/tini@") for one in found)
+    assert len(found) > 300
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "core.sensors.external_task.ExternalTaskSensor",
+        "databricks.operators.databricks.DatabricksRunNowOperatorAsync",
+        "snowflake.operators.snowflake.SnowflakeOperatorAsync",
+    ],
+)
+def test_the_operators_can_be_imported(container, name):
+    module, _, attribute = name.rpartition(".")
+    done = container.run("python", "-c", f"from astronomer.providers.{module} import {attribute}")
+    assert done.returncode == 0, done.stdout

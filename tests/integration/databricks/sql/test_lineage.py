@@ -1,0 +1,199 @@
+"""Lineage of statements, beside that of the stock operators."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+
+import pytest
+from airflow.providers.databricks.operators.databricks import (
+    DatabricksSQLStatementsOperator as StockStatementsOperator,
+)
+from airflow.providers.databricks.operators.databricks_sql import DatabricksSqlOperator as StockSqlOperator
+from airflow.providers.databricks.sensors.databricks import (
+    DatabricksSQLStatementsSensor as StockStatementsSensor,
+)
+from airflow.providers.databricks.sensors.databricks_sql import DatabricksSqlSensor as StockSqlSensor
+from airflow.providers.databricks.utils import openlineage as stock_lineage
+
+from astronomer.deferral.lineage import REMOTE_JOB
+from astronomer.providers.databricks.lineage import filled_in
+from astronomer.providers.databricks.operators.databricks_sql import DatabricksSqlOperator
+from astronomer.providers.databricks.operators.statements import DatabricksSQLStatementsOperator
+from astronomer.providers.databricks.sensors.databricks import DatabricksSQLStatementsSensor
+from astronomer.providers.databricks.sensors.databricks_partition import DatabricksPartitionSensor
+from astronomer.providers.databricks.sensors.databricks_sql import DatabricksSqlSensor
+from tests.integration.lineage.telling import finish, job_of, openlineage, superset, whole
+from tests.integration.without_worker import triggerer_in_place
+
+# The stock hook asks Airflow for its own version in a way that Airflow 3.2 deprecates.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:ProvidersManager.hooks is deprecated"),
+    # The stock operators leave connections open.
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl:pytest.PytestUnraisableExceptionWarning"),
+]
+
+WORKSPACE = "databricks://localhost"
+READS = "select * from main.default.source"
+WRITES = "create or replace table main.default.target as select a from main.default.source"
+MISSING = "select * from main.default.not_there"
+LONG = "select lab_wait(300)"
+
+
+@pytest.fixture
+def events(tmp_path, lab, monkeypatch):
+    lab.run_sql(
+        "create or replace table main.default.source as select 1 as a",
+        "create or replace table main.default.target (a int)",
+    )
+    # The provider asks the history at the workspace's host, at a port where nobody listens here.
+    monkeypatch.setattr(stock_lineage, "_run_api_call", lambda hook, query_ids: [])
+    with openlineage(tmp_path) as events:
+        yield events
+
+
+@pytest.fixture
+def kinds(path, lab):
+    """For each class: its stock one, and what makes arguments of a statement."""
+    warehouse = lab.warehouses.default.id
+    pokes = {"http_path": path, "poke_interval": 0.2, "timeout": 20.0}
+    return {
+        DatabricksSqlOperator: (StockSqlOperator, lambda sql: {"sql": sql, "http_path": path}),
+        DatabricksSQLStatementsOperator: (
+            StockStatementsOperator,
+            lambda sql: {"statement": sql, "warehouse_id": warehouse, "polling_period_seconds": 0.1},
+        ),
+        DatabricksSQLStatementsSensor: (
+            StockStatementsSensor,
+            lambda sql: {"statement": sql, "warehouse_id": warehouse, "timeout": 20},
+        ),
+        DatabricksSqlSensor: (StockSqlSensor, lambda sql: {"sql": sql, **pokes}),
+    }
+
+
+KINDS = [
+    DatabricksSqlOperator,
+    DatabricksSQLStatementsOperator,
+    DatabricksSQLStatementsSensor,
+    DatabricksSqlSensor,
+]
+
+
+def names(event, key):
+    return sorted(one["name"] for one in event[key])
+
+
+def check(event, text, ended, statement=None):
+    """The event is the end of the task of this statement."""
+    assert event["eventType"] == ended
+    facets = event["run"]["facets"]
+    assert event["job"]["facets"]["sql"]["query"] == text
+    if statement is not None:
+        assert facets["externalQuery"]["externalQueryId"] == statement.id
+        assert facets["externalQuery"]["source"] == WORKSPACE
+        assert facets[REMOTE_JOB]["url"].endswith(f"/sql/history?queryId={statement.id}")
+    assert ("errorMessage" in facets) is (ended == "FAIL")
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+@pytest.mark.parametrize("text", [READS, WRITES])
+@pytest.mark.parametrize("kind", [DatabricksSqlOperator, DatabricksSQLStatementsOperator])
+def test_operators_tell_no_less_than_stock(lab, events, kinds, stock, started, kind, text, deferrable):
+    stock_kind, arguments = kinds[kind]
+    finish(stock_kind, databricks_conn_id=stock, **arguments(text))
+    theirs, before = events(), len(started(text))
+    finish(kind, deferrable=deferrable, **arguments(text))
+    ours = events()
+    more = superset(ours, theirs)
+    print(f"more than stock: {more}")
+    (statement,) = started(text)[before:]
+    check(whole(ours), text, "COMPLETE", statement)
+    assert names(whole(ours), "inputs") == ["main.default.source"]
+    assert names(whole(ours), "outputs") == (["main.default.target"] if text == WRITES else [])
+    assert lab.token not in str(ours)
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+@pytest.mark.parametrize("kind", [DatabricksSQLStatementsSensor, DatabricksSqlSensor])
+def test_sensors_tell_no_less_than_stock(lab, events, kinds, stock, started, kind, deferrable):
+    stock_kind, arguments = kinds[kind]
+    finish(stock_kind, databricks_conn_id=stock, **arguments(READS))
+    # With the port, where the connection has one; the stock operator of the same statements is without.
+    theirs = json.loads(json.dumps(events()).replace(f"localhost:{lab.port}", "localhost"))
+    before = len(started(READS))
+    worker_path = not deferrable and kind is DatabricksSqlSensor
+    where = {"databricks_conn_id": stock} if worker_path else {}
+    finish(kind, deferrable=deferrable, **arguments(READS), **where)
+    ours = events()
+    more = superset(ours, theirs)
+    print(f"more than stock: {more}")
+    found = started(READS)[before:]
+    check(whole(ours), READS, "COMPLETE", None if worker_path else found[0])
+    assert names(whole(ours), "inputs") == ["main.default.source"]
+    assert [one["eventType"] for one in job_of(ours, "dag.task.query.1")] == ["START", "COMPLETE"]
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_failures(lab, events, kinds, started, stock, kind, deferrable):
+    arguments = kinds[kind][1](MISSING)
+    worker_path = not deferrable and kind is DatabricksSqlSensor
+    where = {"databricks_conn_id": stock} if worker_path else {}
+    finish(kind, deferrable=deferrable, **arguments, **where)
+    written = events()
+    check(whole(written), MISSING, "FAIL", None if worker_path else started(MISSING)[0])
+    assert names(whole(written), "inputs") == ["main.default.not_there"]
+    assert lab.token not in str(written)
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+@pytest.mark.parametrize("kind", KINDS[:3])
+def test_timeouts(events, kinds, started, kind, deferrable):
+    limit = dt.timedelta(seconds=1)
+    finish(kind, deferrable=deferrable, execution_timeout=limit, **kinds[kind][1](LONG))
+    check(whole(events()), LONG, "FAIL", started(LONG)[0])
+
+
+def test_several_statements(events, path, started):
+    finish(DatabricksSqlOperator, sql=[READS, WRITES], http_path=path)
+    written = events()
+    end = whole(written)
+    assert end["run"]["facets"]["externalQuery"]["externalQueryId"] == started()[-1].id
+    queries = [job_of(written, f"dag.task.query.{number}")[-1] for number in (1, 2)]
+    told = [one["run"]["facets"]["externalQuery"]["externalQueryId"] for one in queries]
+    assert told == [one.id for one in started()]
+    assert {one["run"]["facets"]["parent"]["run"]["runId"] for one in queries} == {end["run"]["runId"]}
+
+
+def test_a_partition(lab, events, path):
+    lab.run_sql("create or replace table main.default.parts (a int, day string) partitioned by (day)")
+    lab.run_sql("insert into main.default.parts values (1, 'x')")
+    finish(
+        DatabricksPartitionSensor,
+        table_name="parts",
+        catalog="main",
+        schema="default",
+        partitions={"day": "x"},
+        http_path=path,
+        poke_interval=0.2,
+        timeout=20.0,
+    )
+    end = whole(events())
+    assert end["eventType"] == "COMPLETE"
+    assert names(end, "inputs") == ["main.default.parts"]
+    assert end["run"]["facets"]["externalQuery"]["source"] == WORKSPACE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("text", "ended"), [(READS, "COMPLETE"), (MISSING, "FAIL")])
+def test_without_a_worker(events, kinds, started, kind, text, ended):
+    with triggerer_in_place() as free:
+        (end,) = free.run(free.task(kind, **kinds[kind][1](text)))
+    assert end.state == {"COMPLETE": "success", "FAIL": "failed"}[ended]
+    check(whole(events()), text, ended, started(text)[0])
+
+
+def test_parameters_may_be_names_of_tables():
+    parameters = [{"name": "t", "value": "orders"}, {"name": "table", "value": "other"}, {"name": "n"}]
+    text = "select a::int from :t join :table on :n = :unknown"
+    assert filled_in(text, parameters) == "select a::int from orders join other on null = :unknown"

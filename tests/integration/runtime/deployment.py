@@ -1,0 +1,138 @@
+"""A real API server with the security manager, before a database of its own, and the platform that it believes."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from sqlalchemy import create_engine, text
+
+from astronomer.lab.issuer import IssuerServer
+from tools.demo.environment import KEPT, free_port
+
+__all__ = ["Deployment", "http"]
+
+ROOT = Path(__file__).resolve().parents[3]
+_PATIENCE = 150.0
+_CONTEXT = ssl.create_default_context()  # httpx would read the authorities for every request
+
+
+def http(method: str, url: str, **how: Any) -> httpx.Response:
+    """Send one request; nothing of the one before is remembered."""
+    return httpx.request(method, url, timeout=60, verify=_CONTEXT, **how)
+
+
+@dataclass
+class Deployment:
+    """An Airflow that knows no users but the platform's.
+
+    :param database: its URL; default a SQLite file.
+    :param settings: variables, beside those that every one has.
+    """
+
+    home: Path
+    issuer: IssuerServer
+    database: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    jwt_secret: str = field(default_factory=lambda: secrets.token_urlsafe(64), repr=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://localhost:{self.port}"
+
+    @property
+    def log(self) -> str:
+        return (self.home / "server.log").read_text(errors="replace")
+
+    @property
+    def audit(self) -> list[dict[str, Any]]:
+        """The records of the audit log."""
+        marked = [line[line.index('{"event"') :] for line in self.log.splitlines() if '{"event"' in line]
+        return [json.JSONDecoder().raw_decode(line)[0] for line in marked]
+
+    def environment(self) -> dict[str, str]:
+        return {
+            **{name: os.environ[name] for name in KEPT if name in os.environ},
+            "HOME": str(self.home),
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(self.home / "dags"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database or f"sqlite:///{self.home}/airflow.db",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": "",  # not needed, and asyncpg is not asked for
+            "AIRFLOW__DATABASE__CHECK_MIGRATIONS": "False",
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.home / "logs"),
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__EXPOSE_CONFIG": "True",
+            "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(32),
+            "AIRFLOW__API_AUTH__JWT_SECRET": self.jwt_secret,
+            "AIRFLOW__ASTRONOMER_RUNTIME__JWKS_MIN_INTERVAL": "2",
+            "AIRFLOW__ASTRONOMER_RUNTIME__DEPLOYMENT_ID": "here",
+            "PYTHONUNBUFFERED": "1",
+            **self.issuer.settings(),
+            **self.settings,
+        }
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-W", "ignore", "-m", "tests.integration.runtime.server", str(self.port)]
+
+    @contextmanager
+    def running(self) -> Iterator[Deployment]:
+        self.home.mkdir(parents=True, exist_ok=True)
+        with (self.home / "server.log").open("ab") as log:
+            process = subprocess.Popen(
+                self.command(),
+                cwd=ROOT,
+                env=self.environment(),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            try:
+                self._await(process)
+                yield self
+            finally:
+                process.terminate()
+                process.wait(30)
+
+    def _await(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise RuntimeError(f"the API server has ended:\n{self.log[-3000:]}")
+            try:
+                if httpx.get(f"{self.url}/api/v2/version", timeout=5).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.3)
+        raise RuntimeError(f"the API server does not answer:\n{self.log[-3000:]}")
+
+    @contextmanager
+    def database_session(self) -> Iterator[Callable[[str], list[Any]]]:
+        """Give what runs a statement in the metadata database."""
+        engine = create_engine(self.environment()["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+        with engine.connect() as connection:
+            yield lambda statement: list(connection.execute(text(statement)))
+        engine.dispose()
+
+    def ask(self, token: str | None, method: str, path: str, **how: Any) -> httpx.Response:
+        """Send one request, with a token as ``Authorization: Bearer``."""
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        return http(method, f"{self.url}{path}", headers=headers, **how)
+
+    def status(self, token: str | None, method: str = "GET", path: str = "/api/v2/dags", **how: Any) -> int:
+        """Send one request; by default one that every role may."""
+        return self.ask(token, method, path, **how).status_code

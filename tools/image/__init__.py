@@ -1,0 +1,1 @@
+"""Builds and tries the Runtime image, with Docker or without."""
