@@ -31,6 +31,11 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 nitpicky = True
 # Classes of other projects, which the signatures and base classes name.
 nitpick_ignore_regex = [
+    (
+        "py:class",
+        r"astronomer\.(deferral\.lineage\.Lineage|runtime\.(permissions|user)\..*)",
+    ),  # bases without a page
+    ("py:class", r"jwt\.exceptions\..*"),  # its documentation has no index
     ("py:.*", r"(airflow|snowflake|starlette|aiohttp|tenacity)\..*"),
     ("py:.*", r"(asyncio|collections|contextlib|logging|datetime|pathlib|random|typing|abc|enum|ssl)\..*"),
     ("py:class", r"astronomer\..*\._\w+"),  # private
