@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any, cast
@@ -19,6 +17,7 @@ from airflow.sdk.exceptions import UnmappableXComTypePushed, XComForMappingNotPu
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import TriggerEvent
 
+from astronomer.deferral import _compat_collector
 from astronomer.deferral._compat import XCom
 from astronomer.deferral._compat_worker_free import KEPT, airflows_own, resume
 from astronomer.deferral.in_triggerer import NeedsWorker
@@ -69,7 +68,6 @@ _ONLY_IN_WORKER = (
     "prev_start_date_success",
     "triggering_asset_events",
 )
-_collecting = threading.Lock()
 
 
 class Pulled(ResolveMixin):
@@ -208,7 +206,7 @@ def adopt(ti: Any, context: Mapping[str, Any], started_at: float) -> tuple[Any, 
 def make_operator(
     kind: type[BaseOperator], ti: Any, arguments: Mapping[str, Any], context: dict[str, Any], *, native: bool
 ) -> Any:
-    """The operator, in a Dag of its own that renders as the user's does; the context is about it.
+    """The operator, in a Dag of its own that renders as the user's does, and not yet rendered; the context is about it.
 
     :param kind: its class.
     :param ti: as :func:`adopt` has made it.
@@ -222,7 +220,6 @@ def make_operator(
     made.params = task.params
     made.upstream_task_ids, made.downstream_task_ids = task.upstream_task_ids, task.downstream_task_ids
     ti.task = context["task"] = made
-    made.render_template_fields(cast("Any", context))
     return made
 
 
@@ -313,7 +310,7 @@ def tell_listeners(what: str, ti: Any, lineage: Iterable[Callable[[], object]] =
     """Tell listeners, such as OpenLineage's, what a worker would tell them.
 
     :param what: ``running``, ``success``, ``failed`` or ``skipped``.
-    :param lineage: what hooks have to say of the task to the collector of this process, which all its tasks share.
+    :param lineage: what hooks have to say of the task; in this thread, the collector says it to them, and no more.
     """
     from airflow.sdk.listener import get_listener_manager
 
@@ -324,35 +321,11 @@ def tell_listeners(what: str, ti: Any, lineage: Iterable[Callable[[], object]] =
     if what != "running":
         ti.end_date = datetime.now(timezone.utc)
     before = TaskInstanceState.QUEUED if what == "running" else TaskInstanceState.RUNNING
-    with _collected(list(lineage)):
+    with _compat_collector.bound(lineage):
         try:
             getattr(manager.hook, f"on_task_instance_{what}")(previous_state=before, task_instance=ti, **more)
         except Exception:
             log.exception("A listener failed")
-
-
-@contextmanager
-def _collected(lineage: Sequence[Callable[[], object]]) -> Iterator[None]:
-    """For the block, the collector has the lineage of one task; only tasks that have some wait for each other."""
-    if not lineage:
-        yield
-        return
-    with _collecting:
-        try:
-            for send in lineage:
-                send()
-            yield
-        finally:
-            _forget_lineage()
-
-
-def _forget_lineage() -> None:
-    """Nothing else does: a worker's collector ends with its process."""
-    from airflow.sdk.lineage import get_hook_lineage_collector
-
-    for one in vars(get_hook_lineage_collector()).values():
-        if isinstance(one, dict) and one is not get_hook_lineage_collector()._asset_factories:  # noqa: SLF001
-            one.clear()
 
 
 def ended(state: str, xcoms: dict[str, Any] | None = None) -> TriggerEvent:

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.providers.openlineage.sqlparser import DatabaseInfo
 
+    from astronomer.deferral.in_triggerer import InTriggerer
     from astronomer.deferral.job import JobStatus, RemoteJob
 
     Told: TypeAlias = OperatorLineage[Any, Any]
 
-__all__ = ["REMOTE_JOB", "Lineage", "collected_queries", "emit_queries", "parse_sql"]
+__all__ = ["REMOTE_JOB", "Lineage", "collected_queries", "emit_queries", "job_in_xcom", "parse_sql"]
 
 REMOTE_JOB = "astronomer_remoteJob"
 """The run facet that names what a task has waited for: its name, page and last known state."""
@@ -37,6 +38,11 @@ _START, _COMPLETE, _FAILURE = (
 class Lineage:
     """Stands before the stock operator among the base classes, and adds to what it tells; it takes nothing away."""
 
+    in_triggerer: InTriggerer | None = None
+
+    asks_stock = True
+    """Whether the stock operator's part is told; ``False`` where ours is all of it, and better."""
+
     stock_lineage_failed = False
     """Whether the stock operator could not tell its part of the last event."""
 
@@ -46,6 +52,10 @@ class Lineage:
 
     def last_seen(self) -> tuple[RemoteJob, JobStatus | None] | None:
         """The remote job of this try, with what is known of it; ``None`` while there is none."""
+        return None
+
+    def remembered(self, task_instance: Any) -> RemoteJob | None:
+        """The remote job of a failed try of which this process has seen nothing: Airflow itself has ended it."""
         return None
 
     def external_query(self, job: Any) -> tuple[str, str] | None:
@@ -87,28 +97,38 @@ class Lineage:
         """The stock operator's, and then ours; neither is lost for what is wrong with the other."""
         from airflow.providers.openlineage.extractors import OperatorLineage
 
+        if self.in_triggerer is not None:
+            from astronomer.deferral import _compat_collector
+
+            # The thread is the provider's, which reads the collector when this has returned.
+            _compat_collector.bind(self.in_triggerer.lineage)
         behind = super()
         name = next((name for name in names if hasattr(behind, name)), None)
         about = () if name == _START else (task_instance,)
         self._asking_stock = True
-        told = _try(lambda: getattr(behind, name)(*about)) if name else None
+        told = _try(lambda: getattr(behind, name)(*about)) if name and self.asks_stock else None
         self._asking_stock = False
         self.stock_lineage_failed = name is not None and told is None
         lineage: Told = OperatorLineage().merge(told or OperatorLineage())
         _add(lineage, _try(self.own_lineage))
-        _add(lineage, _try(self._remote_job))
+        _add(lineage, _try(lambda: self._remote_job(task_instance if _FAILURE in names else None)))
         if name is None and (lineage.inputs or lineage.outputs):
             _try(lambda: _add_declared(lineage, self, task_instance))
         return lineage
 
-    def _remote_job(self) -> Told | None:
+    def _remote_job(self, failed: Any) -> Told | None:
+        """What is told of the job.
+
+        :param failed: the task instance, if it is one that failed.
+        """
         from airflow.providers.openlineage.extractors import OperatorLineage
         from openlineage.client.facet_v2 import RunFacet, external_query_run
 
-        seen = self.last_seen()
-        if seen is None:
+        job, status = self.last_seen() or (None, None)
+        if job is None and failed is not None and self.in_triggerer is None:
+            job = self.remembered(failed)
+        if job is None:
             return None
-        job, status = seen
         said = {
             "name": job.name,
             "url": (status and status.url) or getattr(job, "url", None),
@@ -149,6 +169,18 @@ def collected_queries() -> dict[str, str]:
     extras = [one for one in collector.collected_assets.extra if one.key == Extra.KEY.value]
     told = [(one.value.get(Extra.VALUE__JOB_ID.value), one.value) for one in extras]
     return {str(key): str(value.get(Extra.VALUE__SQL_STATEMENT.value) or "") for key, value in told if key}
+
+
+def job_in_xcom(task_instance: Any) -> dict[str, Any] | None:
+    """The fields of the job that a trigger without a worker has started in this try."""
+    from astronomer.deferral.xcom_memory import XCOM_KEY
+
+    found = task_instance.xcom_pull(
+        task_ids=task_instance.task_id, key=XCOM_KEY, map_indexes=task_instance.map_index
+    )
+    if not isinstance(found, Mapping) or found.get("try_number") != task_instance.try_number:
+        return None  # also what is encoded twice: an event has pushed it, at the end of a success
+    return cast("dict[str, Any] | None", found.get("job"))
 
 
 def emit_queries(

@@ -17,7 +17,7 @@ from astronomer.deferral.errors import JobCancelled, JobError, JobFailed, JobLos
 from astronomer.deferral.hub import Hub
 from astronomer.deferral.identity import TaskIdentity
 from astronomer.deferral.job import JobStatus, Outcome, Phase, Poller, RemoteJob
-from astronomer.deferral.lineage import Lineage
+from astronomer.deferral.lineage import Lineage, job_in_xcom
 from astronomer.deferral.memory import Attempt, Memory
 from astronomer.deferral.pacing import Pacing
 from astronomer.deferral.settings import seconds
@@ -224,6 +224,13 @@ class JobOperator(Lineage, WorkerFree):
             return self._settling[0], self._settling[1].status
         job = self._job or self._submitted
         return None if job is None else (job, None)
+
+    def remembered(self, task_instance: Any) -> RemoteJob | None:
+        """The job that Airflow remembers of this try, in the store or in the XCom of a trigger; for lineage."""
+        attempt = self._waited_for(task_instance.get_template_context())
+        known = attempt is not None and not attempt.ended and attempt.settled is None
+        found = attempt.job if attempt is not None and known else job_in_xcom(task_instance)
+        return None if found is None else self.trigger_type.job_type.from_dict(found)
 
     def _memory(self, context: Mapping[str, Any]) -> Memory:
         if self.in_triggerer is not None:

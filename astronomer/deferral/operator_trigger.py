@@ -27,7 +27,7 @@ from astronomer.deferral.in_triggerer import InTriggerer, NeedsWorker, Steps
 from astronomer.deferral.life import Life, loaded, mapped_arguments
 from astronomer.deferral.outage import Outage
 from astronomer.deferral.recipe import Unwritable
-from astronomer.deferral.xcom_memory import SUBMITTED_BY, XCOM_KEY, Contested, XComMemory
+from astronomer.deferral.xcom_memory import SUBMITTED_BY, XCOM_KEY, Contested, Tries, XComMemory
 
 __all__ = ["OperatorTrigger"]
 
@@ -55,6 +55,7 @@ class OperatorTrigger(BaseTrigger):
         self.timeout_after: datetime | None = None
         self._context: Mapping[str, Any] = {}
         self._life: Life | None = None
+        self._ti: Any = None
         self._step: asyncio.Future[Any] | None = None
         self._waiting: BaseTrigger | None = None
 
@@ -201,11 +202,11 @@ class OperatorTrigger(BaseTrigger):
         written = json.loads(self.recipe)
         started_at, deadline = self._times(written["limit"])
         ti, context = airflow.adopt(given, self._context or given.get_template_context(), started_at)
+        self._ti = ti  # whatever goes wrong from here on is an end that listeners are told of
         kind = loaded(written["operator"])
         memory = XComMemory(
             ti,
-            retries=int(given.task.retries or 0),
-            began_at=started_at,
+            tries=Tries.of(given.task, started_at),
             read=lambda: airflow.read_xcom(ti, XCOM_KEY) if kind.remembers else None,
             write=lambda value: ti.xcom_push(XCOM_KEY, value),
             owner=owner,
@@ -220,6 +221,7 @@ class OperatorTrigger(BaseTrigger):
         task = airflow.make_operator(kind, ti, arguments, context, native=written["native"])
         task.returns_dag_result = written["dag_result"]
         task.in_triggerer = InTriggerer(loop, steps, memory, started_at, deadline)
+        task.render_template_fields(context)
         life = Life(task, ti, context, memory, owner, patience=getattr(task, "outage_tolerance", 0.0))
         if life.patience:
             task.outage_tolerance = min(life.patience, _STEP_PATIENCE)
@@ -249,13 +251,15 @@ class OperatorTrigger(BaseTrigger):
         return airflow.ended("success", None if note is None else {XCOM_KEY: note})
 
     def _end(self, state: str, error: Exception | None) -> None:
-        """What a worker does at the end of a task."""
-        if self._life is None:  # not even the operator could be made
+        """What a worker does at the end of a task, also of one that could not be made."""
+        ti = self._ti if self._life is None else self._life.ti
+        if ti is None:
             return
-        airflow.push_links(self._life.ti, self._life.task)
+        if self._life is not None:
+            airflow.push_links(ti, self._life.task)
         more = {"error": error} if state == "failed" else {}
-        lineage = cast("InTriggerer", self._life.task.in_triggerer).lineage
-        airflow.tell_listeners(state, self._life.ti, lineage, **more)
+        lineage = getattr(getattr(ti.task, "in_triggerer", None), "lineage", ())
+        airflow.tell_listeners(state, ti, lineage, **more)
 
     async def _hand_over(self, why: str) -> TriggerEvent:
         self.log.info("A worker goes on: %s", why)

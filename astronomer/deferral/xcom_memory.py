@@ -16,14 +16,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from astronomer.deferral.identity import TaskIdentity
 from astronomer.deferral.job import known_fields
 from astronomer.deferral.memory import Attempt, Memory
 
-__all__ = ["XCOM_KEY", "Contested", "XComMemory"]
+__all__ = ["XCOM_KEY", "Contested", "Tries", "XComMemory"]
 
 XCOM_KEY = "astronomer_deferral"
 
@@ -32,9 +32,40 @@ _CLAIM_LASTS = 10.0
 SUBMITTED_BY = 15.0
 """Seconds after which the submit of somebody else's claim has arrived, or never will."""
 
+_NOTICED_WITHIN = 900.0
+"""Seconds within which Airflow has ended a task whose time is up, if its scheduler and a worker are well enough."""
+
 
 class Contested(Exception):
     """Somebody else has claimed the attempt, or may have, or nobody is left to submit it for. Look again later."""
+
+
+@dataclass(frozen=True)
+class Tries:
+    """What Airflow says of the tries of a task.
+
+    :param retries: how many there are after the first try.
+    :param began_at: epoch seconds at which this one began.
+    :param pause: the longest time between two, in seconds.
+    """
+
+    retries: int
+    began_at: float
+    pause: float = 0.0
+
+    @classmethod
+    def of(cls, task: Any, began_at: float) -> Tries:
+        """Those of an operator, as the Dag has it."""
+        retries = int(task.retries or 0)
+        pause, longest = (getattr(task, name, None) for name in ("retry_delay", "max_retry_delay"))
+        backoff = max(1.0, float(getattr(task, "retry_exponential_backoff", 0.0)))
+        # Airflow adds up to as much again to a pause that grows.
+        seconds = pause.total_seconds() * (1 if backoff == 1 else 2 * backoff**retries) if pause else 0.0
+        return cls(retries, began_at, min(seconds, longest.total_seconds()) if longest else seconds)
+
+    def follows(self, deadline: float | None) -> bool:
+        """Whether this one is the retry of one that had until then, and was ended by Airflow soon afterwards."""
+        return deadline is not None and 0 <= self.began_at - deadline <= self.pause + _NOTICED_WITHIN
 
 
 class XComMemory(Memory):
@@ -42,12 +73,11 @@ class XComMemory(Memory):
 
     The generation is the number of the try that began it, with a minus, so that its submit keys are never those of
     the worker's path. What a triggerer is not told, ``max_tries``, follows: a try that nothing of ours has announced
-    comes of a clear, unless the one before it had no time left. That one Airflow has ended without asking us, because
+    comes of a clear, unless the one before it had no time left: that one Airflow has ended without asking us, because
     nobody was there to do so in time.
 
     :param ti: the running task instance.
-    :param retries: of the operator.
-    :param began_at: epoch seconds at which this try began.
+    :param tries: what Airflow says of the task's tries.
     :param read: the XCom, or ``None``.
     :param write: sets the XCom.
     :param owner: names this run of this trigger.
@@ -58,8 +88,7 @@ class XComMemory(Memory):
         self,
         ti: Any,
         *,
-        retries: int,
-        began_at: float,
+        tries: Tries,
         read: Callable[[], Any],
         write: Callable[[dict[str, Any]], None],
         owner: str,
@@ -74,7 +103,7 @@ class XComMemory(Memory):
         self._known: Any = None
         self._begun_at = self._looked_at = time.monotonic()
         self._last = self._found()
-        generation = -int(ti.try_number) if self._begins_anew(retries, began_at) else self._last_generation()
+        generation = -int(ti.try_number) if self._begins_anew(tries) else self._last_generation()
         super().__init__(None, replace(TaskIdentity.of(ti), generation=generation))
 
     @property
@@ -238,14 +267,14 @@ class XComMemory(Memory):
     def _last_generation(self) -> int:
         return -int(self._ti.try_number) if self._last is None else self._last.generation
 
-    def _begins_anew(self, retries: int, began_at: float) -> bool:
+    def _begins_anew(self, tries: Tries) -> bool:
         last = self._last
         if last is None or not self.is_new_try(last):
             return last is None
-        no_retry_left = self._try_of(last) >= -last.generation + retries
+        no_retry_left = self._ti.try_number > -last.generation + tries.retries
         succeeded = last.settled is not None
-        timed_out = last.deadline is not None and began_at >= last.deadline
-        return succeeded or no_retry_left or not (last.ended or last.lost or timed_out)
+        announced = last.ended or last.lost or tries.follows(last.deadline)
+        return succeeded or no_retry_left or not announced
 
     def _attempt(self, sequence: int, deadline: float | None) -> Attempt:
         return replace(super()._attempt(sequence, deadline), try_number=self._ti.try_number)

@@ -1,16 +1,18 @@
-"""The audit log: one JSON object a line, without any token, and never more than so many a second. Imports no Airflow."""
+"""The audit log: one JSON object a line, without any token, and bounded but for changes. Imports no Airflow."""
 
 from __future__ import annotations
 
 import contextvars
 import json
 import logging
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timezone
 from typing import Any
 
-__all__ = ["LOGGER", "Audit", "RequestMiddleware"]
+__all__ = ["LOGGER", "Audit", "RequestMiddleware", "write_whatever_the_level"]
 
 LOGGER = "astronomer.runtime.audit"
 
@@ -19,6 +21,22 @@ _LONGEST = 200
 _request: contextvars.ContextVar[Mapping[str, Any] | None] = contextvars.ContextVar(
     "runtime_request", default=None
 )
+
+
+def write_whatever_the_level() -> None:
+    """Let the audit log be written to standard output, once, whatever ``[logging] logging_level`` says.
+
+    Airflow's own handler has that level, and would drop what was allowed. A logger to which the deployment's logging
+    configuration has given a handler is left as it is.
+    """
+    logger = logging.getLogger(LOGGER)
+    if logger.handlers:
+        return
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 class RequestMiddleware:
@@ -65,19 +83,19 @@ class _Allowance:
 
 
 class Audit:
-    """Writes what was refused and what was changed, to the logger ``astronomer.runtime.audit``.
+    """Writes what was refused, changed and read of secrets, to the logger ``astronomer.runtime.audit``.
 
-    Refusals are bounded: ``burst`` at once and ``per_second`` after that, separately for strangers and for people with
-    a good token, so that neither can fill a disk nor hide the other. A record says how many before it were held back.
-    What was allowed is always written: its number is bounded by what admins do.
+    Records are bounded: ``burst`` at once and ``per_second`` after that, separately for strangers, for refusals of people
+    with a good token, for sessions and for reading, so that none can fill a disk nor hide the others. A record says how
+    many of its kind before it were held back. Changes are always written: their number is bounded by what admins do.
     """
 
     def __init__(
         self, *, burst: int = 100, per_second: float = 5.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._log = logging.getLogger(LOGGER)
-        self._strangers = _Allowance(burst, per_second, clock)
-        self._people = _Allowance(burst, per_second, clock)
+        kinds = (_Allowance(burst, per_second, clock) for _ in range(4))
+        self._strangers, self._people, self._sessions, self._reading = kinds
 
     def token_refused(
         self,
@@ -90,16 +108,20 @@ class Audit:
     ) -> None:
         """Tell that a token was not accepted."""
         allowance = self._people if subject else self._strangers
-        self._refused(
-            allowance, "token refused", reason=reason, detail=detail, kid=kid, sub=subject, token=token
-        )
+        said = {"reason": reason, "detail": detail, "kid": kid, "sub": subject, "token": token}
+        self._bounded(allowance, logging.WARNING, "token refused", said)
 
     def access_refused(
         self, subject: str, roles: tuple[str, ...], resource: str, method: str, token: str
     ) -> None:
         """Tell that somebody may not do that."""
         said = {"sub": subject, "roles": roles, "resource": resource, "action": method, "token": token}
-        self._refused(self._people, "access refused", reason="role", **said)
+        self._bounded(self._people, logging.WARNING, "access refused", {"reason": "role", **said})
+
+    def read(self, subject: str, roles: tuple[str, ...], resource: str, token: str) -> None:
+        """Tell that somebody was allowed to read what holds secrets."""
+        said = {"sub": subject, "roles": roles, "resource": resource, "action": "GET", "token": token}
+        self._bounded(self._reading, logging.INFO, "read allowed", said)
 
     def changed(self, subject: str, roles: tuple[str, ...], resource: str, method: str, token: str) -> None:
         """Tell that somebody was allowed a change that only some may make."""
@@ -108,15 +130,18 @@ class Audit:
 
     def session(self, event: str, subject: str, roles: tuple[str, ...], token: str) -> None:
         """Tell that somebody has logged in, exchanged a token, or logged out."""
-        self._write(logging.INFO, event, {"sub": subject, "roles": roles, "token": token})
+        said = {"sub": subject, "roles": roles, "token": token}
+        self._bounded(self._sessions, logging.INFO, event, said)
 
-    def _refused(self, allowance: _Allowance, event: str, **said: Any) -> None:
+    def _bounded(self, allowance: _Allowance, level: int, event: str, said: Mapping[str, Any]) -> None:
         held_back = allowance.take()
         if held_back is not None:
-            self._write(logging.WARNING, event, {**said, "held_back": held_back or None})
+            self._write(level, event, {**said, "held_back": held_back or None})
 
     def _write(self, level: int, event: str, said: Mapping[str, Any]) -> None:
-        record = {"event": event, **said, **(_request.get() or {})}
+        now = datetime.now(tz=timezone.utc).isoformat(timespec="milliseconds")
+        marks = {"timestamp": now, "level": logging.getLevelName(level).lower(), "logger": LOGGER}
+        record = {"event": event, **said, **(_request.get() or {}), **marks}
         self._log.log(
             level,
             "%s",

@@ -62,10 +62,14 @@ def _description(user: RuntimeUser) -> Iterator[str]:
 
 
 def show_roles(_arguments: argparse.Namespace) -> None:
-    """Print a line for each role and resource."""
+    """Print a line for each role and resource; exits with 2 if the settings are missing or wrong."""
     from astronomer.runtime.auth_manager import RuntimeAuthManager
 
-    policy = RuntimeAuthManager().settings.policy
+    try:
+        policy = RuntimeAuthManager().settings.policy
+    except AirflowConfigException as error:
+        _say(f"cannot be told: {error}")
+        raise SystemExit(2) from None
     for name in policy.roles:
         names = ", ".join(sorted(theirs for theirs, ours in policy.names.items() if ours == name))
         _say(f"{name}, for the platform's {names or '(nothing)'}:")

@@ -18,7 +18,7 @@ from asgiref.sync import async_to_sync
 from fastapi import HTTPException
 from jwt import ExpiredSignatureError, InvalidTokenError
 
-from astronomer.runtime.audit import Audit, RequestMiddleware
+from astronomer.runtime.audit import Audit, RequestMiddleware, write_whatever_the_level
 from astronomer.runtime.keys import KeysUnavailable
 from astronomer.runtime.permissions import Permissions
 from astronomer.runtime.settings import Settings, SettingsError
@@ -53,11 +53,12 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
         self._asking = ThreadPoolExecutor(4, thread_name_prefix="platform-keys")
 
     def init(self) -> None:
-        """Read the settings.
+        """Read the settings, and begin the audit log.
 
         :raises AirflowConfigException: they are missing or wrong; the message says which.
         """
         _ = self.settings
+        write_whatever_the_level()
         super().init()
 
     @cached_property
@@ -85,9 +86,12 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
             )
             raise
         except KeysUnavailable as error:
-            self.audit.token_refused("keys unavailable", str(error))
-            raise HTTPException(503, _PLATFORM_IS_SILENT) from error
+            raise self._silence(error) from error
         return user
+
+    def _silence(self, error: KeysUnavailable, before: str = "") -> HTTPException:
+        self.audit.token_refused("keys unavailable", str(error))
+        return HTTPException(503, f"{before}{_PLATFORM_IS_SILENT}")
 
     async def identify(self, token: str) -> RuntimeUser:
         """Return whose token it is, and write nothing to the audit log.
@@ -178,7 +182,7 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
         except TokenRefused:
             return  # it opens nothing
         except KeysUnavailable as error:
-            raise HTTPException(503, f"You are still logged in. {_PLATFORM_IS_SILENT}") from error
+            raise self._silence(error, "You are still logged in. ") from error
         until = datetime.fromtimestamp(user.expires_at + _REMEMBERED_SECONDS, tz=timezone.utc)
         RevokedToken.revoke(user.session, until)
         self.audit.session("logged out", user.subject, user.roles, user.session)

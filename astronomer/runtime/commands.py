@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from argparse import Namespace
 from datetime import date, datetime, timezone
 from importlib.metadata import version as installed
@@ -40,6 +41,7 @@ def version(args: Namespace) -> None:
     if release:
         facts |= {"channel": release.channel, "end of maintenance": _day(release.end_of_maintenance)}
     _print_facts(facts, [str(notice) for notice in said], args.output)
+    _tell(manifest)
 
 
 @suppress_logs_and_warning
@@ -48,6 +50,7 @@ def versions(args: Namespace) -> None:
     """Print all releases that are known, newest first. The one that runs is marked."""
     tag, runtime = _running()
     manifest = Source.configured().manifest()
+    _tell(manifest)
     rows = [_row(other, one, tag, args.output) for other, one in reversed(manifest.releases.items())]
     if not rows and args.output in ("table", "plain"):
         AirflowConsole().print(
@@ -65,6 +68,12 @@ def _running() -> tuple[Tag | None, str]:
     except ValueError:
         return None, NO_TAG
     return tag, str(tag) if tag else NO_IMAGE
+
+
+def _tell(manifest: Manifest) -> None:
+    """Say what could not be read, beside the output: that may be for a program."""
+    for words in manifest.troubles:
+        sys.stderr.write(f"{words}\n")
 
 
 def _print_facts(facts: dict[str, Any], said: list[str], output: str) -> None:

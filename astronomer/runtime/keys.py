@@ -37,6 +37,8 @@ ALGORITHMS = (
 """What may be allowed at all: nothing whose key both sides know, and not ``none``."""
 
 FETCH_SECONDS = 5.0
+"""What each step of a question may take, and all of them once the body comes; not the look-up of the name."""
+
 _MINIMUM_RSA_BITS = 2048
 _MAXIMUM_JWKS_BYTES = 1 << 20
 _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
@@ -74,15 +76,18 @@ class Keys(Protocol):
 def fetch_jwks(url: str) -> Any:
     """Get a JSON Web Key Set (RFC 7517); follows no redirect.
 
-    :raises httpx.HTTPError: the server did not answer with 200.
+    :raises httpx.HTTPError: the server did not answer with 200, or not in time.
     :raises ValueError: the answer is no JSON, or is longer than 1 MiB.
     """
+    latest = time.monotonic() + FETCH_SECONDS
     with httpx.stream("GET", url, timeout=FETCH_SECONDS, headers={"accept": "application/json"}) as answer:
         if answer.status_code != 200:
             raise httpx.HTTPError(f"{url} answered {answer.status_code}")
         body = bytearray()
         for chunk in answer.iter_bytes():
             body += chunk
+            if time.monotonic() > latest:
+                raise httpx.ReadTimeout(f"{url} has not ended its answer within {FETCH_SECONDS:.0f} s")
             if len(body) > _MAXIMUM_JWKS_BYTES:
                 raise ValueError(f"{url} answered with more than {_MAXIMUM_JWKS_BYTES} bytes")
     return json.loads(body)
@@ -91,9 +96,11 @@ def fetch_jwks(url: str) -> Any:
 class JwksKeys:
     """The keys that a URL publishes: kept, asked for anew when they are old or one is missing, never too often.
 
+    While one thread asks, the known keys count for all others: a platform that is slow holds up nobody else.
+
     :param algorithms: the allowed ones; a key that names another is left out.
     :param max_age: seconds after which they are asked for again.
-    :param min_interval: seconds between two questions, whatever asks: a stranger can make up key ids.
+    :param min_interval: seconds from the end of one question to the next, whatever asks: a stranger can make up key ids.
     :param max_stale: seconds for which the last answer counts while no new one can be had.
     """
 
@@ -140,20 +147,25 @@ class JwksKeys:
         )
 
     def _may_ask(self) -> bool:
+        return not self._asking.locked() and self._rested()
+
+    def _rested(self) -> bool:
         return self._clock() - self._asked_at >= self._min_interval
 
     def _ask(self) -> None:
         with self._asking:
-            if not self._may_ask():
-                return  # another thread has, while this one waited
-            self._asked_at = self._clock()
+            if not self._rested():
+                return  # another thread has asked, while this one waited
             try:
                 self._keys = _usable(self._fetch(self.url), self._algorithms)
-            except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, ImportError, OSError, ValueError) as error:
                 self._error = f"{type(error).__name__}: {error}"
                 log.warning("could not get the platform's keys from %s: %s", self.url, self._error)
             else:
                 self._answered_at = self._clock()
+            finally:
+                # At its end: a question that takes longer than the interval must not be due again at once.
+                self._asked_at = self._clock()
 
 
 class PemKey:
@@ -201,7 +213,7 @@ def _from_pem(text: bytes, algorithms: Sequence[str]) -> Key:
 
 
 def _usable(answer: Any, algorithms: Sequence[str]) -> dict[str, Key]:
-    """Return the keys of a JWKS by id, without those that no token may be verified with."""
+    """Return the keys of a JWKS by id, without those that no token may be verified with: it may be all of them."""
     listed = answer.get("keys") if isinstance(answer, dict) else None
     if not isinstance(listed, list):
         raise ValueError('the answer is no key set: a JSON object with a list "keys"')  # noqa: TRY004 - an answer, no argument
@@ -218,9 +230,10 @@ def _usable(answer: Any, algorithms: Sequence[str]) -> dict[str, Key]:
         found[str(key.kid)] = key
     if twice:
         log.warning("left out keys of the platform that share an id: %s", ", ".join(sorted(twice)))
-    if not found.keys() - twice:
-        raise ValueError(f"none of its {len(listed)} keys can be used")
-    return {kid: key for kid, key in found.items() if kid not in twice}
+    usable = {kid: key for kid, key in found.items() if kid not in twice}
+    if not usable:
+        log.warning("none of the platform's %s keys can be used: no token is good", len(listed))
+    return usable
 
 
 def _from_jwk(member: Any, algorithms: Sequence[str]) -> Key:

@@ -28,6 +28,9 @@ __all__ = ["pages", "safe_next"]
 
 _STATE = "runtime_login_"
 _STATE_SECONDS = 600
+# What a stranger's page makes a browser bring along has to fit into a request.
+_MAXIMUM_STATES = 5
+_MAXIMUM_NEXT = 1000
 _MAXIMUM_BODY = 65536
 _HEADERS = {
     "cache-control": "no-store",
@@ -50,12 +53,14 @@ def pages(manager: RuntimeAuthManager) -> FastAPI:
 
 
 def safe_next(target: str | None, base_url: str) -> str:
-    """Return an address of this Airflow: the target if it is one, else the home page.
+    """Return an address of this Airflow: the target if it is one and short enough for a cookie, else the home page.
 
     It is put together anew under ``base_url``, so that no trick of spelling can lead to another host.
     """
     home = f"{base_url}/"
     if not target or not target.isprintable() or "\\" in target or " " in target:
+        return home
+    if len(quote(target, safe="")) > _MAXIMUM_NEXT:
         return home
     base = urlsplit(base_url)
     try:
@@ -86,6 +91,8 @@ class _Desk:
                 "with each request. An administrator can set [astronomer_runtime] login_url.",
                 status=401,
             )
+        if request.headers.get("sec-fetch-dest", "document") != "document":
+            return _page("Log in", "Only a page in a tab of its own can lead to the platform.", status=403)
         wanted = safe_next(request.query_params.get("next"), self._settings.base_url)
         if (
             request.url.netloc != urlsplit(self._settings.base_url).netloc
@@ -111,6 +118,10 @@ class _Desk:
             httponly=True,
             samesite="none" if self._secure else "lax",
         )
+        # Oldest first, as RFC 6265 has browsers send those of one path.
+        before = [name for name in request.cookies if name.startswith(self._state_cookie(""))]
+        for name in before[: -(_MAXIMUM_STATES - 1)]:
+            answer.delete_cookie(name, path="/", secure=self._secure, httponly=True)
         return answer
 
     async def callback(self, request: Request) -> Response:

@@ -41,13 +41,15 @@ def notices(running: Tag, manifest: Manifest, today: date) -> list[Notice]:
     """What is to be said about a release on that day, the gravest first."""
     tag = running.release
     release = manifest.releases.get(tag)
-    found = [*_withdrawn(tag, release), *_end(tag, release, today)] if release else []
+    found = [*_abandoned(tag, release), *_end(tag, release, today)] if release else []
     return [*found, *_newer(tag, release, manifest, today)]
 
 
-def _withdrawn(tag: Tag, release: Release) -> list[Notice]:
+def _abandoned(tag: Tag, release: Release) -> list[Notice]:
+    """What is to be said of a release that its makers have turned away from."""
     if not release.yanked:
-        return []
+        words = f"Runtime {tag} is deprecated: change to another release."
+        return [Notice("warning", words)] if release.channel == "deprecated" else []
     because = " Its makers say:" if release.yanked_reason else ""
     text = f"Runtime {tag} has been withdrawn. Change to another release.{because}"
     return [Notice("error", text, release.yanked_reason or "")]
@@ -73,6 +75,7 @@ def _newer(tag: Tag, release: Release | None, manifest: Manifest, today: date) -
         and not one.yanked
         and _TRIED.get(one.channel, 0) >= least
         and one.release_date <= today
+        and not (one.end_of_maintenance and one.end_of_maintenance < today)
     ]
     newest = {other.series == tag.series: (other, one) for other, one in offered}
     return [Notice("info", _offer(*newest[same], same)) for same in (True, False) if same in newest]

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from astronomer.runtime.roles import is_privileged
+from astronomer.runtime.roles import holds_secrets, is_privileged
 from astronomer.runtime.user import RuntimeUser
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class Permissions:
             self.audit.access_refused(user.subject, user.roles, resource, action, user.session)
         elif is_privileged(resource, action):
             self.audit.changed(user.subject, user.roles, resource, action, user.session)
+        elif holds_secrets(resource):
+            self.audit.read(user.subject, user.roles, resource, user.session)
         return allowed
 
     def is_authorized_configuration(self, *, method: Any, user: RuntimeUser, **_: Any) -> bool:

@@ -129,6 +129,11 @@ def is_privileged(resource: str, method: str) -> bool:
     return method != "GET" and not EDITOR.allows(resource, method)
 
 
+def holds_secrets(resource: str) -> bool:
+    """Whether who reads that may see passwords."""
+    return resource in {"configuration", "connection", "variable"}
+
+
 def _map(text: str, roles: Mapping[str, Role], problems: list[str]) -> dict[str, str]:
     found = _object(text, "role_map", problems)
     for name, role in found.items():

@@ -88,9 +88,9 @@ class _Reading:
         policy = self._policy()
         login_url, logout_url = self._url("login_url"), self._url("logout_url")
         base_url = (self._get("api", "base_url") or "").rstrip("/")
-        if login_url and urlsplit(base_url).scheme not in {"http", "https"}:
+        if login_url and (wrong := _wrong(base_url)):
             self.problems.append(
-                "login_url needs [api] base_url, where the platform sends the browser back to"
+                f"login_url needs [api] base_url, where the platform sends the browser back to, which {wrong}"
             )
         self._conflicts(issuer)
         if keys is None or policy is None:
@@ -123,11 +123,8 @@ class _Reading:
 
     def _url(self, name: str) -> str | None:
         url = self._own(name)
-        if url is None:
-            return None
-        parts = urlsplit(url)
-        if parts.scheme != "https" and not (parts.scheme == "http" and _is_this_machine(parts.hostname)):
-            self.problems.append(f"{name} is {url!r}; only https:// will do, and http:// for this machine")
+        if url is not None and (wrong := _wrong(url)):
+            self.problems.append(f"{name} {wrong}")
         return url
 
     def _keys(self, durations: dict[str, float]) -> Keys | None:
@@ -177,6 +174,22 @@ class _Reading:
             )
         if (self._get("core", "multi_team") or "").lower() in {"true", "t", "1"}:
             self.problems.append("[core] multi_team is on; the platform's tokens know no teams")
+
+
+def _wrong(url: str) -> str | None:
+    """Return why that address will not do, or nothing."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return "is no URL"
+    if "@" in parts.netloc:
+        return "has a user or a password in it, which logs would show; use one that needs none"
+    if parts.hostname and parts.scheme == "https":
+        return None
+    if parts.scheme == "http" and _is_this_machine(parts.hostname):
+        return None
+    return f"is {url!r}; only https:// will do, and http:// for this machine"
 
 
 def _is_this_machine(host: str | None) -> bool:

@@ -24,9 +24,12 @@ __all__ = ["Source", "fetch", "running"]
 log = logging.getLogger(__name__)
 
 TIMEOUT = 5.0
-"""Seconds that one question over the network may take, from the look-up of the name to the last byte."""
+"""Seconds after which a question over the network is given up. A look-up of the name that hangs cannot be: it is waited
+for as long as the system's resolver takes."""
 
-_FAILURES = (OSError, asyncio.TimeoutError, httpx.HTTPError, ManifestError)
+# The last three are what httpx makes of proxies in the environment that it cannot use.
+_FAILURES = (OSError, asyncio.TimeoutError, httpx.HTTPError, ValueError, ImportError, httpx.InvalidURL)
+_DAY = 86400.0
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,12 @@ class Source:
         return cls(
             bundled=Path(bundled) if bundled else None,
             url=conf.get("astronomer_runtime", "versions_url", fallback="") or "",
-            interval=conf.getfloat("astronomer_runtime", "check_interval", fallback=86400.0),
+            interval=_seconds(conf.get("astronomer_runtime", "check_interval", fallback=str(_DAY))),
             folder=Path(AIRFLOW_HOME),
         )
 
     def manifest(self) -> Manifest:
-        """What is known; what cannot be read is left out with one line in the log, and never an error."""
+        """What is known; what cannot be read is one of its troubles and a line in the log, and never an error."""
         known = Manifest({})
         if self.bundled:
             known |= self._or_nothing(
@@ -71,6 +74,8 @@ class Source:
             )
         if self.url:
             known |= self._or_nothing("the manifest of [astronomer_runtime] versions_url", self._newer)
+        for words in known.troubles:
+            log.info("%s", words)
         return known
 
     @staticmethod
@@ -78,8 +83,7 @@ class Source:
         try:
             return read()
         except _FAILURES as error:
-            log.info("Could not read %s: %s", what, _why(error))
-            return Manifest({})
+            return Manifest({}, (f"Could not read {what}: {_why(error)}",))
 
     def _newer(self) -> Manifest:
         if place := _place(self.url):
@@ -102,6 +106,7 @@ class Source:
 
     def _answer(self, file: IO[bytes]) -> Manifest:
         """The last good answer. The file's first line is when the last question was put, and the rest is the answer."""
+        failed = Manifest({})
         file.seek(0)
         asked, _, answer = file.read(MAX_BYTES + 100).partition(b"\n")
         if not 0 <= self.now() - _number(asked) < self.interval:
@@ -110,11 +115,12 @@ class Source:
                 newer = fetch(self.url)
                 Manifest.parse(newer)
             except _FAILURES as error:
-                log.info("Got no manifest from [astronomer_runtime] versions_url: %s", _why(error))
+                why = f"Got no manifest from [astronomer_runtime] versions_url: {_why(error)}"
+                failed = Manifest({}, (why,))
             else:
                 answer = newer
                 self._write(file, answer)
-        return Manifest.parse(answer) if answer else Manifest({})
+        return failed | Manifest.parse(answer) if answer else failed
 
     def _write(self, file: IO[bytes], answer: bytes) -> None:
         file.truncate(0)
@@ -134,7 +140,7 @@ def running() -> Tag | None:
 def fetch(url: str, timeout: float = TIMEOUT) -> bytes:
     """Get a manifest's bytes over HTTPS with the certificate verified, without following anyone elsewhere.
 
-    :param timeout: seconds for everything.
+    :param timeout: seconds for everything but a look-up of the name that hangs.
     :raises ManifestError: the URL is refused, the answer is not 200, or it is too long.
     :raises httpx.HTTPError: the server cannot be reached or trusted.
     :raises asyncio.TimeoutError: it took too long.
@@ -173,6 +179,19 @@ def _parts(url: str) -> httpx.URL:
 def _why(error: BaseException) -> str:
     # Words of ours alone: those of others may hold the URL.
     return str(error) if isinstance(error, ManifestError) else type(error).__name__
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if seconds >= 0:
+        return seconds
+    log.warning(
+        "[astronomer_runtime] check_interval is %r, and no number of seconds; %.0f is used", text, _DAY
+    )
+    return _DAY
 
 
 def _number(text: bytes) -> float:

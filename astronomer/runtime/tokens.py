@@ -154,7 +154,7 @@ class Verifier:
             raise TokenRefused("algorithm", f"{header.get('alg')!r} under a key for {key.algorithm}", kid=kid)
         try:
             return self._claims(self._decoded(token, key))
-        except jwt.InvalidTokenError as error:
+        except (jwt.InvalidTokenError, OverflowError) as error:  # a number in JSON may be of any size
             raise _refusal(error, token, kid) from error
 
     def _decoded(self, token: str, key: Key) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def _key_id(header: Mapping[str, Any]) -> str | None:
     return kid
 
 
-def _refusal(error: jwt.InvalidTokenError, token: str, kid: str | None) -> TokenRefused:
+def _refusal(error: Exception, token: str, kid: str | None) -> TokenRefused:
     if isinstance(error, TokenRefused):
         reason, detail = error.reason, error.detail
     else:
@@ -257,5 +257,5 @@ def _deployments(value: Any) -> dict[str, tuple[str, ...]]:
 
 
 def role_names(claims: Claims, deployment: str | None) -> Sequence[str]:
-    """Return the platform's names of the roles that a token gives in a deployment."""
-    return (*claims.roles, *claims.deployments.get(deployment or "", ()))
+    """Return the platform's names of the roles that a token gives in a deployment, or in one without a name."""
+    return (*claims.roles, *(claims.deployments.get(deployment, ()) if deployment else ()))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from datetime import date
 from functools import total_ordering
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -149,8 +150,8 @@ class _Entry(_Part):
 
 
 class _File(_Part):
-    runtime_versions: dict[str, _Entry] = {}
-    runtime_versions_v3: dict[str, _Entry] = Field(default={}, alias="runtimeVersionsV3")
+    runtime_versions: dict[str, Any] = {}
+    runtime_versions_v3: dict[str, Any] = Field(default={}, alias="runtimeVersionsV3")
 
 
 @dataclass(frozen=True)
@@ -158,26 +159,32 @@ class Manifest:
     """Every release that is known.
 
     :param releases: by tag, the oldest first.
+    :param troubles: what could not be read, a sentence each.
     """
 
     releases: dict[Tag, Release]
+    troubles: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, text: bytes | str) -> Manifest:
-        """Read the JSON of a manifest; entries whose tags have another form than these are left out.
+        """Read the JSON of a manifest.
 
-        :raises ManifestError: it is too long, is no JSON, or an entry does not say what it has to.
+        Entries whose tags have another form than these are left out, and so are those that do not say what they have
+        to, each with one of the ``troubles``: a later manifest may have words that are not known here.
+
+        :raises ManifestError: it is too long, or is no JSON of that shape.
         """
         if len(text) > MAX_BYTES:
             raise ManifestError(f"the manifest is longer than {MAX_BYTES} bytes")
         try:
             file = _File.model_validate_json(text, strict=True)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            where = _plain(".".join(str(part) for part in first["loc"])) or "the file"
-            raise ManifestError(f"{where}: {_plain(first['msg'])}") from error
-        older, newer = _tagged(file.runtime_versions, False), _tagged(file.runtime_versions_v3, True)
-        return cls({one.tag: one for one in sorted([*older, *newer], key=lambda one: one.tag)})
+            raise ManifestError(_first(error)) from error
+        troubles: list[str] = []
+        older = _tagged(file.runtime_versions, False, troubles)
+        newer = _tagged(file.runtime_versions_v3, True, troubles)
+        found = sorted([*older, *newer], key=lambda one: one.tag)
+        return cls({one.tag: one for one in found}, tuple(troubles))
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -201,17 +208,29 @@ class Manifest:
     def __or__(self, other: Manifest) -> Manifest:
         """Both manifests; where they differ, the other one's word."""
         both = {**self.releases, **other.releases}
-        return Manifest({tag: both[tag] for tag in sorted(both)})
+        return Manifest({tag: both[tag] for tag in sorted(both)}, self.troubles + other.troubles)
 
 
-def _tagged(entries: dict[str, _Entry], of_airflow: bool) -> list[Release]:
+def _tagged(entries: dict[str, Any], of_airflow: bool, troubles: list[str]) -> list[Release]:
     found = []
-    for text, entry in entries.items():
+    for text, listed in entries.items():
         try:
             tag = Tag.parse(text)
         except ValueError:
             continue
-        if tag == tag.release and tag.of_airflow is of_airflow:
-            migrates = entry.migrations.airflow_database
-            found.append(Release.model_construct(tag=tag, migrates=migrates, **dict(entry.metadata)))
+        if tag != tag.release or tag.of_airflow is not of_airflow:
+            continue
+        try:
+            entry = _Entry.model_validate_json(json.dumps(listed), strict=True)
+        except ValidationError as error:
+            troubles.append(f"Left out Runtime {tag}, whose entry cannot be read: {_first(error)}")
+            continue
+        migrates = entry.migrations.airflow_database
+        found.append(Release.model_construct(tag=tag, migrates=migrates, **dict(entry.metadata)))
     return found
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = _plain(".".join(str(part) for part in first["loc"])) or "the file"
+    return f"{where}: {_plain(first['msg'])}"

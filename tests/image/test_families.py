@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import shutil
 import time
+from collections import Counter
 
 import httpx
 import pytest
@@ -44,8 +45,8 @@ class ImagePlaces(Places):
 
 
 @pytest.fixture(params=["local", "celery"])
-def airflow(request, engine, release, images, tmp_path):
-    """An Airflow whose programs are containers, and a user of it."""
+def deployment(request, engine, release, images, tmp_path):
+    """A user of an Airflow whose programs are containers, and the file of what OpenLineage is told."""
     places = ImagePlaces(tmp_path)
     places.state.mkdir()
     shutil.copytree(ROOT / "examples" / "workspace", places.dags / "workspace")
@@ -58,7 +59,7 @@ def airflow(request, engine, release, images, tmp_path):
     services = Services(places, processes, console, DAGS, SETTINGS, backend=backend, launch=container.command)
     try:
         _, user, _ = services.start()
-        yield user
+        yield user, tmp_path / "lineage.jsonl"
     finally:
         services.close()
         processes.stop(20.0)
@@ -74,7 +75,8 @@ def all_over(airflow, runs):
         return False
 
 
-def test_an_example_of_each_family_succeeds(airflow):
+def test_an_example_of_each_family_succeeds_and_tells_its_lineage(deployment):
+    airflow, lineage = deployment
     for dag_id in DAGS:
         airflow.unpause(dag_id)
     moment = dt.datetime.now(dt.timezone.utc).isoformat()  # one for all, by which sensors find runs
@@ -87,7 +89,14 @@ def test_an_example_of_each_family_succeeds(airflow):
     while not all_over(airflow, runs):
         assert time.monotonic() < until, json.dumps(airflow.task_instances(), indent=1)[-4000:]
         time.sleep(1)
-    found = {f"{one['dag_id']}.{one['task_id']}": one["state"] for one in airflow.task_instances()}
+    instances = airflow.task_instances()
+    mapped = {f"{one['dag_id']}.{one['task_id']}" for one in instances if one["map_index"] >= 0}
+    found = {f"{one['dag_id']}.{one['task_id']}": one["state"] for one in instances}
     assert len(found) > len(DAGS)
     assert set(found.values()) == {"success"}, found
     assert {airflow.run(dag_id, run)["state"] for dag_id, run in runs.items()} == {"success"}
+    told = [json.loads(line) for line in lineage.read_text().splitlines()]
+    ends = Counter(one["job"]["name"] for one in told if one["eventType"] in {"COMPLETE", "FAIL"})
+    starts = {one["job"]["name"] for one in told if one["eventType"] == "START"}
+    assert set(found) <= starts
+    assert {ends[name] for name in set(found) - mapped} == {1}

@@ -10,7 +10,6 @@ from tools.image.container import USER, Container
 
 
 def test_each_task_has_a_pod_of_this_image(engine, container, tmp_path):
-    shutil.copy(ROOT / "runtime" / "kubernetes" / "pod_template.yaml", tmp_path)
     shutil.copytree(ROOT / "runtime" / "sample-project" / "dags", tmp_path / "dags")
     shutil.copytree(ROOT / "runtime" / "sample-project" / "include", tmp_path / "include")
     (tmp_path / "include" / "orders.py").write_text("def summary(count): return str(count)\n")
@@ -21,7 +20,6 @@ def test_each_task_has_a_pod_of_this_image(engine, container, tmp_path):
         "AIRFLOW__CORE__EXECUTOR": "KubernetesExecutor",
         "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path / "dags"),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite:////tmp/airflow.db",
-        "AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE": str(tmp_path / "pod_template.yaml"),
         "AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE": "airflow",
         "AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_REPOSITORY": "astronomer-runtime",
         "AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_TAG": container.tag.partition(":")[2],
@@ -37,3 +35,5 @@ def test_each_task_has_a_pod_of_this_image(engine, container, tmp_path):
         first = pod["spec"]["containers"][0]
         assert (first["name"], first["image"]) == ("base", container.tag)
         assert pod["metadata"]["namespace"] == "airflow"
+        assert {one["mountPath"] for one in first["volumeMounts"]} == {"/tmp", "/usr/local/airflow/logs"}
+        assert first["envFrom"] == [{"configMapRef": {"name": "airflow-tasks", "optional": True}}]

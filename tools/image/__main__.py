@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 from astronomer.runtime.versions import Manifest, Release
@@ -65,6 +66,7 @@ def build(engine: Engine, release: Release, base_image: str | None) -> list[Buil
         "RUNTIME_VERSION": str(release.tag),
         "AIRFLOW_VERSION": str(release.airflow),
         "REVISION": _revision(),
+        "DAY": datetime.now(timezone.utc).date().isoformat(),
         **({"BASE_IMAGE": base_image} if base_image else {}),
     }
     return [_variant(engine, tag(release, target), target, arguments) for target in TARGETS]

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     text = refreshed(folder)
     manifest = Manifest.parse(text)
     wrong = [f"versions.json names {name} twice" for name in repeated((folder / "versions.json").read_text())]
-    wrong += objections(manifest)
+    wrong += [*manifest.troubles, *objections(manifest)]
     wrong += unnamed(manifest, (root / "CHANGELOG.md").read_text())
     wrong += differences(folder, version("astronomer-providers"))
     for path, wanted in ((folder / "versions.json", text), (page, with_tables(page.read_text(), manifest))):

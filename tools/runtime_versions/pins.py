@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 from astronomer.runtime.versions import Manifest
 
@@ -28,17 +27,17 @@ def provider_pins(folder: Path) -> dict[str, str]:
 
 
 def refreshed(folder: Path) -> str:
-    """The text of versions.json with the pinned providers in its newest release."""
+    """The text of versions.json with the pinned providers in its newest release, if that is still an alpha."""
     text = (folder / "versions.json").read_text()
-    tag = Manifest.parse(text).newest().tag
-    data: dict[str, Any] = json.loads(text)
-    form = "runtimeVersionsV3" if tag.of_airflow else "runtimeVersions"
-    data[form][str(tag)]["metadata"]["providers"] = provider_pins(folder)
+    newest, data = Manifest.parse(text).newest(), json.loads(text)
+    if newest.channel == "alpha":
+        form = "runtimeVersionsV3" if newest.tag.of_airflow else "runtimeVersions"
+        data[form][str(newest.tag)]["metadata"]["providers"] = provider_pins(folder)
     return json.dumps(data, indent=2) + "\n"
 
 
 def differences(folder: Path, package: str) -> list[str]:
-    """Where the newest release is not what would be built now.
+    """Where the newest release is not what would be built now; an alpha gets the pinned providers by itself.
 
     :param package: the version of this distribution.
     """
@@ -47,9 +46,13 @@ def differences(folder: Path, package: str) -> list[str]:
         "Airflow": (newest.airflow, _pins(folder).get("apache-airflow")),
         "astronomer-providers": (newest.package, package),
     }
+    if newest.channel != "alpha":
+        pins = provider_pins(folder)
+        wanted |= {name: (newest.providers.get(name), pins.get(name)) for name in {*newest.providers, *pins}}
+    advice = "correct it" if newest.channel == "alpha" else "it has appeared, so list a new release"
     return [
-        f"{newest.tag} lists {name} {listed}, and the image would hold {built}"
-        for name, (listed, built) in wanted.items()
+        f"{newest.tag} lists {name} {listed}, and the image would hold {built}: {advice}"
+        for name, (listed, built) in sorted(wanted.items())
         if listed != built
     ]
 

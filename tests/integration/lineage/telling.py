@@ -26,7 +26,18 @@ from astronomer.deferral import WatchSensor
 from tests.integration import driving
 from tests.integration.lineage.schemas import check
 
-__all__ = ["ENDS", "Events", "ListenedTask", "dag", "finish", "job_of", "openlineage", "superset", "whole"]
+__all__ = [
+    "ENDS",
+    "Events",
+    "ListenedTask",
+    "dag",
+    "finish",
+    "job_of",
+    "openlineage",
+    "ours_of",
+    "superset",
+    "whole",
+]
 
 Event = dict[str, Any]
 ENDS = ("COMPLETE", "FAIL", "ABORT")
@@ -144,6 +155,14 @@ def finish(operator_class: type[Any], **arguments: Any) -> ListenedTask:
 def job_of(events: list[Event], name: str = "dag.task") -> list[Event]:
     """The events of one job."""
     return [event for event in events if event["job"]["name"] == name]
+
+
+def ours_of(events: list[Event]) -> list[Event]:
+    """The events without the facet in which the provider has the arguments of every operator."""
+    found: list[Event] = json.loads(json.dumps(events))
+    for event in found:
+        event["run"]["facets"].pop("airflow", None)
+    return found
 
 
 def whole(events: list[Event]) -> Event:

@@ -99,14 +99,24 @@ def test_the_command_tells_what_a_role_may(airflow, tmp_path):
     assert "connection" not in operator
 
 
+def test_the_command_says_what_is_missing(airflow):
+    told = airflow("runtime-auth", "roles", **without("ISSUER"))
+    assert told.returncode == 2
+    assert "cannot be told: RuntimeAuthManager cannot start" in told.stdout
+    assert "Traceback" not in told.stdout + told.stderr
+
+
 def test_it_waits_for_a_platform_that_is_not_there_yet(airflow):
-    """It starts, says 503 to everybody, and lets people in once the platform answers."""
+    """It starts, says 503 to everybody, and lets people in once the platform answers; and writes all of it down."""
     airflow.issuer.answer = None
     with IssuerServer("this.deployment") as late:
         from starlette.responses import PlainTextResponse
 
         late.answer = PlainTextResponse("starting", 503)
-        settings = {"AIRFLOW__ASTRONOMER_RUNTIME__JWKS_MIN_INTERVAL": "1"}
+        settings = {
+            "AIRFLOW__ASTRONOMER_RUNTIME__JWKS_MIN_INTERVAL": "1",
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",  # the audit log has none
+        }
         with Deployment(airflow.home / "late", late, settings=settings).running() as deployment:
             token = late.platform.token("viewer")
             assert deployment.status(token) == 503
@@ -117,3 +127,7 @@ def test_it_waits_for_a_platform_that_is_not_there_yet(airflow):
             late.answer = None
             time.sleep(1.1)
             assert deployment.status(token) == 200
+            assert deployment.status(token, "POST", "/auth/token") == 201
+            events = [(one["event"], one.get("reason"), one["path"]) for one in deployment.audit]
+        assert events.count(("token refused", "keys unavailable", "/api/v2/auth/logout")) == 1
+        assert events[-1] == ("token exchanged", None, "/auth/token")

@@ -113,6 +113,15 @@ class TestOverdue:
         assert (len(free.service.jobs), free.service.cancels) == (2, ["job-1", "job-2"])
 
     @KINDS
+    def test_long_afterwards_it_is_a_clear(self, free, kind):
+        task = free.task(kind, execution_timeout=timedelta(seconds=1000), retries=1)
+        task.schedule()
+        shut_down(free, task, 50)
+        free.timeline.sleep(20_000)
+        assert free.run(task).state == "success"
+        assert len(free.service.jobs) == 2
+
+    @KINDS
     def test_a_clear_starts_anew(self, free, kind):
         task = free.task(kind, execution_timeout=timedelta(seconds=1000), retries=1)
         task.schedule()

@@ -4,13 +4,11 @@ from datetime import timedelta
 
 import pytest
 from airflow.listeners import hookimpl
-from airflow.sdk import lineage
 from airflow.sdk import listener as sdk_listener
-from airflow.sdk.lineage import HookLineageCollector
 
-from astronomer.deferral import JobFailed, JobTimedOut
+from astronomer.deferral import JobFailed, JobTimedOut, _compat_triggerer
 from astronomer.deferral._compat import AirflowSkipException
-from astronomer.deferral.in_triggerer import NeedsWorker, lineage_sender
+from astronomer.deferral.in_triggerer import NeedsWorker
 from astronomer.deferral.xcom_memory import XCOM_KEY
 from tests.unit.deferral.fakes import START
 from tests.unit.deferral.free import FreeOperator, LinkedOperator, raises
@@ -93,6 +91,27 @@ class TestListeners:
         free.run(free.task())
         assert listener.heard == [self.BEGIN, ("skipped", "running", "skipped", "task", type(None))]
 
+    def test_hear_of_the_failure_of_what_cannot_be_rendered(self, free, listener):
+        assert free.run(free.task(what="{{ 1 / 0 }}")).state == "failed"
+        assert listener.heard == [("failed", "running", "failed", "task", ZeroDivisionError)]
+        assert isinstance(listener.ti.task, FreeOperator)
+        assert listener.ti.task.in_triggerer is not None
+        assert listener.ti.end_date is not None
+
+    def test_hear_of_the_failure_of_what_cannot_be_made(self, free, listener, monkeypatch):
+        def refuses(*given, **more):
+            raise ValueError("no such argument")
+
+        task = free.task()
+        monkeypatch.setattr(_compat_triggerer, "make_operator", refuses)
+        assert free.run(task).state == "failed"
+        assert [heard[0] for heard in listener.heard] == ["failed"]
+
+    def test_hear_nothing_of_what_airflow_has_not_given(self, free, listener, monkeypatch):
+        monkeypatch.setattr(_compat_triggerer, "adopt", raises(ValueError("no task instance")))
+        assert free.run(free.task()).state == "failed"
+        assert not listener.heard
+
     def test_hear_of_no_end_where_a_worker_goes_on(self, free, listener, monkeypatch):
         monkeypatch.setattr(FreeOperator, "finish", raises(NeedsWorker("rows")))
         free.run(free.task())
@@ -102,24 +121,6 @@ class TestListeners:
         listener.trouble = ValueError("deaf")
         free.result(free.task())
         assert "A listener failed" in caplog.text
-
-    def test_know_the_lineage_of_this_task_only(self, free, listener, monkeypatch):
-        collector, told = HookLineageCollector(), []
-
-        def finish(self, context, job, status):
-            send = lineage_sender(self.in_triggerer, collector.add_extra)
-            send(context=self, key="sql", value=self.what)
-            assert not collector.has_collected
-
-        def hear(what, *more):
-            told.append((what, [extra.value for extra in collector.collected_assets.extra]))
-
-        monkeypatch.setattr(lineage, "get_hook_lineage_collector", lambda: collector)
-        monkeypatch.setattr(FreeOperator, "finish", finish)
-        monkeypatch.setattr(listener, "hear", hear)
-        for index, what in enumerate(("first", "second")):
-            assert free.run(free.mapped({"more": [1, 2]}, index, what=what)).state == "success"
-        assert told == [("running", []), ("success", ["first"]), ("running", []), ("success", ["second"])]
 
     def test_there_may_be_none(self, free, monkeypatch):
         monkeypatch.setattr(sdk_listener, "get_listener_manager", lambda: Silence)

@@ -1,11 +1,13 @@
 """What a task in a triggerer remembers, and two triggerers that write it at once."""
 
 import json
+from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 
 from astronomer.deferral import xcom_memory
-from astronomer.deferral.xcom_memory import SUBMITTED_BY, Contested, XComMemory
+from astronomer.deferral.xcom_memory import SUBMITTED_BY, Contested, Tries, XComMemory
 from tests.unit.deferral.fakes import FakeTaskInstance, Timeline
 
 JOB = {"job_id": "a"}
@@ -46,8 +48,8 @@ def watch(monkeypatch):
 
 def memory(box, owner="one", *, try_number=1, retries=0, claims=False, began_at=0.0):
     ti = FakeTaskInstance(try_number=try_number)
-    times = {"retries": retries, "began_at": began_at}
-    return XComMemory(ti, **times, read=box.read, write=box.write, owner=owner, claims=claims)
+    tries = Tries(retries, began_at)
+    return XComMemory(ti, tries=tries, read=box.read, write=box.write, owner=owner, claims=claims)
 
 
 def claimed(box, owner="one", **more):
@@ -106,7 +108,7 @@ class TestGenerations:
         killed.save(killed.last())
         assert memory(box, try_number=2, retries=3).identity.generation == -2
 
-    @pytest.mark.parametrize(("began_at", "generation"), [(59.0, -2), (60.0, -1), (61.0, -1)])
+    @pytest.mark.parametrize(("began_at", "generation"), [(59.0, -2), (60.0, -1), (960.0, -1), (961.0, -2)])
     def test_nothing_announces_the_retry_of_one_that_had_no_time_left(self, box, began_at, generation):
         overdue = memory(box, retries=1)
         overdue.save(overdue.first(60.0), job=JOB)
@@ -118,6 +120,11 @@ class TestGenerations:
         overdue = memory(box)
         overdue.save(overdue.first(60.0), job=JOB)
         assert memory(box, try_number=2, began_at=100.0).identity.generation == -2
+
+    def test_tries_without_a_word_count_as_well(self, box):
+        overdue = memory(box, retries=1)
+        overdue.save(overdue.first(60.0), job=JOB)
+        assert memory(box, try_number=3, retries=1, began_at=100.0).identity.generation == -3
 
     def test_after_a_success_it_is_known_that_old_results_are_there(self, box):
         done = memory(box)
@@ -359,3 +366,17 @@ class TestAbandoned:
             with pytest.raises(Contested, match="the trigger has ended"):
                 call()
         assert box.writes == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "pause"),
+    [
+        ({}, 300.0),
+        ({"retry_exponential_backoff": 2.0}, 2400.0),
+        ({"retry_exponential_backoff": 2.0, "max_retry_delay": timedelta(seconds=1000)}, 1000.0),
+        ({"retry_delay": None}, 0.0),
+    ],
+)
+def test_the_pause_between_two_tries_is_the_longest_there_may_be(more, pause):
+    task = SimpleNamespace(**{"retries": 2, "retry_delay": timedelta(seconds=300), **more})
+    assert Tries.of(task, 5.0) == Tries(2, 5.0, pause)

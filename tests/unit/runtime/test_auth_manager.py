@@ -74,6 +74,16 @@ def manager(published, revoked):
     return manager
 
 
+@pytest.fixture
+def audited(manager, monkeypatch):
+    """The records of the audit log."""
+    told = []
+    monkeypatch.setattr(
+        manager.audit, "_write", lambda _level, event, said: told.append({"event": event, **said})
+    )
+    return told
+
+
 def user(*roles, expires_in=600, **changes):
     good = {"subject": "user", "name": "u", "session": "0" * 32, "expires_at": time.time() + expires_in}
     return RuntimeUser(roles=roles, **{**good, **changes})
@@ -146,6 +156,15 @@ class TestQuestions:
         ask = getattr(manager, f"batch_is_authorized_{kind}")
         assert not ask([], user=user("editor"))
         assert ask([], user=user("admin"))
+
+    def test_what_holds_secrets_is_told_when_it_is_read(self, manager, audited):
+        manager.is_authorized_connection(method="GET", user=user("admin"))
+        manager.is_authorized_pool(method="GET", user=user("admin"))
+        manager.is_authorized_variable(method="GET", user=user("viewer"))
+        manager.is_authorized_configuration(method="GET", user=user("admin"))
+        assert [(one["event"], one["resource"]) for one in audited] == [
+            ("read allowed", "connection"), ("access refused", "variable"), ("read allowed", "configuration")
+        ]  # fmt: skip
 
     def test_views_of_each(self, manager):
         def seen(role):
@@ -226,12 +245,13 @@ class TestLoud:
         with pytest.raises(RuntimeError):
             manager.revoke_token(PLATFORM.token())
 
-    def test_nor_is_one_while_the_platform_is_silent(self, manager, published):
+    def test_nor_is_one_while_the_platform_is_silent(self, manager, published, audited):
         published["answer"] = OSError("down")
         with pytest.raises(HTTPException) as caught:
             manager.revoke_token(PLATFORM.token())
         assert caught.value.status_code == 503
         assert "still logged in" in caught.value.detail
+        assert ("token refused", "keys unavailable") in [(one["event"], one.get("reason")) for one in audited]
 
     @pytest.mark.parametrize("token", ["", "a.b.c", PLATFORM.token(aud="other")])
     def test_what_opens_nothing_has_nothing_to_end(self, manager, revoked, token):

@@ -1,16 +1,18 @@
-"""The address to go on to after a login is always one of this Airflow."""
+"""The address to go on to after a login is always one of this Airflow, and no page can fill a browser with cookies."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
+from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("airflow.models.revoked_token", reason="an earlier Airflow has no revoked tokens")
 
-from astronomer.runtime.login import safe_next
+from astronomer.runtime.login import pages, safe_next
 
 BASE = "https://airflow.example"
 UNDER = "https://airflow.example/team/a"
@@ -34,7 +36,7 @@ def test_below_a_path():
 @pytest.mark.parametrize("target", [
     "https://airflow.example.evil.example/", "https://airflow.example@evil.example/", "http://airflow.example/", "https://airflow.example:444/",
     "//evil.example", "https:evil.example", "https:///evil.example", "dags", "/\\evil.example", "/x\ny", "/x y", "/\u2028",
-    "https://[", "javascript:alert(1)",
+    "https://[", "javascript:alert(1)", "/" + "a" * 1000, "/" + "é" * 200,
 ])  # fmt: skip
 def test_anything_else_is_the_home_page(target):
     assert safe_next(target, BASE) == f"{BASE}/"
@@ -46,3 +48,31 @@ def test_whatever_it_is_it_stays_here(target):
     assert (parts.scheme, parts.netloc) == ("https", "airflow.example")
     assert parts.path.startswith("/")
     assert not parts.path.startswith("//")
+
+
+@pytest.fixture
+def browser():
+    settings = SimpleNamespace(base_url=BASE, login_url="https://platform.example/login", logout_url=None)
+    app = pages(SimpleNamespace(settings=settings))
+    with TestClient(app, BASE, follow_redirects=False) as browser:
+        yield browser
+
+
+def test_a_browser_keeps_the_last_five_logins(browser):
+    for _ in range(20):
+        answer = browser.get("/login", params={"next": "/dags/x"})
+        assert answer.status_code == 303
+        newest = [text for text in answer.headers.get_list("set-cookie") if "Max-Age=600" in text]
+        assert newest[0].partition("=")[0] in browser.cookies
+    assert len(browser.cookies) == 5
+
+
+@pytest.mark.parametrize("kind", ["image", "iframe", "empty", "script"])
+def test_a_part_of_another_page_is_no_login(browser, kind):
+    answer = browser.get("/login", headers={"sec-fetch-dest": kind})
+    assert answer.status_code == 403
+    assert "set-cookie" not in answer.headers
+
+
+def test_a_page_in_a_tab_is_one(browser):
+    assert browser.get("/login", headers={"sec-fetch-dest": "document"}).headers["set-cookie"]

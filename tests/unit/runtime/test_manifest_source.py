@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import logging
 import socket
 import ssl
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import trustme
@@ -18,71 +16,16 @@ from astronomer.runtime import source as module
 from astronomer.runtime.source import Source, fetch, running
 from astronomer.runtime.versions import MAX_BYTES, ManifestError, Tag
 from tests.unit.runtime.releases import entry, text
+from tests.unit.runtime.servers import serving
 
 BUNDLED = text({"3.3-1": entry()})
 NEWER = text({"3.3-1": entry(), "3.3-2": entry()})
 DAY = 86400.0
 
 
-class Server(ThreadingHTTPServer):
-    """Serves `body` with `status`, and counts the questions."""
-
-    daemon_threads = True
-
-    def __init__(self, context=None):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.body, self.status, self.headers, self.asked = NEWER.encode(), 200, {}, 0
-        self.drip, self.held = 0.0, False
-        self.arrived, self.released = threading.Event(), threading.Event()
-        self.stopped = threading.Event()
-        scheme = "http"
-        if context:
-            self.socket, scheme = context.wrap_socket(self.socket, server_side=True), "https"
-        self.url = f"{scheme}://127.0.0.1:{self.server_port}/versions.json"
-
-    def handle_error(self, request, client_address):
-        """A client that goes is no news."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.server.asked += 1
-        self.server.arrived.set()
-        if self.server.held:
-            self.server.released.wait(4)
-        self.send_response(self.server.status)
-        for name, value in self.server.headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.server.drip:
-            for one in self.server.body:
-                self.wfile.write(bytes([one]))
-                if self.server.stopped.wait(self.server.drip):
-                    return
-        else:
-            self.wfile.write(self.server.body)
-
-    def log_message(self, *_):
-        pass
-
-
-@contextlib.contextmanager
-def serving(context=None):
-    server = Server(context)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.stopped.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 @pytest.fixture
 def server():
-    with serving() as one:
+    with serving(NEWER.encode()) as one:
         yield one
 
 
@@ -263,6 +206,21 @@ class TestABadServer:
             fetch(server.url, timeout=0.3)
         assert time.monotonic() - started < 30  # and not the minutes that the whole takes
 
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("ALL_PROXY", "socks5://127.0.0.1:1"), ("HTTPS_PROXY", "ftp://127.0.0.1:1"), ("NO_PROXY", "[::x")],
+    )
+    def test_a_proxy_that_cannot_be_used(self, name, value, known, caplog, monkeypatch):
+        for other in ("all_proxy", "https_proxy", "http_proxy", "no_proxy"):
+            monkeypatch.delenv(other, raising=False)
+            monkeypatch.delenv(other.upper(), raising=False)
+        monkeypatch.setenv(name, value)
+        assert self.asked("https://127.0.0.1:1/", caplog, known) in {
+            "ImportError",
+            "ValueError",
+            "InvalidURL",
+        }
+
     def test_nobody_there(self, known, caplog):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -302,7 +260,7 @@ class TestCertificates:
     def https(self, authority):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1").configure_cert(context)
-        with serving(context) as one:
+        with serving(NEWER.encode(), context) as one:
             yield one
 
     def test_one_that_nobody_vouches_for(self, https, known, caplog):
@@ -314,6 +272,16 @@ class TestCertificates:
         authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
         assert tags(known(https.url)) == ["3.3-1", "3.3-2"]
+
+
+class TestConfigured:
+    @pytest.mark.parametrize(
+        ("text", "seconds"), [("3600", 3600), ("0", 0), ("daily", DAY), ("", DAY), ("-1", DAY), ("nan", DAY)]
+    )
+    def test_the_interval(self, text, seconds, monkeypatch, caplog):
+        monkeypatch.setenv("AIRFLOW__ASTRONOMER_RUNTIME__CHECK_INTERVAL", text)
+        assert Source.configured().interval == seconds
+        assert len(lines(caplog)) == (seconds == DAY)
 
 
 class TestRunning:

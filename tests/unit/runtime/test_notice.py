@@ -53,11 +53,25 @@ def test_newer_ones(tag):
     ],
 )
 def test_nobody_is_sent_to_a_less_tried_one(mine, other, offered):
-    assert bool(told({"3.3-1": entry(channel=mine, **OLD), "3.3-2": entry(channel=other)})) is offered
+    found = told({"3.3-1": entry(channel=mine, **OLD), "3.3-2": entry(channel=other)})
+    assert any("3.3-2 is available" in words for _, words in found) is offered
 
 
-@pytest.mark.parametrize("metadata", [{"yanked": True, "yankedReason": "bad"}, {"releaseDate": "2026-03-02"}])
-def test_neither_to_a_withdrawn_nor_to_a_future_one(metadata):
+def test_who_runs_a_deprecated_one_is_told():
+    assert told({"3.3-1": entry(channel="deprecated", **OLD)}) == [
+        ("warning", "Runtime 3.3-1 is deprecated: change to another release.")
+    ]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"yanked": True, "yankedReason": "bad"},
+        {"releaseDate": "2026-03-02"},
+        {"endOfMaintenance": "2026-02-28"},
+    ],
+)
+def test_to_none_that_is_withdrawn_or_of_the_future_or_past_its_maintenance(metadata):
     assert told({"3.3-1": entry(**OLD), "3.3-2": entry(**metadata)}) == []
 
 
@@ -78,7 +92,10 @@ def test_the_end_of_maintenance(days, words):
 
 
 def test_a_withdrawn_one_comes_first():
-    entries = {"3.3-1": entry(yanked=True, yankedReason="It loses logs."), "3.3-2": entry()}
+    entries = {
+        "3.3-1": entry(yanked=True, yankedReason="It loses logs."),
+        "3.3-2": entry(endOfMaintenance="2027-07-01"),
+    }
     found = told(entries, day=date(2027, 1, 1))
     assert found[0] == (
         "error",

@@ -120,6 +120,18 @@ def test_an_unreadable_tag_is_one_warning(monkeypatch, caplog):
     assert "'latest' is no tag" in words
 
 
+async def test_an_interval_that_is_no_number_does_not_keep_the_server_from_starting(shown, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__ASTRONOMER_RUNTIME__CHECK_INTERVAL", "daily")
+    monkeypatch.setenv("ASTRONOMER_RUNTIME_VERSION", "3.3-1")
+    started = []
+
+    async def app(scope, receive, send):
+        started.append(scope)
+
+    await NoticeMiddleware(app)({"type": "lifespan"}, None, None)
+    assert started
+
+
 @pytest.mark.parametrize(("wanted", "interval"), [(0.0, 60.0), (3600.0, 3600.0), (1e9, 86400.0)])
 def test_how_often_it_looks(wanted, interval):
     assert Board(None, lambda: Manifest({}), wanted)._interval == interval

@@ -105,15 +105,26 @@ class TestInAnImage:
         assert rows[1]["note"] == "this image, withdrawn: [/] It loses [red]logs."
 
     def test_a_newer_list(self, run, monkeypatch, tmp_path):
-        (tmp_path / "newer.json").write_text(text({"3.3-3": entry("3.3.3")}))
+        (tmp_path / "newer.json").write_text(text({"3.3-3": entry("3.3.3", endOfMaintenance="2126-01-01")}))
         monkeypatch.setenv("AIRFLOW__ASTRONOMER_RUNTIME__VERSIONS_URL", str(tmp_path / "newer.json"))
         assert "Runtime 3.3-3 is available" in run("version")
         assert "3.3-3" in run("versions")
 
-    def test_a_url_that_is_wrong_changes_nothing(self, run, monkeypatch):
-        before = run("version")
-        monkeypatch.setenv("AIRFLOW__ASTRONOMER_RUNTIME__VERSIONS_URL", "http://[::1")
-        assert run("version") == before
+    @pytest.mark.parametrize("words", [("version",), ("versions", "-o", "json")])
+    def test_a_url_that_is_wrong_is_told_beside_the_output(self, parser, capsys, monkeypatch, words):
+        def told():
+            args = parser.parse_args(["runtime", *words])
+            args.func(args)
+            return capsys.readouterr()
+
+        before = told()
+        monkeypatch.setenv("AIRFLOW__ASTRONOMER_RUNTIME__VERSIONS_URL", "http://example.com/versions.json")
+        after = told()
+        assert (after.out, before.err) == (before.out, "")
+        assert after.err == (
+            "Could not read the manifest of [astronomer_runtime] versions_url: "
+            "versions_url has to start with https:// or file:///, or be the path of a file\n"
+        )
 
     def test_a_tag_that_nobody_understands(self, run, monkeypatch):
         monkeypatch.setenv("ASTRONOMER_RUNTIME_VERSION", "latest")

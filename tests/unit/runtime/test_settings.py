@@ -45,10 +45,41 @@ def test_what_is_missing_is_told_all_at_once():
     ({"leeway": "3600"}, "leeway is '3600'"), ({"leeway": "nan"}, "leeway"), ({"max_token_lifetime": "inf"}, "max_token_lifetime"),
     ({"max_token_lifetime": "-1"}, "max_token_lifetime"), ({"jwks_min_interval": "0"}, "jwks_min_interval"),
     ({"jwks_max_stale": "10"}, "jwks_max_stale is less"), ({"role_map": "x"}, "role_map is no JSON"),
-    ({"role_permissions": "/none.json"}, "cannot be read"),
+    ({"role_permissions": "/none.json"}, "cannot be read"), ({"jwks_url": "https://[::1"}, "jwks_url is no URL"),
+    ({"jwks_url": "https://"}, "only https://"), ({"jwks_url": "https:///jwks"}, "only https://"),
+    ({"logout_url": "https://p:port/"}, "logout_url is no URL"),
 ])  # fmt: skip
 def test_what_makes_no_sense(changes, words):
     assert words in problems(**changes)
+
+
+@pytest.mark.parametrize("name", ["jwks_url", "login_url", "logout_url"])
+def test_a_password_in_an_address_is_refused_and_not_shown(name):
+    said = problems(
+        {("api", "base_url"): "https://airflow.example"}, **{name: "https://ada:s3cret@p.example/"}
+    )
+    assert f"{name} has a user or a password in it" in said
+    assert "s3cret" not in said
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "http://airflow.example:8080",
+        "https://[::1",
+        "https://",
+        "airflow",
+        "https://a:s3cret@airflow.example",
+    ],
+)
+def test_a_browser_cannot_come_back_to(base_url):
+    said = problems({("api", "base_url"): base_url}, login_url="https://p/login")
+    assert "login_url needs [api] base_url" in said
+    assert "s3cret" not in said
+
+
+def test_a_browser_comes_back_to_this_machine_without_tls():
+    assert read({("api", "base_url"): "http://localhost:8080"}, login_url="https://p/login")
 
 
 def test_a_key_file(tmp_path):

@@ -77,6 +77,10 @@ class TestGood:
         assert role_names(claims, "two") == ("viewer", "admin", "viewer")
         assert role_names(claims, None) == role_names(claims, "three") == ("viewer",)
 
+    def test_a_deployment_without_a_name_is_none(self):
+        claims = VERIFIER.verify(PLATFORM.token(deployments={"": "admin"}))
+        assert role_names(claims, None) == role_names(claims, "") == ("viewer",)
+
     @pytest.mark.parametrize("seconds", [-20, 20])
     def test_clocks_may_differ_a_little(self, seconds):
         now = int(time.time())
@@ -261,6 +265,12 @@ class TestClaims:
         assert refused(PLATFORM.token("admin", **{claim: value})) in {
             "claim", "malformed", "expired", "not yet valid", "lifetime"
         }  # fmt: skip
+
+    @pytest.mark.parametrize(
+        "times", [{"exp": 10**400}, {"iat": -(10**400)}, {"exp": 10**400, "iat": 1.5}, {"nbf": -(10**400)}]
+    )
+    def test_a_time_beyond_all_measure(self, times):
+        assert refused(PLATFORM.token("admin", **times)) == "claim"
 
 
 class TestShape:

@@ -258,6 +258,24 @@ class TestTheProgram:
         assert f"| `{HTTP}` | 98.7.6 |" in (raised / "docs/reference/runtime-versions.md").read_text()
         assert main(["--check"], raised) == 0
 
+    @pytest.mark.parametrize("channel", ["beta", "stable", "deprecated"])
+    def test_it_leaves_what_has_appeared(self, raised, capsys, channel):
+        path = raised / "runtime" / "versions.json"
+        path.write_text(FILE.replace('"alpha"', f'"{channel}"'))
+        before = path.read_text()
+        assert main([], raised) == 1
+        assert path.read_text() == before
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"lists {HTTP} {provider_pins(RUNTIME)[HTTP]}, and the image would hold 98.7.6" in line
+
+    def test_an_entry_that_cannot_be_read_is_told(self, checkout, capsys):
+        data = json.loads(FILE)
+        newest = str(Manifest.parse(FILE).newest().tag)
+        data["runtimeVersionsV3"][str(following(newest))] = {"metadata": {}}
+        (checkout / "runtime" / "versions.json").write_text(json.dumps(data, indent=2) + "\n")
+        assert main(["--check"], checkout) == 1
+        assert "cannot be read" in capsys.readouterr().err
+
     def test_only_the_newest_release_changes(self, raised):
         data = json.loads(FILE)
         newest = str(Manifest.parse(FILE).newest().tag)

@@ -13,7 +13,6 @@ from airflow.providers.databricks.operators.databricks import (
 
 from astronomer.deferral import Attempt, JobError, JobStatus, Outcome, clock
 from astronomer.deferral.in_triggerer import lineage_sender
-from astronomer.deferral.lineage import parse_sql
 from astronomer.providers.databricks import lineage
 from astronomer.providers.databricks.hooks.stock import over
 from astronomer.providers.databricks.jobs.statement import DatabricksStatement
@@ -39,6 +38,8 @@ class OneStatement(WorkspaceOperator, StatementOperator):
     warehouse_id: str
     timeout: float
     wait_for_termination: bool
+
+    asks_stock = False  # it tells the text with the values of parameters in it
 
     def __init__(
         self,
@@ -92,8 +93,9 @@ class OneStatement(WorkspaceOperator, StatementOperator):
         """What the statement reads and writes."""
         if not self.statement:
             return None
-        text = lineage.filled_in(self.statement, self.parameters)
-        return parse_sql(text, self.database(), self.schema or "default")
+        return lineage.of_statement(
+            self.statement, self.parameters, self.database(), self.schema or "default"
+        )
 
     def error_message(self, job: Any, outcome: Outcome) -> str:
         """The engine's words, with the argument that counts."""

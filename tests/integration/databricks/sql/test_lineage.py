@@ -15,15 +15,16 @@ from airflow.providers.databricks.sensors.databricks import (
 )
 from airflow.providers.databricks.sensors.databricks_sql import DatabricksSqlSensor as StockSqlSensor
 from airflow.providers.databricks.utils import openlineage as stock_lineage
+from airflow.providers.openlineage.sqlparser import DatabaseInfo
 
 from astronomer.deferral.lineage import REMOTE_JOB
-from astronomer.providers.databricks.lineage import filled_in
+from astronomer.providers.databricks.lineage import filled_in, of_statement
 from astronomer.providers.databricks.operators.databricks_sql import DatabricksSqlOperator
 from astronomer.providers.databricks.operators.statements import DatabricksSQLStatementsOperator
 from astronomer.providers.databricks.sensors.databricks import DatabricksSQLStatementsSensor
 from astronomer.providers.databricks.sensors.databricks_partition import DatabricksPartitionSensor
 from astronomer.providers.databricks.sensors.databricks_sql import DatabricksSqlSensor
-from tests.integration.lineage.telling import finish, job_of, openlineage, superset, whole
+from tests.integration.lineage.telling import finish, job_of, openlineage, ours_of, superset, whole
 from tests.integration.without_worker import triggerer_in_place
 
 # The stock hook asks Airflow for its own version in a way that Airflow 3.2 deprecates.
@@ -193,7 +194,67 @@ def test_without_a_worker(events, kinds, started, kind, text, ended):
     check(whole(events()), text, ended, started(text)[0])
 
 
-def test_parameters_may_be_names_of_tables():
-    parameters = [{"name": "t", "value": "orders"}, {"name": "table", "value": "other"}, {"name": "n"}]
-    text = "select a::int from :t join :table on :n = :unknown"
-    assert filled_in(text, parameters) == "select a::int from orders join other on null = :unknown"
+BOUND = "select * from main.default.source where cast(a as string) <> :ssn"
+SECRET = "078-05-1120 o'x"
+
+
+@pytest.mark.parametrize("free_of_workers", [True, False])
+@pytest.mark.parametrize("text", [BOUND, BOUND.replace("source", "not_there")])
+@pytest.mark.parametrize("kind", KINDS[:3])
+def test_values_of_parameters_are_told_to_nobody(events, kinds, kind, text, free_of_workers):
+    arguments = kinds[kind][1](text)
+    named = [{"name": "ssn", "value": SECRET}]
+    arguments["parameters"] = {"ssn": SECRET} if kind is DatabricksSqlOperator else named
+    if free_of_workers:
+        with triggerer_in_place() as free:
+            free.run(free.task(kind, **arguments))
+    else:
+        finish(kind, **arguments)
+    written = events()
+    check(whole(written), text, "COMPLETE" if text == BOUND else "FAIL")
+    assert names(whole(written), "inputs") == [text.split()[3]]
+    assert "extractionError" not in str(written)
+    assert "078-05" not in str(ours_of(written))
+
+
+OF = DatabaseInfo(scheme="databricks", authority="host")
+
+
+def tables(text, **values):
+    """What a statement reads and writes, and whether an error is told."""
+    parameters = [{"name": name, "value": value} for name, value in values.items()]
+    told = of_statement(text, parameters, OF, "default")
+    assert told.job_facets["sql"].query == text
+    assert not [one for one in (*told.inputs, *told.outputs) if one.facets]
+    return (
+        {one.name for one in told.inputs},
+        {one.name for one in told.outputs},
+        "extractionError" in told.run_facets,
+    )
+
+
+@pytest.mark.parametrize("name", [":t", "identifier(:t)", "IDENTIFIER( :t )"])
+def test_parameters_may_be_names_of_tables(name):
+    text = f"insert into {name} select :ssn as b from source where c = :n"
+    for ssn in (SECRET, "p4ssw0rd", None):
+        found = tables(text, t="orders", ssn=ssn, n=ssn)
+        assert found == ({"default.source"}, {"default.orders"}, False)
+
+
+def test_what_cannot_be_parsed_is_told_as_it_was_written():
+    text = "select * from :t where"
+    assert tables(text, t=SECRET) == (set(), set(), True)
+    told = of_statement(text, [{"name": "t", "value": SECRET}], OF, "default")
+    assert "078-05" not in str(told)
+
+
+def test_only_names_are_filled_in():
+    parameters = [
+        {"name": "t", "value": "orders"},
+        {"name": "table", "value": "`my-c`.s.t"},
+        {"name": "n", "value": "1 2"},
+        {"name": "nothing"},
+    ]
+    text = "select a::int from :t join :table on :n = :unknown or :nothing"
+    expected = "select a::int from orders join `my-c`.s.t on :n = :unknown or :nothing"
+    assert filled_in(text, parameters) == expected

@@ -1,0 +1,64 @@
+"""A server that does what a test tells it to: slowly, wrongly, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `body` with `status`, and counts the questions."""
+
+    daemon_threads = True
+
+    def __init__(self, body, context):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.body, self.status, self.headers, self.asked = body, 200, {}, 0
+        self.drip, self.held = 0.0, False
+        self.arrived, self.released = threading.Event(), threading.Event()
+        self.stopped = threading.Event()
+        scheme = "http"
+        if context:
+            self.socket, scheme = context.wrap_socket(self.socket, server_side=True), "https"
+        self.url = f"{scheme}://127.0.0.1:{self.server_port}/versions.json"
+
+    def handle_error(self, request, client_address):
+        """A client that goes is no news."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.asked += 1
+        self.server.arrived.set()
+        if self.server.held:
+            self.server.released.wait(4)
+        self.send_response(self.server.status)
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.server.drip:
+            for one in self.server.body:
+                self.wfile.write(bytes([one]))
+                if self.server.stopped.wait(self.server.drip):
+                    return
+        else:
+            self.wfile.write(self.server.body)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def serving(body=b"", context=None):
+    """Serve on a free port until the context ends."""
+    server = Server(body, context)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.stopped.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
