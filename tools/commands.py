@@ -241,7 +241,7 @@ def _types(python: Path) -> Step:
 
 def _tests(python: Path) -> list[Step]:
     return [
-        Step("tests", [*_pytest(python), "-n", "2", "--cov", "--cov-report=", "tests"]),
+        Step("tests", [*_pytest(python), "-n", "3", "--cov", "--cov-report=", "tests"]),
         Step("coverage: every line and branch of the engine", _coverage(python, ENGINE, 100)),
     ]
 

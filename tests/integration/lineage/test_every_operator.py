@@ -13,8 +13,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from airflow.providers.openlineage import conf
 from airflow.providers.openlineage.extractors import OperatorLineage
 from airflow.providers.openlineage.extractors.manager import ExtractorManager
+from airflow.providers.openlineage.utils.emission_policy import resolve_task_emission_policy
 from airflow.sdk import BaseOperator
 from openlineage.client import OpenLineageClient
 
@@ -140,3 +142,14 @@ def test_the_clients_take_the_transports_of_the_page():
     for name, kind in (("file", "file"), ("http", "http")):
         transport = json.loads(variables(name)["AIRFLOW__OPENLINEAGE__TRANSPORT"])
         assert OpenLineageClient(config={"transport": transport}).transport.kind == kind
+
+
+def test_the_policy_of_the_page_silences_that_task(monkeypatch):
+    (policy,) = variables("policy").values()
+    monkeypatch.setattr(conf, "emission_policy", lambda: json.loads(policy))
+    operator = SimpleNamespace(params={}, operator_class=None)
+    told = {
+        task_id: resolve_task_emission_policy(operator, "payroll", task_id).emit
+        for task_id in ("look_up", "another")
+    }
+    assert told == {"look_up": False, "another": True}
