@@ -118,7 +118,8 @@ class Remote:
         """Whether somebody was there between two polls of whom no poll had asked yet."""
         for name, job in self.jobs.items():
             first = next((one.started for one in self.polls if name in one.jobs), math.inf)
-            if job.joined <= after.started + EPS and min(first, job.left) >= poll.started + EPS:
+            there = job.joined <= after.started + EPS and job.left >= poll.started - EPS
+            if there and first > poll.started:
                 return True
         return False
 
