@@ -38,7 +38,7 @@ def bind(lineage: Iterable[Callable[[], object]]) -> Token[HookLineageCollector 
         shared = get_hook_lineage_collector()
         if type(shared) is HookLineageCollector:  # else nobody reads it
             shared.__class__ = _OfEachTask
-    token = _own.set(HookLineageCollector())  # type: ignore[no-untyped-call]
+    token = _own.set(HookLineageCollector())  # type: ignore[no-untyped-call]  # Airflow has not typed it
     for send in lineage:
         send()
     return token

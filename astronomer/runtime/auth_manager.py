@@ -48,7 +48,7 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow has not typed it
         self.audit = Audit()
         self._asking = ThreadPoolExecutor(4, thread_name_prefix="platform-keys")
 

@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from astronomer.lab.issuer import IssuerServer
-from tools.demo.environment import free_port
 from tools.image.container import READ_ONLY
+from tools.servers.owner import free_port
 from tools.servers.postgres import started
 
 STARTING = 180.0

@@ -90,44 +90,34 @@ class TestRestart:
         assert memory_of(free)["deadline"] == pytest.approx(START + 300 + 990, abs=1)
 
 
+@KINDS
 class TestOverdue:
     """Airflow ends a try by itself when nobody was there to do so in time; nothing of ours has announced the retry."""
 
-    @KINDS
-    def test_what_has_succeeded_meanwhile_is_returned_by_the_retry(self, free, kind):
+    @staticmethod
+    def next_try(free, kind, after):
+        """A try begins so many seconds after its predecessor, of 1000 s, was left alone; returns how it ended."""
         task = free.task(kind, execution_timeout=timedelta(seconds=1000), retries=1)
         task.schedule()
         shut_down(free, task, 50)
-        free.timeline.sleep(2000)
-        assert free.run(task).state == "success"
+        free.timeline.sleep(after)
+        return free.run(task).state
+
+    def test_what_has_succeeded_meanwhile_is_returned_by_the_retry(self, free, kind):
+        assert self.next_try(free, kind, 2000) == "success"
         assert len(free.service.jobs) == 1
 
-    @KINDS
     def test_what_still_runs_is_cancelled_before_the_next(self, free, kind):
         free.script["runs_for"] = 10_000
-        task = free.task(kind, execution_timeout=timedelta(seconds=1000), retries=1)
-        task.schedule()
-        shut_down(free, task, 50)
-        free.timeline.sleep(2000)
-        assert free.run(task).state == "failed"
+        assert self.next_try(free, kind, 2000) == "failed"
         assert (len(free.service.jobs), free.service.cancels) == (2, ["job-1", "job-2"])
 
-    @KINDS
     def test_long_afterwards_it_is_a_clear(self, free, kind):
-        task = free.task(kind, execution_timeout=timedelta(seconds=1000), retries=1)
-        task.schedule()
-        shut_down(free, task, 50)
-        free.timeline.sleep(20_000)
-        assert free.run(task).state == "success"
+        assert self.next_try(free, kind, 20_000) == "success"
         assert len(free.service.jobs) == 2
 
-    @KINDS
     def test_a_clear_starts_anew(self, free, kind):
-        task = free.task(kind, execution_timeout=timedelta(seconds=1000), retries=1)
-        task.schedule()
-        shut_down(free, task, 50)
-        free.timeline.sleep(200)
-        assert free.run(task).state == "success"
+        assert self.next_try(free, kind, 200) == "success"
         assert len(free.service.jobs) == 2
 
 
