@@ -115,18 +115,17 @@ class Audit:
         self, subject: str, roles: tuple[str, ...], resource: str, method: str, token: str
     ) -> None:
         """Tell that somebody may not do that."""
-        said = {"sub": subject, "roles": roles, "resource": resource, "action": method, "token": token}
-        self._bounded(self._people, logging.WARNING, "access refused", {"reason": "role", **said})
+        said = {"reason": "role", **_request_of(subject, roles, resource, method, token)}
+        self._bounded(self._people, logging.WARNING, "access refused", said)
 
     def read(self, subject: str, roles: tuple[str, ...], resource: str, token: str) -> None:
         """Tell that somebody was allowed to read what holds secrets."""
-        said = {"sub": subject, "roles": roles, "resource": resource, "action": "GET", "token": token}
+        said = _request_of(subject, roles, resource, "GET", token)
         self._bounded(self._reading, logging.INFO, "read allowed", said)
 
     def changed(self, subject: str, roles: tuple[str, ...], resource: str, method: str, token: str) -> None:
         """Tell that somebody was allowed a change that only some may make."""
-        said = {"sub": subject, "roles": roles, "resource": resource, "action": method, "token": token}
-        self._write(logging.INFO, "change allowed", said)
+        self._write(logging.INFO, "change allowed", _request_of(subject, roles, resource, method, token))
 
     def session(self, event: str, subject: str, roles: tuple[str, ...], token: str) -> None:
         """Tell that somebody has logged in, exchanged a token, or logged out."""
@@ -151,3 +150,10 @@ class Audit:
 
 def _short(value: Any) -> Any:
     return f"{value[:_LONGEST]}…" if isinstance(value, str) and len(value) > _LONGEST else value
+
+
+def _request_of(
+    subject: str, roles: tuple[str, ...], resource: str, method: str, token: str
+) -> dict[str, Any]:
+    """Who wanted to do what."""
+    return {"sub": subject, "roles": roles, "resource": resource, "action": method, "token": token}

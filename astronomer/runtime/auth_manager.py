@@ -222,7 +222,7 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
         """Return none: there are no teams."""
         return set()
 
-    def filter_authorized_teams(self, *, teams_names: Sequence[str], user: RuntimeUser, **_: Any) -> set[str]:  # type: ignore[override]
+    def filter_authorized_teams(self, *, teams_names: Sequence[str], user: RuntimeUser, **_: Any) -> set[str]:  # type: ignore[override]  # any more arguments
         """Return none: there are no teams."""
         return set()
 

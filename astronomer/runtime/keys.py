@@ -209,7 +209,7 @@ def _from_pem(text: bytes, algorithms: Sequence[str]) -> Key:
     if b"PRIVATE KEY" in text:
         raise ValueError("it holds a private key; only the platform may have that")
     material = load_pem_public_key(text)
-    return Key(None, _algorithm_of(material, algorithms), material)  # type: ignore[arg-type]
+    return Key(None, _algorithm_of(material, algorithms), material)  # type: ignore[arg-type]  # of other kinds there is no algorithm
 
 
 def _usable(answer: Any, algorithms: Sequence[str]) -> dict[str, Key]:
