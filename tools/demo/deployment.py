@@ -23,6 +23,7 @@ PARTS = {
 NONE: Mapping[str, str] = MappingProxyType({})
 Launch = Callable[[str, list[str], Mapping[str, str]], list[str]]
 """Returns the command that runs ``airflow`` with these words: of which program, and with which variables."""
+DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 REPORTING = frozenset({"scheduler", "Dag processor", "triggerer"})  # to the API server
 
 
@@ -108,7 +109,8 @@ class Deployment:
 
         :param more: variables for it alone.
         """
-        return self._airflow(name, PARTS[self.parts[name]], more)
+        part = self.parts[name]
+        return self._airflow(name, PARTS[part], {**self._patience(part), **more})
 
     def missing(self) -> list[str]:
         """Return the parts that do not work yet."""
@@ -122,6 +124,17 @@ class Deployment:
         if errors := self.user.import_errors():
             raise ProcessEndedError("A Dag cannot be imported:\n" + "\n".join(errors.values()))
         return set(self.dags) <= self.user.dags()
+
+    def _patience(self, part: str) -> Mapping[str, str]:
+        """Return for how many seconds a part waits for a lock of SQLite.
+
+        The API server can wait for one that it holds itself, and gives up after SQLite's usual five; a scheduler that
+        then gave up as well would end.
+        """
+        database = self._env[DATABASE]
+        if part == "API server" or not database.startswith("sqlite:"):
+            return NONE
+        return {DATABASE: f"{database}?timeout=60"}
 
     def _airflow(
         self, name: str, command: list[str], more: Mapping[str, str] = NONE, *, once: bool = False
