@@ -517,6 +517,17 @@ class TestDeployment:
         assert "AIRFLOW_CONN_X" not in other
         assert other["AIRFLOW__CORE__PARALLELISM"] == "1"
 
+    def test_all_outlast_an_api_server_that_waits_for_a_lock_of_its_own(self, envs):
+        urls = {name: env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] for name, env in envs.items()}
+        impatient = {name for name, url in urls.items() if not url.endswith("airflow.db?timeout=60")}
+        assert impatient == {"API server", "other API server"}
+
+    def test_a_database_server_is_named_as_it_was_given(self, services):
+        url = "postgresql+psycopg2://demo@localhost/demo"
+        services.first.start({"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url})
+        envs = services.processes.envs.values()
+        assert {env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] for env in envs} == {url}
+
     def test_the_other_one_has_its_dags_only(self, services):
         folder = services.other.installation.places.dags
         assert [path.name for path in folder.iterdir()] == ["one.py"]
