@@ -93,6 +93,9 @@ def _snowflake() -> Iterator[Case]:
     }
     for conn, modes in ways.items():
         yield Case(conn, SnowflakeOperator, {**sql, "snowflake_conn_id": conn}, modes=modes)
+    # The stock operator adds the connection's extra to what it was given for the hook.
+    chosen = {**sql, "snowflake_conn_id": "sf_key_text", "warehouse": "COMPUTE_WH"}
+    yield Case("sf_chosen", SnowflakeOperator, chosen)
     for conn, modes in {
         "sf_key": MODES,
         "sf_key_text": ("worker",),

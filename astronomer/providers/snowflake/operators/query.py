@@ -179,6 +179,11 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
         """The query or block, and its account; for lineage."""
         return lineage.external_query(self.get_db_hook(), job.query_id)
 
+    @classmethod
+    def get_hook(cls, conn_id: str, hook_params: dict[str, Any] | None = None) -> Any:
+        """The stock hook. It gets a copy, because the stock operator adds the connection's extra, with its secrets."""
+        return super().get_hook(conn_id, hook_params=dict(hook_params or {}))
+
     def get_db_hook(self) -> Any:
         """The stock hook; without a worker, over a connection that was read for all tasks."""
         if self.in_triggerer is None:
