@@ -80,7 +80,7 @@ class OperatorTrigger(BaseTrigger):
     async def on_kill(self) -> None:
         """End what was started, because a user ended the task; leave it alone when the trigger only moved."""
         if self._waiting is None and self._life is not None:
-            if await _compat.still_deferred(self.task_instance) is not False:
+            if await _compat.in_other_hands(self.task_instance) is not None:
                 return
             killing = Steps.current().run(self._life.task.on_kill)
             await asyncio.wait({killing, *filter(None, [self._step])}, timeout=_KILL_BUDGET)

@@ -23,7 +23,7 @@ from tests.contract.checks import all_lines, assert_drop_in, assert_plain
 from tests.contract.driving import Killed, Task, until
 from tests.contract.scripted import ScriptedWorld
 from tests.contract.world import FOREVER, WEATHER
-from tests.unit.deferral.fakes import Count, FakeSupervisor, events_of, revived
+from tests.unit.deferral.fakes import Count, FakeAirflow, FakeSupervisor, events_of, revived
 
 USER = "__airflow_user_action__"
 
@@ -307,6 +307,25 @@ class TestCancelOnlyYourOwn:
         task.interrupted(after=2.0, message=USER, deferred=answer)
         assert world.running == world.started
         assert len(world.started) == 1
+
+    @pytest.mark.parametrize("state", ["scheduled", "up_for_retry"])
+    def test_nor_does_a_triggerer_that_slept_until_another_had_told(self, world, task, state):
+        task.interrupted(after=2.0, message=USER, deferred=FakeAirflow(states={"task": state}))
+        assert world.running == world.started
+        assert len(world.started) == 1
+
+    def test_a_clear_whose_next_try_is_to_come_is_left_to_that(self, world, task):
+        task.interrupted(after=2.0, message=USER, deferred=FakeAirflow(states={"task": "queued"}))
+        task.clear()
+        task.defer()
+        first, second = world.started
+        assert world.phase(first) is Phase.CANCELLED
+        assert world.running == [second]
+
+    def test_a_clear_with_no_try_to_come_does(self, world, task):
+        task.interrupted(after=2.0, message=USER, deferred=FakeAirflow(states={"task": "null"}))
+        (job_id,) = world.started
+        assert world.phase(job_id) is Phase.CANCELLED
 
     def test_a_user_does(self, world, task):
         task.interrupted(after=2.0, message=USER, deferred=Count(0))
