@@ -367,19 +367,33 @@ class TestCancelOnlyYourOwn:
         task.interrupted(after=2.0, message=USER, deferred=Count(0))
         assert world.running == world.started
 
-    def test_a_user_in_a_worker_does(self, world):
+    @staticmethod
+    def signalled(task, state):
+        """The process of a task is asked to end, and ends."""
+
         def mortal(operator):
             def announce(context, job):
-                operator.on_kill()
+                with FakeAirflow(states={"task": state}).in_place():
+                    operator.on_kill()
                 raise Killed
 
             operator.announce = announce
 
-        task = Task(world, FOREVER)
         with pytest.raises(Killed):
             task.execute(mortal)
+
+    def test_a_user_in_a_worker_does(self, world):
+        self.signalled(Task(world, FOREVER), "failed")
         (job_id,) = world.started
         assert world.phase(job_id) is Phase.CANCELLED
+
+    def test_the_end_of_a_pod_does_not(self, world):
+        task = Task(world, 6.0)
+        self.signalled(task, "running")
+        assert world.running == world.started
+        task.retry()
+        task.live()
+        assert len(world.started) == 1
 
 
 class TestBulk:
