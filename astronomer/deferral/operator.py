@@ -19,7 +19,7 @@ from astronomer.deferral.hub import Hub
 from astronomer.deferral.identity import TaskIdentity
 from astronomer.deferral.job import JobStatus, Outcome, Phase, Poller, RemoteJob
 from astronomer.deferral.lineage import Lineage, job_in_xcom
-from astronomer.deferral.memory import Attempt, Memory
+from astronomer.deferral.memory import Attempt, LastWord, Memory
 from astronomer.deferral.pacing import Pacing
 from astronomer.deferral.settings import seconds
 from astronomer.deferral.trigger import JobTrigger
@@ -77,6 +77,7 @@ class JobOperator(Lineage, WorkerFree):
         self._submitted: RemoteJob | None = None
         self._killed = False
         self._known_to: TaskIdentity | None = None
+        self._last_word = LastWord()
         self._settling: tuple[RemoteJob, Outcome] | None = None
 
     # What a family writes.
@@ -263,7 +264,8 @@ class JobOperator(Lineage, WorkerFree):
     def _memory(self, context: Mapping[str, Any]) -> Memory:
         if self.in_triggerer is not None:
             return self.in_triggerer.memory
-        memory = Memory(_compat.task_state_store(context), TaskIdentity.of(context["ti"]))
+        store, identity = _compat.task_state_store(context), TaskIdentity.of(context["ti"])
+        memory = Memory(store, identity, self._last_word)
         self._known_to = memory.identity if memory.lasting else None
         return memory
 

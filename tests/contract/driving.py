@@ -14,7 +14,7 @@ from astronomer.deferral._compat import TaskDeferred
 from tests.contract.world import World
 from tests.unit.deferral.fakes import FakeSupervisor, FakeTaskInstance, MemoryStore, events_of, revived
 
-__all__ = ["Killed", "Task", "TaskInstance", "until"]
+__all__ = ["Killed", "MortalStore", "Task", "TaskInstance", "until"]
 
 _runs = itertools.count(1)
 

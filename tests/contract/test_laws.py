@@ -3,7 +3,9 @@
 import asyncio
 import json
 import threading
+import time
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -17,15 +19,30 @@ from astronomer.deferral import (
     Phase,
     Transient,
     ledger,
+    memory,
 )
 from astronomer.deferral._compat import AirflowTaskTimeout
 from tests.contract.checks import all_lines, assert_drop_in, assert_plain
-from tests.contract.driving import Killed, Task, until
+from tests.contract.driving import Killed, MortalStore, Task, until
 from tests.contract.scripted import ScriptedWorld
 from tests.contract.world import FOREVER, WEATHER
 from tests.unit.deferral.fakes import Count, FakeAirflow, FakeSupervisor, events_of, revived
 
 USER = "__airflow_user_action__"
+
+
+class OutdatedStore(MortalStore):
+    """The store of a task instance that a retry may have taken the place of."""
+
+    gone = False
+
+    def get(self, key, default=None):
+        return default if self.gone else super().get(key, default)
+
+    def set(self, key, value):
+        if self.gone:
+            raise RuntimeError("404")
+        super().set(key, value)
 
 
 def without_ids(result, world):
@@ -57,6 +74,28 @@ class TestOnce:
         task.retry()
         task.live()
         assert len(world.started) == 1
+
+    def test_a_worker_sleeps_before_the_submit_until_a_retry_has_submitted(self, world, monkeypatch):
+        """Airflow has taken it for dead; the retry has a task instance of its own, and with it the store."""
+        task = Task(world, FOREVER)
+        outdated = task.store = OutdatedStore()
+
+        def sleepy(operator):
+            submit = operator.submit
+
+            def late(context, attempt):
+                outdated.gone, task.store = True, MortalStore(dict(outdated.values))
+                task.retry()
+                task.defer()
+                monkeypatch.setattr(memory, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 60))
+                return submit(context, attempt)
+
+            operator.submit = late
+
+        with pytest.raises((JobError, RuntimeError)):
+            task.execute(sleepy)
+        assert len(world.started) == 1
+        assert world.running == world.started
 
     def test_airflow_without_a_store_finds_the_job_at_the_vendor(self, world):
         task = Task(world, lasting=False)
