@@ -43,7 +43,7 @@ except ImportError:  # pragma: no cover  # Airflow 3.1; `make test-matrix` runs 
     )
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
 __all__ = [
     "AirflowException",
@@ -67,13 +67,14 @@ __all__ = [
     "dag_run_url",
     "flag",
     "has_succeeded",
+    "in_other_hands",
+    "in_other_hands_in_worker",
     "is_over",
     "lacking",
     "read_connection",
     "sensor_timeout",
     "setting",
     "settling_time",
-    "still_deferred",
     "task_state_store",
     "tasks_in_bundle",
     "text_setting",
@@ -84,6 +85,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FINAL = ["success", "failed", "skipped", "upstream_failed", "removed"]
+
+_ENDED_BY_USER = [*FINAL, "restarting", "null"]
 
 _asking: set[asyncio.Task[Any]] = set()  # the loop itself keeps only weak references
 
@@ -149,19 +152,45 @@ def task_state_store(context: Mapping[str, Any]) -> Any | None:
     return context.get("task_state_store")
 
 
-async def still_deferred(ti: Any) -> bool | None:
-    """Whether the task instance is deferred at this moment; ``None`` when Airflow does not answer.
+async def in_other_hands(
+    ti: Any, *, remembered: bool = True, ask: Callable[[Any], Awaitable[Any]] | None = None
+) -> str | None:
+    """Why the job of a trigger that is told to end has to be left alone; ``None`` when a user has ended the task.
 
     In Airflow 3.3.0 to 3.3.2 ``on_kill`` also fires when a live trigger moves to another triggerer
-    (apache/airflow#73454), so a trigger asks this before it cancels anything. There is no public question for it:
-    the supervisor's message is the one that ``RuntimeTaskInstance.get_ti_count`` sends.
+    (apache/airflow#73454), and in a triggerer that was paused until another one had seen the end of the wait. So a
+    trigger asks this before it cancels anything. As long as a next step of the task is to come, the job is that
+    step's: it settles it, goes on with it in a retry, or ends it after a clear. What was cleared while it ran, or is not
+    yet scheduled, as in a paused Dag, may have none.
+
+    There is no public question for it: the supervisor's message is the one that
+    ``RuntimeTaskInstance.get_ti_count`` sends.
+
+    :param ti: has ``dag_id``, ``run_id``, ``task_id`` and ``map_index``.
+    :param remembered: whether the task's next step knows of the job.
+    :param ask: puts the questions; :func:`ask_supervisor` by default.
     """
     try:
-        count = await _count(ti, ["deferred"])
+        if await _count(ti, ["deferred"], ask):
+            return "still deferred"
+        if remembered and not await _count(ti, _ENDED_BY_USER, ask) and await _count(ti, None, ask):
+            return "not over"
     except Exception:
-        log.warning("Airflow did not say whether the task is still deferred", exc_info=True)
+        log.warning("Airflow did not say what became of the task", exc_info=True)
+        return "in an unknown state"
+    return None
+
+
+def in_other_hands_in_worker(task: Any) -> str | None:
+    """The same in a worker; for a thread, because the answer may take long, or may never come.
+
+    Where there is no supervisor to ask, whoever calls ``on_kill`` is the user.
+    """
+    from airflow.sdk.execution_time import task_runner
+
+    if getattr(task_runner, "SUPERVISOR_COMMS", None) is None:
         return None
-    return None if count is None else count > 0
+    return asyncio.run(in_other_hands(task, ask=ask_supervisor_in_worker))
 
 
 async def is_over(task: Any) -> bool:
@@ -176,16 +205,18 @@ async def is_over(task: Any) -> bool:
         return False
 
 
-async def has_succeeded(task: Any) -> bool:
-    """Whether a task has succeeded; ``False`` also when Airflow does not answer."""
+async def has_succeeded(task: Any) -> bool | None:
+    """Whether a task has succeeded; ``None`` when Airflow does not answer."""
     try:
-        return bool(await _count(task, ["success"]))
+        return await _count(task, ["success"]) > 0
     except Exception:
         log.warning("Airflow did not say whether %s has succeeded", task.task_id, exc_info=True)
-        return False
+        return None
 
 
-async def _count(task: Any, states: list[str] | None) -> int | None:
+async def _count(
+    task: Any, states: list[str] | None, ask: Callable[[Any], Awaitable[Any]] | None = None
+) -> int:
     from airflow.sdk.execution_time.comms import GetTICount
 
     question = GetTICount(
@@ -195,7 +226,7 @@ async def _count(task: Any, states: list[str] | None) -> int | None:
         run_ids=[task.run_id],
         states=states,
     )
-    return getattr(await ask_supervisor(question), "count", None)
+    return int((await (ask or ask_supervisor)(question)).count)
 
 
 def waits_folder() -> Path | None:

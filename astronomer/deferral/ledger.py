@@ -161,6 +161,11 @@ class Ledger:
 
     async def _ended(self, line: Line) -> bool:
         job = line.remote_job()
+        succeeded = await _compat.has_succeeded(line)
+        if succeeded is None:
+            return False
+        if not succeeded:  # then what has come of the job since is not wanted either
+            job = job.whole
         status = await look_once(job, Hub.current(), CONFIRMING)
         if status is not None and not status.done:
             status = await cancel_and_confirm(job, timeout=CONFIRMING)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from astronomer.deferral.errors import JobError
 from astronomer.deferral.identity import TaskIdentity
 from astronomer.deferral.job import known_fields
 
-__all__ = ["Attempt", "Memory"]
+__all__ = ["Attempt", "LastWord", "Memory"]
 
 _KEY = "astronomer.deferral"
+_TRUSTED_FOR = 10.0  # seconds; Airflow takes a process that is silent for much longer for dead
 
 
 @dataclass(frozen=True)
@@ -45,16 +49,26 @@ class Attempt:
     owner: str = ""
 
 
+@dataclass
+class LastWord:
+    """What a process has written last, and when that was known to stand, by a clock that goes on while it is paused."""
+
+    attempt: Attempt | None = None
+    known_at: float = 0.0
+
+
 class Memory:
     """The last attempt of a task instance, in Airflow's task state store.
 
     :param store: the store, or ``None`` before Airflow 3.3: then nothing is remembered, and a retry has only
         the submit key to look for.
+    :param last_word: of this process; of no one by default.
     """
 
-    def __init__(self, store: Any | None, identity: TaskIdentity) -> None:
+    def __init__(self, store: Any | None, identity: TaskIdentity, last_word: LastWord | None = None) -> None:
         self._store = store
         self.identity = identity
+        self._last_word = last_word or LastWord()
 
     @property
     def lasting(self) -> bool:
@@ -82,16 +96,36 @@ class Memory:
         """Make sure that nobody else is about to submit the same attempt."""
 
     def hold(self) -> None:
-        """The last look before a submit goes out; it may ask Airflow."""
+        """The last look before a submit goes out: a process that was paused meanwhile must not just send it.
+
+        It asks Airflow only when the attempt was written a while ago. Airflow's store no longer knows a try that was
+        taken for dead.
+
+        :raises JobError: another try has taken the place of this one.
+        """
+        said, asked_at = self._last_word, time.monotonic()
+        if self._store is None or said.attempt is None or asked_at - said.known_at <= _TRUSTED_FOR:
+            return
+        found = self.last()
+        if found is None or (found.submit_key, found.job) != (said.attempt.submit_key, said.attempt.job):
+            raise JobError(
+                "This process was silent for so long that another try of the task may have taken its place. It starts "
+                "nothing more; the other try goes on."
+            )
+        said.known_at = asked_at
 
     def check(self) -> None:
-        """The same, without a question: for the event loop."""
+        """The same for the event loop, which, in a triggerer, must not wait for an answer."""
+        self.hold()
 
     def save(self, attempt: Attempt, **changes: Any) -> Attempt:
         """Write the attempt, with changes; the write is complete when this returns."""
         attempt = replace(attempt, **changes)
         if self._store is not None:
-            self._store.set(_KEY, asdict(attempt))
+            begun_at, written = time.monotonic(), asdict(attempt)
+            self._store.set(_KEY, written)
+            self._last_word.attempt = Attempt(**json.loads(json.dumps(written)))
+            self._last_word.known_at = begun_at
         return attempt
 
     def _attempt(self, sequence: int, deadline: float | None) -> Attempt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
@@ -12,13 +13,13 @@ from datetime import timedelta
 from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
 from astronomer.deferral import _compat, clock
-from astronomer.deferral._compat import AirflowFailException, setting
+from astronomer.deferral._compat import AirflowFailException, AirflowTaskTimeout, setting
 from astronomer.deferral.errors import JobCancelled, JobError, JobFailed, JobLost, JobTimedOut
 from astronomer.deferral.hub import Hub
 from astronomer.deferral.identity import TaskIdentity
 from astronomer.deferral.job import JobStatus, Outcome, Phase, Poller, RemoteJob
 from astronomer.deferral.lineage import Lineage, job_in_xcom
-from astronomer.deferral.memory import Attempt, Memory
+from astronomer.deferral.memory import Attempt, LastWord, Memory
 from astronomer.deferral.pacing import Pacing
 from astronomer.deferral.settings import seconds
 from astronomer.deferral.trigger import JobTrigger
@@ -34,6 +35,7 @@ _IN_WORKER = Pacing(spacing=0.2, gather=0.0)
 _QUICK_INTERVAL = 0.5
 _SURE_LOOK = 10.0
 _KILL_BUDGET = 20.0
+_ASKING = 2.0  # of the 5 s after which Airflow's supervisor kills the process
 
 
 class JobOperator(Lineage, WorkerFree):
@@ -74,6 +76,8 @@ class JobOperator(Lineage, WorkerFree):
         self._job: RemoteJob | None = None
         self._submitted: RemoteJob | None = None
         self._killed = False
+        self._known_to: TaskIdentity | None = None
+        self._last_word = LastWord()
         self._settling: tuple[RemoteJob, Outcome] | None = None
 
     # What a family writes.
@@ -160,17 +164,42 @@ class JobOperator(Lineage, WorkerFree):
         raise error
 
     def on_kill(self) -> None:
-        """End the job when a user, or the task's timeout, ends the task in the worker."""
+        """End the job when a user, or the task's timeout, ends the task in the worker.
+
+        Airflow 3 calls it too when a pod is stopped, when its API does not answer, and in a process that was paused
+        until a retry had begun elsewhere. Then the job is left to whoever goes on with the task.
+        """
         self._killed = True
         job = self._job
         if job is None or not self.cancel_on_kill:
             return
+        timed_out = isinstance(sys.exc_info()[1], AirflowTaskTimeout)
+        self._kill(job, None if timed_out else self._known_to)
+
+    def _kill(self, job: RemoteJob, known_to: TaskIdentity | None) -> None:
+        """End a job, unless it is in other hands.
+
+        :param known_to: the task whose next try would know of the job; ``None`` for one that is ended in any case.
+        """
+        left_alone: list[str | None] = []
         status: list[JobStatus] = []
-        # A thread, because in a worker this runs as a signal handler, maybe inside a running event loop.
-        killer = threading.Thread(
-            target=lambda: status.append(self._run(lambda: self._end(job))), daemon=True
-        )
+        answered = threading.Event()
+
+        def end() -> None:
+            left_alone.append(_compat.in_other_hands_in_worker(known_to) if known_to else None)
+            answered.set()
+            if left_alone == [None]:
+                status.append(self._run(lambda: self._end(job)))
+
+        # A thread, because in a worker this runs as a signal handler, maybe inside a running event loop, or in the
+        # middle of another question to Airflow. With a late answer it goes on when the handler has returned.
+        killer = threading.Thread(target=end, daemon=True)
         killer.start()
+        answered.wait(_ASKING)
+        if left_alone != [None]:
+            self._killed = False
+            self.log.warning("%s goes on: the task is %s", job.name, *left_alone or ["in an unknown state"])
+            return
         killer.join(_KILL_BUDGET + 5)
         self.log.info("Task ended: %s is %s", job.name, status[0] if status else "not known to have ended")
 
@@ -235,7 +264,10 @@ class JobOperator(Lineage, WorkerFree):
     def _memory(self, context: Mapping[str, Any]) -> Memory:
         if self.in_triggerer is not None:
             return self.in_triggerer.memory
-        return Memory(_compat.task_state_store(context), TaskIdentity.of(context["ti"]))
+        store, identity = _compat.task_state_store(context), TaskIdentity.of(context["ti"])
+        memory = Memory(store, identity, self._last_word)
+        self._known_to = memory.identity if memory.lasting else None
+        return memory
 
     def _waited_for(self, context: Mapping[str, Any]) -> Attempt | None:
         """The attempt that this task deferred for, where Airflow remembers it."""
@@ -333,15 +365,25 @@ class JobOperator(Lineage, WorkerFree):
         attempt = memory.save(attempt)
         memory.confirm(attempt)
         job = self.submit(context, attempt)
-        self._job = self._submitted = job
+        attempt = self._keep(memory, attempt, job)
+        self.announce(context, job)
+        return attempt
+
+    def _keep(self, memory: Memory, attempt: Attempt, job: RemoteJob) -> Attempt:
+        """Remember the job that has just been started; end it if a user has ended the task meanwhile."""
+        self._submitted = job
         try:
             attempt = memory.save(attempt, job=job.to_dict())
-        finally:  # whoever ended the task wants the job to end, even if nobody may write any more
+        except BaseException:  # whoever ends the task wants the job to end, even if nobody may write any more
+            self._known_to, self._job = None, job
             if self._killed:
                 self.on_kill()
+            raise
+        self._job = job
+        if self._killed:
+            self.on_kill()
         if self._killed:
             raise JobCancelled(f"The task was ended while {job.name} was being submitted.")
-        self.announce(context, job)
         return attempt
 
     def _job_of(self, attempt: Attempt) -> RemoteJob:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from astronomer.deferral import _compat, clock, recipe
@@ -79,7 +80,7 @@ class OperatorTrigger(BaseTrigger):
     async def on_kill(self) -> None:
         """End what was started, because a user ended the task; leave it alone when the trigger only moved."""
         if self._waiting is None and self._life is not None:
-            if await _compat.still_deferred(self.task_instance) is not False:
+            if await _compat.in_other_hands(self.task_instance) is not None:
                 return
             killing = Steps.current().run(self._life.task.on_kill)
             await asyncio.wait({killing, *filter(None, [self._step])}, timeout=_KILL_BUDGET)
@@ -104,8 +105,7 @@ class OperatorTrigger(BaseTrigger):
         state, error = "failed", None
         try:
             await self._begin()
-            result = await self._work()
-            return await self._run(lambda: self._succeed(result))
+            return await self._work()
         except (NeedsWorker, Unwritable) as reason:
             return await self._hand_over(str(reason))
         except AirflowSkipException as skipped:
@@ -120,9 +120,10 @@ class OperatorTrigger(BaseTrigger):
         await self._run(lambda: self._end(state, error))
         return airflow.ended(state)
 
-    async def _work(self) -> Any:
-        """The operator's steps, with its waits between them; what it returns at the end.
+    async def _work(self) -> TriggerEvent:
+        """The operator's steps, with its waits between them, and its success.
 
+        A result that cannot be pushed is no reason to start another job: the retry reads the same one.
         What is not a step's fault, bad weather and a claim of somebody else's, is slept over here, and not in its
         thread. Then the task goes on as after a restart, from what it remembers.
         """
@@ -131,7 +132,8 @@ class OperatorTrigger(BaseTrigger):
             life = cast("Life", self._life)
             try:
                 if await self._is_our_turn(life):
-                    return await self._steps(life, outage)
+                    result = await self._steps(life, outage)
+                    return await self._run(partial(self._succeed, result))
                 await self._begin(life.owner)  # what it knew was old when it woke up; the claim is its own
                 continue
             except Contested as contested:

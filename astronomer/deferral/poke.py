@@ -45,6 +45,8 @@ class PokeTrigger(JobTrigger):
     max_wait: float | None = None
     judge: bool = True
 
+    remembered: ClassVar[bool] = False
+
     id_field: ClassVar[str]
     """The field of the job that holds the vendor's id."""
     remote_side: ClassVar[str]

@@ -50,6 +50,9 @@ class JobTrigger(BaseTrigger):
 
     job_type: ClassVar[type[RemoteJob]]
 
+    remembered: ClassVar[bool] = True
+    """Whether the task's next step knows of the job."""
+
     def __post_init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
 
@@ -115,13 +118,9 @@ class JobTrigger(BaseTrigger):
 
     async def _end_job(self) -> None:
         job = self.remote_job
-        deferred = await _compat.still_deferred(self.task_instance)
-        if deferred is None or deferred:
-            self.log.warning(
-                "%s goes on: the task is %s",
-                job.name,
-                "still deferred" if deferred else "in an unknown state",
-            )
+        left_alone = await _compat.in_other_hands(self.task_instance, remembered=self.remembered)
+        if left_alone is not None:
+            self.log.warning("%s goes on: the task is %s", job.name, left_alone)
             return
         status = await self._seen_to_succeed(job)
         if status is not None:

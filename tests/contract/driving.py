@@ -14,7 +14,7 @@ from astronomer.deferral._compat import TaskDeferred
 from tests.contract.world import World
 from tests.unit.deferral.fakes import FakeSupervisor, FakeTaskInstance, MemoryStore, events_of, revived
 
-__all__ = ["Killed", "Task", "TaskInstance", "until"]
+__all__ = ["Killed", "MortalStore", "Task", "TaskInstance", "until"]
 
 _runs = itertools.count(1)
 
@@ -130,7 +130,7 @@ class Task:
     def interrupted(self, after: float, message: str | None = None, deferred: Any = ...) -> None:
         """The triggerer cancels the trigger after some beats, and calls ``on_kill`` when it has a message for it.
 
-        :param deferred: what Airflow answers when it is asked whether the task is deferred.
+        :param deferred: what Airflow answers when it is asked for the task's state; or Airflow itself.
         """
         trigger = self.trigger
         assert trigger is not None
@@ -144,7 +144,8 @@ class Task:
             assert done
             assert waiting.cancelled()
             if message is not None:
-                with FakeSupervisor(deferred).in_place():
+                airflow = deferred if isinstance(deferred, FakeSupervisor) else FakeSupervisor(deferred)
+                with airflow.in_place():
                     await trigger.on_kill()
 
         self.world.triggerer(main)

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import threading
+import time
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -17,15 +19,30 @@ from astronomer.deferral import (
     Phase,
     Transient,
     ledger,
+    memory,
 )
 from astronomer.deferral._compat import AirflowTaskTimeout
 from tests.contract.checks import all_lines, assert_drop_in, assert_plain
-from tests.contract.driving import Killed, Task, until
+from tests.contract.driving import Killed, MortalStore, Task, until
 from tests.contract.scripted import ScriptedWorld
 from tests.contract.world import FOREVER, WEATHER
-from tests.unit.deferral.fakes import Count, FakeSupervisor, events_of, revived
+from tests.unit.deferral.fakes import Count, FakeAirflow, FakeSupervisor, events_of, revived
 
 USER = "__airflow_user_action__"
+
+
+class OutdatedStore(MortalStore):
+    """The store of a task instance that a retry may have taken the place of."""
+
+    gone = False
+
+    def get(self, key, default=None):
+        return default if self.gone else super().get(key, default)
+
+    def set(self, key, value):
+        if self.gone:
+            raise RuntimeError("404")
+        super().set(key, value)
 
 
 def without_ids(result, world):
@@ -57,6 +74,28 @@ class TestOnce:
         task.retry()
         task.live()
         assert len(world.started) == 1
+
+    def test_a_worker_sleeps_before_the_submit_until_a_retry_has_submitted(self, world, monkeypatch):
+        """Airflow has taken it for dead; the retry has a task instance of its own, and with it the store."""
+        task = Task(world, FOREVER)
+        outdated = task.store = OutdatedStore()
+
+        def sleepy(operator):
+            submit = operator.submit
+
+            def late(context, attempt):
+                outdated.gone, task.store = True, MortalStore(dict(outdated.values))
+                task.retry()
+                task.defer()
+                monkeypatch.setattr(memory, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 60))
+                return submit(context, attempt)
+
+            operator.submit = late
+
+        with pytest.raises((JobError, RuntimeError)):
+            task.execute(sleepy)
+        assert len(world.started) == 1
+        assert world.running == world.started
 
     def test_airflow_without_a_store_finds_the_job_at_the_vendor(self, world):
         task = Task(world, lasting=False)
@@ -308,6 +347,25 @@ class TestCancelOnlyYourOwn:
         assert world.running == world.started
         assert len(world.started) == 1
 
+    @pytest.mark.parametrize("state", ["scheduled", "up_for_retry"])
+    def test_nor_does_a_triggerer_that_slept_until_another_had_told(self, world, task, state):
+        task.interrupted(after=2.0, message=USER, deferred=FakeAirflow(states={"task": state}))
+        assert world.running == world.started
+        assert len(world.started) == 1
+
+    def test_a_clear_whose_next_try_is_to_come_is_left_to_that(self, world, task):
+        task.interrupted(after=2.0, message=USER, deferred=FakeAirflow(states={"task": "queued"}))
+        task.clear()
+        task.defer()
+        first, second = world.started
+        assert world.phase(first) is Phase.CANCELLED
+        assert world.running == [second]
+
+    def test_a_clear_with_no_try_to_come_does(self, world, task):
+        task.interrupted(after=2.0, message=USER, deferred=FakeAirflow(states={"task": "null"}))
+        (job_id,) = world.started
+        assert world.phase(job_id) is Phase.CANCELLED
+
     def test_a_user_does(self, world, task):
         task.interrupted(after=2.0, message=USER, deferred=Count(0))
         (job_id,) = world.started
@@ -348,19 +406,33 @@ class TestCancelOnlyYourOwn:
         task.interrupted(after=2.0, message=USER, deferred=Count(0))
         assert world.running == world.started
 
-    def test_a_user_in_a_worker_does(self, world):
+    @staticmethod
+    def signalled(task, state):
+        """The process of a task is asked to end, and ends."""
+
         def mortal(operator):
             def announce(context, job):
-                operator.on_kill()
+                with FakeAirflow(states={"task": state}).in_place():
+                    operator.on_kill()
                 raise Killed
 
             operator.announce = announce
 
-        task = Task(world, FOREVER)
         with pytest.raises(Killed):
             task.execute(mortal)
+
+    def test_a_user_in_a_worker_does(self, world):
+        self.signalled(Task(world, FOREVER), "failed")
         (job_id,) = world.started
         assert world.phase(job_id) is Phase.CANCELLED
+
+    def test_the_end_of_a_pod_does_not(self, world):
+        task = Task(world, 6.0)
+        self.signalled(task, "running")
+        assert world.running == world.started
+        task.retry()
+        task.live()
+        assert len(world.started) == 1
 
 
 class TestBulk:

@@ -233,6 +233,15 @@ class TestOwner:
         killed(launch)
         assert launch.workspace.active == []
 
+    @pytest.mark.parametrize("state", ["scheduled", "queued", "running"])
+    def test_a_trigger_that_slept_until_the_run_had_begun_ends_nothing(self, launch, state):
+        """Another triggerer has seen the start, and the task waits for a worker, or has one."""
+        launch.workspace.queue_seconds = 60.0
+        launch.execute()
+        launch.timeline.now += 600.0
+        killed(launch, state)
+        assert launch.workspace.cancelled == []
+
     def test_the_deadline_ends_the_run(self):
         with Launch(execution_timeout=timedelta(minutes=5)).in_place() as launch:
             launch.workspace.queue_seconds = math.inf

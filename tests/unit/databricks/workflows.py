@@ -14,7 +14,7 @@ from astronomer.providers.databricks.operators.databricks import DatabricksNoteb
 from astronomer.providers.databricks.operators.databricks_workflow import DatabricksWorkflowTaskGroup
 from tests.unit.databricks.airflow_side import Task, TaskInstance
 from tests.unit.databricks.workspace import GET, Client, Piece, Run, Workspace
-from tests.unit.deferral.fakes import Count, FakeSupervisor, revived
+from tests.unit.deferral.fakes import FakeAirflow, revived
 
 __all__ = [
     "CREATE",
@@ -158,9 +158,9 @@ class Member(Task):
         return [request.path for request in self.workspace.requests if request.path != GET]
 
 
-def killed(task):
-    """A user ends the task while it is deferred."""
+def killed(task, state=None):
+    """A user ends the task while it is deferred; or Airflow's state of it says otherwise."""
     trigger = revived(task.trigger)
     trigger.task_instance = task.ti
-    with FakeSupervisor(Count(0)).in_place():
+    with FakeAirflow(states={task.ti.task_id: state} if state else {}).in_place():
         task.timeline.run(trigger.on_kill)

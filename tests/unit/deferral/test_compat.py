@@ -2,6 +2,7 @@ import asyncio
 import json
 import runpy
 import threading
+from types import SimpleNamespace
 
 import airflow.sdk.execution_time.context as sdk_context
 import pytest
@@ -10,7 +11,7 @@ from airflow.triggers.base import BaseTrigger
 
 from astronomer.deferral import _compat
 from astronomer.deferral._compat import AirflowNotFoundException
-from tests.unit.deferral.fakes import Count, FakeSupervisor, FakeTaskInstance, MemoryStore
+from tests.unit.deferral.fakes import FakeAirflow, FakeSupervisor, FakeTaskInstance, MemoryStore
 
 
 @pytest.fixture(autouse=True)
@@ -64,16 +65,48 @@ def test_the_command_says_so_when_nothing_is_lacking(airflow_3_3, capsys):
     assert capsys.readouterr().out == "lacks: nothing that this package uses\n"
 
 
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [(Count(1), True), (Count(0), False), (None, None), (RuntimeError("no supervisor"), None)],
-)
-async def test_still_deferred(answer, expected):
-    with FakeSupervisor(answer).in_place() as supervisor:
-        assert await _compat.still_deferred(FakeTaskInstance(map_index=3)) is expected
-    (question,) = supervisor.questions
-    assert (question.dag_id, question.run_ids, question.task_ids) == ("dag", ["run"], ["task"])
-    assert (question.map_index, question.states) == (3, ["deferred"])
+class TestInOtherHands:
+    @pytest.mark.parametrize(
+        "state", ["success", "failed", "skipped", "upstream_failed", "removed", "restarting", "null", None]
+    )
+    async def test_is_no_job_whose_task_was_ended(self, state):
+        with FakeAirflow(states={"task": state} if state else {}).in_place():
+            assert await _compat.in_other_hands(FakeTaskInstance()) is None
+
+    async def test_is_that_of_a_task_that_still_waits(self):
+        with FakeAirflow(states={"task": "deferred"}).in_place() as airflow:
+            assert await _compat.in_other_hands(FakeTaskInstance(map_index=3)) == "still deferred"
+        (question,) = airflow.questions
+        assert (question.dag_id, question.run_ids, question.task_ids) == ("dag", ["run"], ["task"])
+        assert (question.map_index, question.states) == (3, ["deferred"])
+
+    GOES_ON = pytest.mark.parametrize("state", ["scheduled", "queued", "running", "up_for_retry"])
+
+    @GOES_ON
+    async def test_is_that_of_a_task_with_a_step_to_come(self, state):
+        with FakeAirflow(states={"task": state}).in_place():
+            assert await _compat.in_other_hands(FakeTaskInstance()) == "not over"
+
+    @GOES_ON
+    async def test_is_none_of_which_that_step_knows_nothing(self, state):
+        with FakeAirflow(states={"task": state}).in_place():
+            assert await _compat.in_other_hands(FakeTaskInstance(), remembered=False) is None
+
+    @pytest.mark.parametrize("answer", [SimpleNamespace(), RuntimeError("no supervisor")])
+    async def test_may_be_any_of_which_airflow_says_nothing(self, answer):
+        with FakeAirflow(answer).in_place():
+            assert await _compat.in_other_hands(FakeTaskInstance()) == "in an unknown state"
+
+    @pytest.mark.parametrize("answered", [1, 2])
+    async def test_may_be_any_of_which_airflow_says_too_little(self, answered):
+        class Failing(FakeAirflow):
+            def send(self, question):
+                if len(self.questions) == answered:
+                    raise RuntimeError("no answer")
+                return super().send(question)
+
+        with Failing(states={"task": "running"}).in_place():
+            assert await _compat.in_other_hands(FakeTaskInstance()) == "in an unknown state"
 
 
 class TestASupervisor:

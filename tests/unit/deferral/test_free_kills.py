@@ -42,6 +42,11 @@ def deferred(free, count):
     free.airflow.count = lambda message: count
 
 
+def is_in(free, state):
+    """Airflow says that the task is in a state; ``None`` when it was deleted."""
+    free.airflow.count = lambda message: int(state is not None and state in (message.states or [state]))
+
+
 @pytest.mark.parametrize("kind", [FreeOperator, ClaimingOperator])
 class TestJob:
     def test_ends_with_the_wait(self, free, kind):
@@ -112,6 +117,50 @@ class TestJob:
         free.timeline.run(main)
         assert free.service.jobs == ["job-1"]
         assert not free.service.cancels
+
+    @pytest.mark.parametrize("state", ["scheduled", "running", "up_for_retry"])
+    def test_goes_on_when_the_task_went_on_without_this_trigger(self, free, kind, state):
+        killing = Killing(free, free.task(kind))
+        is_in(free, state)
+
+        async def main():
+            await killing.begin()
+            await let(30)
+            await killing.end()
+
+        free.timeline.run(main)
+        assert free.service.jobs == ["job-1"]
+        assert not free.service.cancels
+
+    @pytest.mark.parametrize("state", ["scheduled", "running", "up_for_retry"])
+    def test_goes_on_when_the_task_went_on_during_the_submit(self, free, kind, gate, monkeypatch, state):
+        monkeypatch.setattr(kind, "submit", gate.before(kind.submit))
+        killing = Killing(free, free.task(kind))
+        is_in(free, state)
+
+        async def main():
+            await killing.begin()
+            await gate.reached()
+            await killing.end()
+            gate.open()
+            await asyncio.wait({killing.trigger._step})
+
+        free.timeline.run(main)
+        assert free.service.jobs == ["job-1"]
+        assert not free.service.cancels
+
+    @pytest.mark.parametrize("state", ["failed", "null", None])
+    def test_ends_when_nobody_goes_on_with_the_task(self, free, kind, state):
+        killing = Killing(free, free.task(kind))
+        is_in(free, state)
+
+        async def main():
+            await killing.begin()
+            await let(30)
+            await killing.end()
+
+        free.timeline.run(main)
+        assert free.service.cancels == ["job-1"]
 
     def test_goes_on_when_the_triggerer_shuts_down(self, free, kind):
         killing = Killing(free, free.task(kind))

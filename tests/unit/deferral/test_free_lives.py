@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from airflow.sdk.execution_time.comms import DeleteXCom, SetXCom
 
-from astronomer.deferral import Phase, xcom_memory
+from astronomer.deferral import Phase, _compat_triggerer, xcom_memory
 from astronomer.deferral.xcom_memory import SUBMITTED_BY, XCOM_KEY
 from tests.unit.deferral.fakes import START, let
 from tests.unit.deferral.free import ClaimingOperator, FreeOperator, Gate, WatchOperator
@@ -187,6 +187,26 @@ class TestRetry:
         assert [free.run(task).state, free.run(task).state] == ["up_for_retry", "success"]
         assert free.service.jobs == ["job-1"]
         assert free.airflow.pull("task") == "done"
+
+    @KINDS
+    def test_of_a_result_that_no_xcom_can_hold_starts_nothing(self, free, kind):
+        task = free.task(kind, what="no dictionary", multiple_outputs=True, retries=2)
+        states = [free.run(task).state for _ in range(3)]
+        assert states == ["up_for_retry", "up_for_retry", "failed"]
+        assert free.service.jobs == ["job-1"]
+        assert not free.service.cancels
+
+    def test_of_a_result_that_was_not_pushed_pushes_it(self, free, monkeypatch):
+        monkeypatch.setattr(_compat_triggerer, "push_result", _fails_once(_compat_triggerer.push_result))
+        task = free.task(retries=1)
+        assert [free.run(task).state, free.run(task).state] == ["up_for_retry", "success"]
+        assert free.service.jobs == ["job-1"]
+        assert free.airflow.pull("task") == "done"
+
+    def test_after_a_clear_of_it_starts_another(self, free):
+        task = free.task(what="no dictionary", multiple_outputs=True)
+        assert [free.run(task).state for _ in range(2)] == ["failed", "failed"]
+        assert free.service.jobs == ["job-1", "job-2"]
 
     def test_of_a_failure_starts_another_of_the_same_generation(self, free):
         free.script["ends"] = "failed"

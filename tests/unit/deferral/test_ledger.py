@@ -5,7 +5,7 @@ import json
 import os
 import stat
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,30 +14,23 @@ from astronomer.deferral import Transient, _compat
 from astronomer.deferral import ledger as ledgers
 from astronomer.deferral.ledger import ALIVE, FIRST_LOOK, FORGOTTEN, Line
 from astronomer.deferral.testing import FakeClock, ScriptedJob, ScriptedTrigger
-from tests.unit.deferral.fakes import START, Count, FakeSupervisor, FakeTaskInstance, events_of, let
+from tests.unit.deferral.fakes import START, FakeAirflow, FakeTaskInstance, events_of, let
 
 MINUTES = 600.0
 
 
-@dataclass
-class Airflow(FakeSupervisor):
-    """Knows the state of each task; what it does not know has been deleted."""
+@dataclass(frozen=True)
+class Beginning(ScriptedJob):
+    """Of a job only its start is waited for, as of a workflow's run."""
 
-    states: dict[str, str] = field(default_factory=dict)
-
-    def send(self, question):
-        self.questions.append(question)
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        if self.answer is not None:
-            return self.answer
-        known = [self.states[one] for one in question.task_ids if one in self.states]
-        return Count(sum(question.states is None or one in question.states for one in known))
+    @property
+    def whole(self):
+        return ScriptedJob(self.job_id.removeprefix("start-of-"), self.service)
 
 
 @pytest.fixture
 def airflow():
-    with Airflow().in_place() as found:
+    with FakeAirflow().in_place() as found:
         yield found
 
 
@@ -272,6 +265,63 @@ class TestForgotten:
         assert lines(ledger) == ["b"]
         assert service.cancels == []
         assert "left behind" not in caplog.text
+
+    @pytest.mark.parametrize(
+        ("state", "cancels"),
+        [("failed", ["job-x"]), (None, ["job-x"]), ("skipped", ["job-x"]), ("success", [])],
+    )
+    def test_what_has_begun_meanwhile_is_ended_unless_its_task_succeeded_by_it(
+        self, service, ledger, airflow, state, cancels
+    ):
+        """A launch was marked as failed while its run was in a queue, and nobody told it that it must not begin."""
+        service.start("start-of-job-x")
+        service.start("job-x", runs_for=1e6)
+        ledger.add(Line.of(Beginning("start-of-job-x"), task("x")))
+        airflow.states |= {"b": "deferred"} | ({"x": state} if state else {})
+        after(MINUTES, beside=trigger(service, "b"))
+        assert service.cancels == cancels
+        assert lines(ledger) == ["b"]
+
+    def test_without_airflows_word_on_success_it_is_looked_at_again(
+        self, service, ledger, airflow, monkeypatch
+    ):
+        send = airflow.send
+
+        def silent(question):
+            if question.states == ["success"] and len(airflow.questions) < 10:
+                airflow.questions.append(question)
+                raise RuntimeError("no answer")
+            return send(question)
+
+        monkeypatch.setattr(airflow, "send", silent)
+        airflow.states |= {"a": "success", "b": "deferred"}
+        after(MINUTES, trigger(service, runs_for=10), beside=trigger(service, "b"))
+        assert len([one for one in airflow.questions if one.states == ["success"]]) > 2
+        assert service.cancels == []
+        assert lines(ledger) == ["b"]
+
+    @pytest.mark.parametrize("last", ["failed", "success"])
+    def test_a_clear_whose_next_try_never_comes_to_the_job_leaves_it_to_be_ended(
+        self, service, ledger, airflow, last
+    ):
+        """The trigger leaves the job to the next try, which is marked before it has begun."""
+        found = trigger(service)
+        airflow.states["b"] = "deferred"
+
+        async def main():
+            await killed(found)
+            airflow.states["a"] = "queued"
+            await found.on_kill()
+            assert not service.cancels
+            airflow.states["a"] = last
+            waiting = asyncio.ensure_future(events_of(trigger(service, "b")))
+            await asyncio.sleep(MINUTES)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+
+        FakeClock(START).run(main)
+        assert service.cancels == ["job-a"]
+        assert lines(ledger) == ["b"]
 
     def test_a_job_that_cannot_be_asked_is_looked_at_again(self, service, ledger, airflow):
         airflow.states |= {"a": "failed", "b": "deferred"}

@@ -1,5 +1,10 @@
-from astronomer.deferral import Attempt, TaskIdentity
-from astronomer.deferral.memory import Memory
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from astronomer.deferral import Attempt, JobError, TaskIdentity, memory
+from astronomer.deferral.memory import LastWord, Memory
 from tests.unit.deferral.fakes import MemoryStore
 
 IDENTITY = TaskIdentity("dag", "run", "task", -1, 3)
@@ -38,3 +43,73 @@ def test_fields_of_a_newer_release_are_ignored():
     store = MemoryStore()
     store.set("astronomer.deferral", {"generation": 3, "sequence": 1, "submit_key": "k", "mood": "good"})
     assert Memory(store, IDENTITY).last() == Attempt(3, 1, "k")
+
+
+LOOKS = pytest.mark.parametrize("look", [Memory.hold, Memory.check])
+
+
+@LOOKS
+class TestTheLastLook:
+    """A process may have been paused since it wrote down what it is about to submit."""
+
+    @pytest.fixture
+    def clock(self, monkeypatch):
+        clock = SimpleNamespace(now=100.0)
+        monkeypatch.setattr(memory, "time", SimpleNamespace(monotonic=lambda: clock.now))
+        return clock
+
+    @pytest.fixture
+    def store(self):
+        class Counting(MemoryStore):
+            reads = 0
+
+            def get(self, key, default=None):
+                self.reads += 1
+                return super().get(key, default)
+
+        return Counting()
+
+    @pytest.fixture
+    def word(self, store):
+        return LastWord()
+
+    @pytest.fixture
+    def attempt(self, clock, store, word):
+        mine = Memory(store, IDENTITY, word)
+        return mine.save(mine.first(None), job={"job_id": "a", "earlier": ("b",)})
+
+    def test_asks_nothing_right_after_the_write(self, look, clock, store, word, attempt):
+        clock.now += 10.0
+        look(Memory(store, IDENTITY, word))
+        assert store.reads == 0
+
+    def test_asks_later_on_and_then_no_more_for_a_while(self, look, clock, store, word, attempt):
+        clock.now += 10.1
+        for _ in range(2):
+            look(Memory(store, IDENTITY, word))
+            clock.now += 10.0
+        assert store.reads == 1
+
+    def test_refuses_what_airflow_does_not_know_any_more(self, look, clock, store, word, attempt):
+        """A retry has a task instance of its own, and with it the store."""
+        clock.now += 10.1
+        store.values.clear()
+        with pytest.raises(JobError, match="another try of the task may have taken its place"):
+            look(Memory(store, IDENTITY, word))
+
+    @pytest.mark.parametrize("changes", [{"submit_key": "k"}, {"job": {"job_id": "c"}}, {"job": None}])
+    def test_refuses_what_somebody_else_has_written_over(self, look, clock, store, word, attempt, changes):
+        Memory(store, IDENTITY).save(replace(attempt, **changes))
+        clock.now += 10.1
+        with pytest.raises(JobError, match="It starts nothing more"):
+            look(Memory(store, IDENTITY, word))
+
+    def test_needs_a_write_of_this_process(self, look, clock, store, attempt):
+        look(Memory(store, IDENTITY))
+        assert store.reads == 0
+
+    def test_needs_a_store(self, look, clock):
+        nowhere = Memory(None, IDENTITY)
+        nowhere.save(nowhere.first(None))
+        clock.now += 100.0
+        look(nowhere)

@@ -21,10 +21,11 @@ from astronomer.deferral import (
     TaskIdentity,
     Transient,
 )
-from astronomer.deferral._compat import AirflowFailException, settling_time
+from astronomer.deferral._compat import AirflowFailException, AirflowTaskTimeout, settling_time
 from astronomer.deferral.testing import ScriptedJob, ScriptedOperator, ScriptedTrigger
 from tests.unit.deferral.fakes import (
     START,
+    FakeAirflow,
     FakeTaskInstance,
     MemoryStore,
     TimelineOperator,
@@ -546,10 +547,178 @@ class TestOnKill:
         assert world.service.cancels == ["job-1"]
         assert world.remembered.job == {"job_id": "job-1", "service": "scripted"}
 
+    def test_a_kill_before_a_save_that_fails_ends_what_nobody_will_know_of(self, world, monkeypatch):
+        """As in a process that was paused until a retry had begun elsewhere: it may not write any more."""
+
+        class Killed(TimelineOperator):
+            def submit(self, context, attempt):
+                monkeypatch.setattr(world.store, "set", refused)
+                self.on_kill()
+                return super().submit(context, attempt)
+
+        def refused(key, value):
+            raise RuntimeError("410")
+
+        world.script = {"runs_for": 1e6}
+        with FakeAirflow(states={"task": "running"}).in_place(), pytest.raises(RuntimeError, match="410"):
+            world.execute(cls=Killed)
+        assert world.service.cancels == ["job-1"]
+
+    def test_a_timeout_during_a_save_ends_the_job(self, world, monkeypatch):
+        class Late(TimelineOperator):
+            def submit(self, context, attempt):
+                monkeypatch.setattr(world.store, "set", too_late)
+                return super().submit(context, attempt)
+
+        def too_late(key, value):
+            raise AirflowTaskTimeout
+
+        world.script = {"runs_for": 1e6}
+        with FakeAirflow(states={"task": "running"}).in_place():
+            with pytest.raises(AirflowTaskTimeout):
+                world.execute(cls=Late)
+            world.operator.on_kill()
+        assert world.service.cancels == ["job-1"]
+
     def test_a_deferred_task_leaves_the_job_to_its_trigger(self, world):
         world.deferred()
         world.operator.on_kill()
         assert world.service.cancels == []
+
+
+class TestWhoIsKilled:
+    """Airflow ends the process of a task also when no user wants anything to end. What Airflow says decides."""
+
+    @pytest.fixture
+    def airflow(self):
+        with FakeAirflow().in_place() as airflow:
+            yield airflow
+
+    @pytest.fixture
+    def killed(self, world, airflow):
+        """The task waits in its worker; its process is asked to end when Airflow has it in some state."""
+
+        class Signalled(TimelineOperator):
+            def announce(self, context, job):
+                airflow.states = {"task": self.state} if self.state else {}
+                if self.timed_out:
+                    try:
+                        raise AirflowTaskTimeout  # noqa: TRY301  # as Airflow does
+                    except AirflowTaskTimeout:
+                        self.on_kill()
+                else:
+                    self.on_kill()
+
+        def killed(state, *, timed_out=False):
+            Signalled.state, Signalled.timed_out = state, timed_out
+            world.script = {"runs_for": 100.0}
+            return world.execute(cls=Signalled, deferrable=False, quick_wait=0)
+
+        return killed
+
+    @pytest.mark.parametrize("state", ["failed", "success", "skipped", "removed", "restarting", "null", None])
+    def test_a_user_ends_the_job(self, world, killed, state):
+        """By a mark, by a clear while it runs, or with the Dag run."""
+        with pytest.raises(JobCancelled):
+            killed(state)
+        assert world.service.cancels == ["job-1"]
+
+    @pytest.mark.parametrize("state", ["running", "deferred", "up_for_retry", "scheduled", "queued"])
+    def test_nobody_else_does(self, world, killed, state):
+        """A pod that is stopped, or a node that was frozen until a retry had begun elsewhere."""
+        with capture_logs() as lines:
+            assert killed(state) == "job-1"
+        assert world.service.cancels == []
+        told = "still deferred" if state == "deferred" else "not over"
+        assert f"scripted job job-1 goes on: the task is {told}" in [line["event"] for line in lines]
+
+    def test_an_api_that_does_not_answer_does_not(self, world, killed, airflow):
+        airflow.answer = RuntimeError("503")
+        assert killed("running") == "job-1"
+        assert world.service.cancels == []
+
+    def test_the_tasks_own_timeout_ends_it_without_a_question(self, world, killed, airflow):
+        with pytest.raises(JobCancelled):
+            killed("running", timed_out=True)
+        assert world.service.cancels == ["job-1"]
+        assert airflow.questions == []
+
+    def test_the_next_try_goes_on_with_what_was_left(self, world, airflow):
+        class Dies(TimelineOperator):
+            def announce(self, context, job):
+                self.on_kill()
+                raise RuntimeError("SIGKILL")
+
+        world.script = {"runs_for": 100.0}
+        airflow.states = {"task": "running"}
+        with pytest.raises(RuntimeError, match="SIGKILL"):
+            world.execute(cls=Dies)
+        world.retry()
+        assert world.execute(deferrable=False) == "job-1"
+        assert world.service.jobs == ["job-1"]
+        assert world.service.cancels == []
+
+    @pytest.mark.parametrize(("state", "cancels"), [("running", []), ("failed", ["job-1"])])
+    def test_a_signal_during_the_submit_is_answered_once_the_job_is_remembered(
+        self, world, airflow, state, cancels
+    ):
+        class Signalled(TimelineOperator):
+            def submit(self, context, attempt):
+                self.on_kill()
+                assert not airflow.questions
+                return super().submit(context, attempt)
+
+        world.script = {"runs_for": 1e6}
+        airflow.states = {"task": state}
+        if cancels:
+            with pytest.raises(JobCancelled, match="was being submitted"):
+                world.execute(cls=Signalled)
+        else:
+            world.deferred(cls=Signalled)
+        assert world.service.cancels == cancels
+        assert world.remembered.job == {"job_id": "job-1", "service": "scripted"}
+
+    def test_without_a_store_the_job_is_ended(self, service, airflow):
+        """Before Airflow 3.3 a retry might not find it."""
+
+        class Signalled(ScriptedOperator):
+            def announce(self, context, job):
+                self.on_kill()
+
+        operator = Signalled(task_id="task", service="scripted", script={"runs_for": 1e6}, deferrable=False)
+        airflow.states = {"task": "running"}
+        with pytest.raises(JobCancelled):
+            operator.execute(context_of(FakeTaskInstance()))
+        assert service.cancels == ["job-1"]
+        assert airflow.questions == []
+
+    def test_a_late_answer_of_a_user_still_ends_the_job(self, service, monkeypatch):
+        """The handler may have interrupted a question to Airflow, and so hold up its own."""
+        held, cancelled = threading.Event(), threading.Event()
+        monkeypatch.setattr("astronomer.deferral.operator._ASKING", 0.01)
+        cancel = service.cancel
+
+        def seen(job_id):
+            cancel(job_id)
+            cancelled.set()
+
+        monkeypatch.setattr(service, "cancel", seen)
+
+        class Held(FakeAirflow):
+            def send(self, question):
+                assert held.wait(20)
+                return super().send(question)
+
+        operator = ScriptedOperator(task_id="task", service="scripted")
+        operator._memory(context_of(FakeTaskInstance(), MemoryStore()))
+        operator._job = service.start("a", runs_for=1e6)
+        with Held(states={"task": "failed"}).in_place(), capture_logs() as lines:
+            operator.on_kill()
+            assert service.cancels == []
+            assert lines[-1]["event"] == "scripted job a goes on: the task is in an unknown state"
+            held.set()
+            assert cancelled.wait(20)
+        assert service.cancels == ["a"]
 
 
 def test_a_real_worker_waits_in_real_time(service, timeline):

@@ -4,7 +4,7 @@ import pytest
 
 from astronomer.deferral import CredentialsRejected, JobFailed, Outcome, Phase, PokeTrigger, Transient, clock
 from astronomer.deferral.testing import FakeClock
-from tests.unit.deferral.fakes import START, Count, FakeSupervisor, FakeTaskInstance, events_of, let, revived
+from tests.unit.deferral.fakes import START, FakeAirflow, FakeTaskInstance, events_of, let, revived
 from tests.unit.deferral.pokes import PokedService, ScriptedPokes
 
 
@@ -203,8 +203,8 @@ class TestWeather:
 
 class TestOnKill:
     @staticmethod
-    def killed(trigger, after):
-        supervisor = FakeSupervisor(Count(0))
+    def killed(trigger, after, state="failed"):
+        supervisor = FakeAirflow(states={"task": state})
         trigger.task_instance = FakeTaskInstance()
 
         async def main():
@@ -218,10 +218,17 @@ class TestOnKill:
         FakeClock(START).run(main)
         return supervisor.questions
 
-    def test_the_poke_that_runs_is_cancelled(self, service):
+    @pytest.mark.parametrize("state", ["failed", "null", "queued", "up_for_retry"])
+    def test_the_poke_that_runs_is_cancelled(self, service, state):
+        """Also when the task goes on: its next try does not know of the poke, and makes one of its own."""
         service.script = [{"runs_for": 1e6}]
-        self.killed(pokes(), after=20)
+        self.killed(pokes(), after=20, state=state)
         assert service.cancels == ["poke-1"]
+
+    def test_one_whose_trigger_moves_is_left_alone(self, service):
+        service.script = [{"runs_for": 1e6}]
+        self.killed(pokes(), after=20, state="deferred")
+        assert service.cancels == []
 
     def test_where_none_runs_nothing_is_asked(self, service):
         assert self.killed(pokes(next_poke=START + 60), after=20) == []

@@ -10,6 +10,7 @@ from astronomer.deferral.testing import FakeClock, ScriptedJob, ScriptedTrigger
 from tests.unit.deferral.fakes import (
     START,
     Count,
+    FakeAirflow,
     FakeSupervisor,
     FakeTaskInstance,
     events_of,
@@ -116,6 +117,20 @@ class TestOnKill:
         trigger = trigger_for(service, runs_for=1e6)
         run(lambda: _killed_by(trigger, FakeSupervisor(answer)))
         assert service.cancels == []
+
+    @pytest.mark.parametrize("state", ["scheduled", "queued", "running", "up_for_retry"])
+    def test_a_task_that_went_on_while_its_trigger_slept_has_the_job_in_hand(self, service, state):
+        """Another triggerer has sent the event; or the task was cleared, and its next try ends the job."""
+        trigger = trigger_for(service, runs_for=1e6)
+        run(lambda: _killed_by(trigger, FakeAirflow(states={"task": state})))
+        assert service.cancels == []
+
+    @pytest.mark.parametrize("state", ["failed", "skipped", "removed", "restarting", "null", None])
+    def test_a_task_that_nobody_goes_on_with_leaves_none(self, service, state):
+        """Such as one that was cleared in a paused Dag, or whose run was deleted."""
+        trigger = trigger_for(service, runs_for=1e6)
+        run(lambda: _killed_by(trigger, FakeAirflow(states={"task": state} if state else {})))
+        assert service.cancels == ["a"]
 
     def test_a_task_that_ended_while_its_trigger_slept_has_nothing_to_end(self, service):
         """Another triggerer saw the end of the wait; the job may be of use to others, as a workflow's run is."""
@@ -242,13 +257,18 @@ class TestOnKill:
         (Count(0), "Task ended by a user: scripted job a is cancelled"),
         (Count(1), "scripted job a goes on: the task is still deferred"),
         (None, "scripted job a goes on: the task is in an unknown state"),
+        (FakeAirflow(states={"task": "queued"}), "scripted job a goes on: the task is not over"),
     ],
 )
 def test_what_happened_can_be_read_in_the_log(service, answer, said):
     trigger = trigger_for(service, runs_for=1e6)
     with capture_logs() as lines:
-        run(lambda: _killed_by(trigger, FakeSupervisor(answer)))
+        run(lambda: _killed_by(trigger, supervisor_of(answer)))
     assert [line["event"] for line in lines] == ["scripted job a is active (RUNNING)", said]
+
+
+def supervisor_of(answer):
+    return answer if isinstance(answer, FakeSupervisor) else FakeSupervisor(answer)
 
 
 def test_a_trigger_names_its_arguments():

@@ -12,7 +12,6 @@ from airflow.providers.databricks.utils.query_tags import build_query_tags, dict
 from astronomer.deferral import (
     Attempt,
     CredentialsRejected,
-    JobCancelled,
     JobError,
     JobFailed,
     JobLost,
@@ -168,11 +167,7 @@ class StatementOperator(JobOperator):
             except StatementFailed:
                 memory.save(attempt, ended=True)
                 raise
-        self._job = found
-        attempt = memory.save(attempt, job=found.to_dict())
-        if self._killed:
-            self.on_kill()
-            raise JobCancelled(f"The task was ended while {found.name} was being submitted.")
+        attempt = self._keep(memory, attempt, found)
         self.announce(context, found)
         return attempt
 
