@@ -90,7 +90,7 @@ def test_each_server_tells_of_its_health(container, migrated, words):
 
 
 def test_a_dag_is_read_with_a_read_only_root(container, migrated, tmp_path):
-    (dag := tmp_path / "one.py").write_text("from airflow.sdk import DAG\n\nDAG('read_only')\n")
+    (dag := tmp_path / "one.py").write_text("from airflow.sdk import DAG\n\ndag = DAG('read_only')\n")
     options = (*READ_ONLY, "--volume", f"{dag}:/usr/local/airflow/dags/one.py:ro")
     with container.running("airflow", "dag-processor", variables=migrated, options=options) as said:
         listing = container.engine.execute("exec", container.names[-1], "airflow", "dags", "list")

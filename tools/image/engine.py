@@ -19,6 +19,10 @@ MISSING = (
 PROGRAMS = ("buildah", "podman", "runc")
 LIMITS = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
 ENOUGH = 8192
+REACHED_BY = (
+    *("HOME", "XDG_RUNTIME_DIR", "DOCKER_HOST", "DOCKER_CONTEXT"),
+    *("DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY"),
+)
 MOUNTS = Path("/proc/self/mounts")
 
 
@@ -63,10 +67,12 @@ class Docker:
         return _run(["docker", "build", *_build(context, tag, target, arguments, file)], os.environ)
 
     def run(self, *options: str | Path) -> list[str]:
-        return ["docker", "run", "--rm", "--network", "host", *map(str, options)]
+        return self.execute("run", "--rm", "--network", "host", *map(str, options))
 
     def execute(self, *arguments: str) -> list[str]:
-        return ["docker", *arguments]
+        # Whoever runs it may have another environment, and the daemon is found by this one's.
+        settings = [f"{name}={os.environ[name]}" for name in REACHED_BY if name in os.environ]
+        return ["env", *settings, "docker", *arguments]
 
     def config(self, tag: str) -> dict[str, Any]:
         return dict(self._inspect(tag)["Config"])
