@@ -113,7 +113,7 @@ class Source:
         first, _, answer = file.read(MAX_BYTES + 1000).partition(b"\n")
         asked, _, why = first.partition(b" ")
         if not 0 <= self.now() - _number(asked) < self.interval:
-            self._write(file, answer, b"it did not end")  # before the question, so that one which fails counts
+            self._write(file, answer, b"it did not end")  # before the question: one that fails counts
             try:
                 newer = fetch(self.url)
                 Manifest.parse(newer)
