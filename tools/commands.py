@@ -144,12 +144,15 @@ def lock() -> int:
 
 
 def clean() -> int:
-    """Remove environments, the demo's state, build outputs, caches and reports."""
+    """Remove environments, images, the demo's state, build outputs, caches and reports."""
+    from tools.image.engine import unmount
+
     if _locked_by_another(ROOT / ".demo" / "lock"):
         raise SetupError("A demo runs in this checkout. Stop it first with Ctrl-C.")
     for path in sorted({path for pattern in PRODUCED for path in ROOT.glob(pattern)}):
         say(f"Removing {path.relative_to(ROOT)}")
         if path.is_dir() and not path.is_symlink():
+            unmount(path)
             shutil.rmtree(path)
         else:
             path.unlink()

@@ -105,26 +105,30 @@ class Source:
         return self.folder / f"runtime-versions-{name}.txt"
 
     def _answer(self, file: IO[bytes]) -> Manifest:
-        """The last good answer. The file's first line is when the last question was put, and the rest is the answer."""
-        failed = Manifest({})
+        """The last good answer.
+
+        The file's first line says when the last question was put, and why it was in vain; the rest is the answer.
+        """
         file.seek(0)
-        asked, _, answer = file.read(MAX_BYTES + 100).partition(b"\n")
+        first, _, answer = file.read(MAX_BYTES + 1000).partition(b"\n")
+        asked, _, why = first.partition(b" ")
         if not 0 <= self.now() - _number(asked) < self.interval:
-            self._write(file, answer)  # before the question, so that one which fails counts
+            self._write(file, answer, b"it did not end")  # before the question: one that fails counts
             try:
                 newer = fetch(self.url)
                 Manifest.parse(newer)
             except _FAILURES as error:
-                why = f"Got no manifest from [astronomer_runtime] versions_url: {_why(error)}"
-                failed = Manifest({}, (why,))
+                why = _why(error).encode()
             else:
-                answer = newer
-                self._write(file, answer)
+                answer, why = newer, b""
+            self._write(file, answer, why)
+        words = f"Got no manifest from [astronomer_runtime] versions_url: {why.decode(errors='replace')}"
+        failed = Manifest({}, (words,) if why else ())
         return failed | Manifest.parse(answer) if answer else failed
 
-    def _write(self, file: IO[bytes], answer: bytes) -> None:
+    def _write(self, file: IO[bytes], answer: bytes, why: bytes) -> None:
         file.truncate(0)
-        file.write(b"%d\n%b" % (self.now(), answer))
+        file.write(b"%d %b\n%b" % (self.now(), why.replace(b"\n", b" ")[:500], answer))
         file.flush()
 
 

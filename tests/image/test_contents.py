@@ -15,7 +15,9 @@ print(json.dumps({
     "installed": {one.metadata["Name"].lower(): one.version for one in importlib.metadata.distributions()},
 }))
 """
-WRITABLE = "/usr/local/airflow /usr/local/airflow/dags /usr/local/airflow/logs"
+WRITABLE = (
+    "/usr/local/airflow /usr/local/airflow/dags /usr/local/airflow/logs /usr/local/airflow/astronomer_waits"
+)
 
 
 @pytest.fixture(scope="module")

@@ -55,11 +55,13 @@ def deployment(request, engine, release, images, tmp_path):
     container = Container(engine, tag(release, "base"), [tmp_path])
     backend = Servers(celery=request.param == "celery", triggerers=2 if request.param == "celery" else 1)
     processes = Processes(places.logs, tmp_path / "processes.json")
-    console = Console(quiet=True)
-    services = Services(places, processes, console, DAGS, SETTINGS, backend=backend, launch=container.command)
+    console, told = Console(quiet=True), tmp_path / "lineage.jsonl"
+    transport = {"type": "file", "log_file_path": str(told), "append": True}
+    settings = {**SETTINGS, "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport)}
+    services = Services(places, processes, console, DAGS, settings, backend=backend, launch=container.command)
     try:
         _, user, _ = services.start()
-        yield user, tmp_path / "lineage.jsonl"
+        yield user, told
     finally:
         services.close()
         processes.stop(20.0)

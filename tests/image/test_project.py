@@ -44,6 +44,22 @@ def test_the_project_belongs_to_its_user_and_secrets_stay_outside(project):
     assert project.run("test", "-e", ".env").returncode == 1
 
 
+def test_nothing_of_a_project_takes_the_place_of_an_installed_module(engine, release, images, tmp_path):
+    (tmp_path / "Dockerfile").write_text(f"FROM {tag(release, 'onbuild')}\n")
+    for name in ("packages.txt", "requirements.txt"):
+        (tmp_path / name).write_text("")
+    for name in ("airflow/__init__.py", "secrets.py", "celery.py", "mine.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"print('of the project: {name}')\n")
+    done = built(engine, tmp_path, "astronomer-runtime-shadow")
+    assert done.returncode == 0, done.stdout[-3000:]
+    container = Container(engine, "astronomer-runtime-shadow")
+    said = container.run("airflow", "version").stdout
+    assert release.airflow in said
+    assert "of the project" not in said
+    assert "mine.py" in container.run("python", "-P", "-c", "import mine").stdout
+
+
 def test_its_dag_runs(project):
     variables = {
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite:////tmp/airflow.db",

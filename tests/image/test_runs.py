@@ -89,6 +89,16 @@ def test_each_server_tells_of_its_health(container, migrated, words):
             time.sleep(1)
 
 
+def test_a_dag_is_read_with_a_read_only_root(container, migrated, tmp_path):
+    (dag := tmp_path / "one.py").write_text("from airflow.sdk import DAG\n\ndag = DAG('read_only')\n")
+    options = (*READ_ONLY, "--volume", f"{dag}:/usr/local/airflow/dags/one.py:ro")
+    with container.running("airflow", "dag-processor", variables=migrated, options=options) as said:
+        listing = container.engine.execute("exec", container.names[-1], "airflow", "dags", "list")
+        until = time.monotonic() + 120
+        while "read_only" not in subprocess.run(listing, capture_output=True, text=True, check=False).stdout:
+            assert time.monotonic() < until, said()
+
+
 def test_a_stopped_server_is_not_healthy(container, migrated):
     variables = {**migrated, "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_PORT": str(free_port())}
     with container.running("sleep", "600", variables=variables):

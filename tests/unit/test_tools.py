@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tools import bootstrap, commands, hygiene, leftovers, lock, run
+from tools.image import engine
 
 ROOT = Path(__file__).resolve().parents[2]
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -243,6 +244,21 @@ class TestClean:
     def test_what_the_commands_made_goes(self, checkout):
         assert commands.clean() == 0
         assert sorted(path.name for path in checkout.iterdir()) == ["astronomer", "docs", "pyproject.toml"]
+
+    def test_what_buildah_has_mounted_is_unmounted_deepest_first(self, checkout, monkeypatch):
+        (inner := checkout / ".image" / "store" / "over lay").mkdir(parents=True)
+        mounts, program = checkout / "mounts", checkout / "bin" / "umount"
+        places = [inner.parent, inner, "/", f"{checkout}/.image2"]
+        lines = [f"overlay {str(one).replace(' ', chr(92) + '040')} overlay rw 0 0\n" for one in places]
+        mounts.write_text("".join(lines))
+        program.parent.mkdir()
+        program.write_text(f'#!/bin/sh\necho "$1" >> {checkout}/unmounted\n')
+        program.chmod(0o755)
+        monkeypatch.setattr(engine, "MOUNTS", mounts)
+        monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+        assert commands.clean() == 0
+        assert (checkout / "unmounted").read_text().splitlines() == [str(inner), str(inner.parent)]
+        assert not (checkout / ".image").exists()
 
     def test_but_not_under_a_running_demo(self, checkout, capsys):
         with (checkout / ".demo" / "lock").open("a") as lock:

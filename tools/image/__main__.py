@@ -78,11 +78,16 @@ def _variant(engine: Engine, name: str, target: str, arguments: dict[str, str]) 
     done = engine.build(ROOT, name, target=target, arguments=arguments, file=file)
     if done.returncode:
         raise ImageError(f"{name} could not be built:\n{done.stdout[-4000:]}")
+    if target == "onbuild" and not engine.config(name).get("OnBuild"):
+        raise ImageError(
+            f"{name} has no ONBUILD steps, so it takes no project: {engine.name} has left them out."
+        )
     return Built(name, time.monotonic() - started, engine.size(name))
 
 
 def _revision() -> str:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    words = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
 
 

@@ -16,7 +16,7 @@ USER = 50_000
 SECONDS = 300.0
 # Of the variables of a program these go into its container; the others are of the machine.
 PASSED = ("AIRFLOW", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "OPENLINEAGE")
-READ_ONLY = ("--read-only", "--tmpfs", "/tmp")  # noqa: S108 - the container's
+READ_ONLY = ("--read-only", "--tmpfs", "/tmp", "--tmpfs", "/usr/local/airflow/logs")  # noqa: S108 - the container's
 
 
 @dataclass(frozen=True)

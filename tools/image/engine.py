@@ -19,6 +19,11 @@ MISSING = (
 PROGRAMS = ("buildah", "podman", "runc")
 LIMITS = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
 ENOUGH = 8192
+REACHED_BY = (
+    *("HOME", "XDG_RUNTIME_DIR", "DOCKER_HOST", "DOCKER_CONTEXT"),
+    *("DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY"),
+)
+MOUNTS = Path("/proc/self/mounts")
 
 
 class ImageError(Exception):
@@ -62,10 +67,12 @@ class Docker:
         return _run(["docker", "build", *_build(context, tag, target, arguments, file)], os.environ)
 
     def run(self, *options: str | Path) -> list[str]:
-        return ["docker", "run", "--rm", "--network", "host", *map(str, options)]
+        return self.execute("run", "--rm", "--network", "host", *map(str, options))
 
     def execute(self, *arguments: str) -> list[str]:
-        return ["docker", *arguments]
+        # Whoever runs it may have another environment, and the daemon is found by this one's.
+        settings = [f"{name}={os.environ[name]}" for name in REACHED_BY if name in os.environ]
+        return ["env", *settings, "docker", *arguments]
 
     def config(self, tag: str) -> dict[str, Any]:
         return dict(self._inspect(tag)["Config"])
@@ -116,7 +123,8 @@ class Buildah:
         self, context: Path, tag: str, *, target: str | None, arguments: Mapping[str, str], file: Path | None
     ) -> subprocess.CompletedProcess[str]:
         words = _build(context, tag, target, arguments, file)
-        return _run(["buildah", "build", "--layers", *words], self.environment)
+        # Without --force-rm a build that fails leaves its container mounted.
+        return _run(["buildah", "build", "--layers", "--force-rm", *words], self.environment)
 
     def run(self, *options: str | Path) -> list[str]:
         # Health is asked for by hand: podman leaves that to systemd.
@@ -154,13 +162,29 @@ def found(folder: Path) -> Engine:
     :param folder: where buildah's images go.
     :raises ImageError: it has neither.
     """
-    if shutil.which("docker") and not _run(["docker", "info"], os.environ, quiet=True).returncode:
+    if _has_docker():
         return Docker()
     if lacking := [name for name in PROGRAMS if not shutil.which(name)]:
         raise ImageError(MISSING.format(what=f"{' and '.join(lacking)} cannot be found"))
     if os.geteuid():
         raise ImageError(MISSING.format(what="this user is not root"))
     return Buildah(folder)
+
+
+def unmount(folder: Path) -> None:
+    """Unmount what buildah keeps mounted below a folder, so that the folder can be removed; deepest first."""
+    told = MOUNTS.read_text().splitlines() if MOUNTS.exists() else []
+    mounts = [line.split()[1].replace("\\040", " ") for line in told]
+    for place in sorted((one for one in mounts if Path(one).is_relative_to(folder)), key=len, reverse=True):
+        subprocess.run(["umount", place], check=False)
+
+
+def _has_docker() -> bool:
+    """Whether Docker's daemon answers; podman under its name would build images without ONBUILD."""
+    if not shutil.which("docker"):
+        return False
+    told = _run(["docker", "version"], os.environ)
+    return not told.returncode and "podman" not in told.stdout.lower()
 
 
 def _build(

@@ -13,6 +13,7 @@ from astronomer.runtime.versions import Manifest, Release
 
 __all__ = ["objections", "repeated", "unnamed"]
 
+HALF_A_YEAR = range(181, 185)
 OPENLINEAGE = "apache-airflow-providers-openlineage"
 
 
@@ -78,6 +79,17 @@ def _alone(release: Release) -> Iterator[str]:
         yield "a release that is yanked has a reason, and no other one has"
     if release.python is not None and release.python not in release.pythons:
         yield f"its own Python {release.python} is not among {', '.join(release.pythons)}"
+    if tag.of_airflow:
+        yield from _of_today(release)
+
+
+def _of_today(release: Release) -> Iterator[str]:
+    """What the older form of tags did not promise."""
+    if len(release.pythons) != 1:
+        yield f"it has the Pythons {', '.join(release.pythons)}, and each release has one"
+    days = (release.end_of_maintenance - release.release_date).days if release.end_of_maintenance else None
+    if days not in HALF_A_YEAR:
+        yield f"it is maintained for {days} days, and not for half a year"
 
 
 def _step(before: Release, after: Release) -> Iterator[str]:
@@ -103,7 +115,9 @@ def _patch(before: Release, after: Release) -> Iterator[str]:
         yield "it appears earlier"
     if (after.python, after.pythons) != (before.python, before.pythons):
         yield "a patch release keeps its Python"
-    if after.debian != before.debian:
+    if before.channel == "stable" and after.channel in ("alpha", "beta"):
+        yield f"it is {after.channel} after a stable one"
+    if (after.debian, after.debian_name) != (before.debian, before.debian_name):
         yield f"a patch release keeps Debian {before.debian}"
     had = {"apache-airflow": before.airflow, "astronomer-providers": before.package, **before.providers}
     has = {"apache-airflow": after.airflow, "astronomer-providers": after.package, **after.providers}

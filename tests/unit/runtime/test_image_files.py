@@ -91,6 +91,21 @@ class TestWaiting:
         assert "AIRFLOW__API_AUTH__JWT_SECRET is not set" in said
         assert "FERNET" not in said
 
+    @pytest.mark.parametrize(
+        ("written", "told"),
+        [
+            ("[core]\nfernet_key = abc\n", False),
+            ("[core]\nfernet_key_secret = path\n", False),
+            ("[core]\nfernet_key =\nexecutor = LocalExecutor\n", True),
+            ("# fernet_key = abc\n", True),
+        ],
+    )
+    def test_a_key_that_is_empty_is_none(self, monkeypatch, capsys, tmp_path, written, told):
+        (tmp_path / "airflow.cfg").write_text(written)
+        variables = {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__FERNET_KEY": ""}
+        started(monkeypatch, "airflow", "scheduler", **variables)
+        assert ("plain text" in capsys.readouterr().err) is told
+
 
 @pytest.mark.parametrize(
     ("words", "port"),
@@ -98,6 +113,72 @@ class TestWaiting:
 )
 def test_the_health_check_reads_options(words, port):
     assert HEALTH["option"](words, "-p", "--port") == port
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("tini -- /opt/runtime/bin/entrypoint airflow scheduler", ["scheduler"]),
+        ("tini -- bash -c airflow db migrate && exec airflow api-server -p 1", ["api-server", "-p", "1"]),
+        ("tini -- airflow celery worker -H w1@%h", ["celery", "worker", "-H", "w1@%h"]),
+        ("tini -- airflow db migrate", []),
+        ("sleep 600", []),
+    ],
+)
+def test_the_health_check_finds_the_server(line, found):
+    assert HEALTH["server"](line.split()) == found
+
+
+class TestTheHealthOfAnApiServer:
+    @pytest.fixture
+    def asked(self, monkeypatch):
+        """(port, path, host, TLS) of the question; settings are those of [api]."""
+        scope, asked = HEALTH["api_server"].__globals__, []
+        self.settings = {"port": "8080", "host": "0.0.0.0"}  # what Airflow has
+
+        def get(port, path, *, host, tls):
+            asked.append((port, path, host, tls))
+            return 200, b'{"metadatabase": {"status": "healthy"}}'
+
+        monkeypatch.setitem(scope, "setting", lambda _section, key: self.settings.get(key))
+        monkeypatch.setitem(scope, "get", get)
+        return asked
+
+    @pytest.mark.parametrize(
+        ("words", "question"),
+        [
+            ("", (8080, "/api/v2/monitor/health", "127.0.0.1", False)),
+            ("-p 9090 --host 10.0.0.7", (9090, "/api/v2/monitor/health", "10.0.0.7", False)),
+            ("--ssl-cert c --ssl-key k", (8080, "/api/v2/monitor/health", "127.0.0.1", True)),
+            ("--apps execution", (8080, "/execution/health", "127.0.0.1", False)),
+        ],
+    )
+    def test_its_options_say_where_it_is(self, asked, words, question):
+        assert HEALTH["api_server"](["api-server", *words.split()])
+        assert asked == [question]
+
+    def test_its_settings_too(self, asked):
+        self.settings |= {"ssl_cert": "c", "host": "10.0.0.7"}
+        assert HEALTH["api_server"](["api-server"])
+        assert asked == [(8080, "/api/v2/monitor/health", "10.0.0.7", True)]
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [("", "celery@vm.example.com"), ("-H w1@%h", "w1@vm.example.com"), ("--celery-hostname=w2", "celery@w2")],
+)
+def test_a_worker_is_pinged_by_the_name_that_celery_gives_it(monkeypatch, words, name):
+    pinged = []
+    monkeypatch.setitem(HEALTH["works"].__globals__, "ends_well", lambda *command: pinged.append(command[-1]))
+    monkeypatch.setattr("celery.utils.nodenames.gethostname", lambda: "vm.example.com")
+    HEALTH["works"](["celery", "worker", *words.split()])
+    assert pinged == [name]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_of_powershell_is_read(tmp_path, encoding):
+    (file := tmp_path / "packages.txt").write_bytes("jq  # für JSON\r\n\r\nless\r\n".encode(encoding))
+    assert PROJECT["lines"](file) == ["jq", "less"]
 
 
 @pytest.mark.parametrize(

@@ -120,9 +120,12 @@ class TestAServer:
         for _ in range(3):
             assert tags(known(server.url)) == ["3.3-1", "3.3-2"]
         assert server.asked == 2
-        assert lines(caplog) == [
-            f"Got no manifest from [astronomer_runtime] versions_url: the server answered with status {status}"
-        ]
+        words = f"Got no manifest from [astronomer_runtime] versions_url: the server answered with status {status}"
+        assert lines(caplog) == [words] * 3
+        server.status = 200
+        now.seconds += DAY
+        assert tags(known(server.url)) == ["3.3-1", "3.3-2"]
+        assert len(lines(caplog)) == 3
 
     def test_a_first_failure_counts(self, known, server):
         server.status = 503

@@ -40,7 +40,7 @@ def test_the_commands_of_the_pages_fit_the_files():
 
 def test_the_pages_create_each_secret():
     created = {
-        (command[4], re.sub("--from-file=", "", command[-1]))
+        (command[4], command[-1].removeprefix("--from-file=").partition("=")[0])
         for command in commands()
         if command[:3] == ["kubectl", "create", "secret"]
     }

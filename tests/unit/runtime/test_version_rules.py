@@ -111,10 +111,11 @@ def histories(draw):
             for name, numbers in versions.items():
                 numbers[1] += bump == name
             tag = Tag(3, minor, patch) if of_airflow else Tag(4 + minor, 0, patch, of_airflow=False)
+            maintained = 182 if of_airflow else draw(st.integers(1, 400))
             entries[str(tag)] = entry(
                 ".".join(map(str, airflow)),
                 releaseDate=str(day),
-                endOfMaintenance=str(day + timedelta(days=draw(st.integers(1, 400)))),
+                endOfMaintenance=str(day + timedelta(days=maintained)),
                 pythonVersions=[python],
                 defaultPythonVersion=python,
                 packageVersion="{}.{}.0".format(*versions["package"]),
@@ -138,6 +139,8 @@ BREAKS = {
     "keeps its Python": {"pythonVersions": ["3.11"], "defaultPythonVersion": "3.11"},
     "is not among": {"defaultPythonVersion": "3.11"},
     "keeps Debian": {"debianVersion": "14"},
+    "keeps Debian 13": {"debianName": "forky"},
+    "alpha after a stable one": {"channel": "alpha"},
     "http falls": {"providers": {HTTP: "0.9"}},
     "http .* becomes": {"providers": {HTTP: "99.0"}},
     "keeps apache-airflow-providers-http": {"providers": {"apache-airflow-providers-ftp": "1.0"}},
@@ -166,6 +169,19 @@ def test_a_patch_that_breaks_a_rule_is_found(words, history, data):
     assert [one for one in found if tag in one and re.search(words, one)], found
 
 
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"endOfMaintenance": "2026-01-02"}, "it is maintained for 1 days, and not for half a year"),
+        ({"endOfMaintenance": "2027-01-01"}, "it is maintained for 365 days, and not for half a year"),
+        ({"pythonVersions": ["3.12", "3.13"]}, "it has the Pythons 3.12, 3.13, and each release has one"),
+    ],
+)
+def test_what_was_not_promised_for_the_older_form(metadata, words):
+    assert objections(manifest({"3.3-1": entry(**metadata)})) == [f"3.3-1: {words}"]
+    assert not objections(manifest({}, {"5.0.0": entry(**metadata)}))
+
+
 @given(histories(), st.data())
 def test_a_release_that_is_left_out_is_missed(history, data):
     entries, of_airflow = history
@@ -188,11 +204,15 @@ def test_a_minor_of_the_older_form_keeps_airflows():
     assert not objections(manifest({}, {"5.0.0": entry("2.3.0"), "6.0.0": entry("2.3.4")}))
 
 
+def of_month(month):
+    return {"releaseDate": f"2026-{month:02}-01", "endOfMaintenance": f"2026-{month + 6:02}-01"}
+
+
 def test_a_series_may_get_fixes_after_the_next_one_has_begun():
-    dates = {"3.2-1": "01", "3.2-2": "03", "3.3-1": "02"}
-    entries = {tag: entry(f"{tag[:3]}.0", releaseDate=f"2026-{month}-01") for tag, month in dates.items()}
+    months = {"3.2-1": 1, "3.2-2": 3, "3.3-1": 2}
+    entries = {tag: entry(f"{tag[:3]}.0", **of_month(month)) for tag, month in months.items()}
     assert objections(manifest(entries)) == []
-    entries["3.3-1"]["metadata"]["releaseDate"] = "2025-12-01"
+    entries["3.3-1"]["metadata"] |= {"releaseDate": "2025-12-01", "endOfMaintenance": "2026-06-01"}
     assert objections(manifest(entries)) == ["3.3-1: its series begins before that of 3.2-1"]
 
 
