@@ -20,6 +20,7 @@ from jwt import ExpiredSignatureError, InvalidTokenError
 
 from astronomer.runtime.audit import Audit, RequestMiddleware, write_whatever_the_level
 from astronomer.runtime.keys import KeysUnavailable
+from astronomer.runtime.middleware import SessionMiddleware
 from astronomer.runtime.permissions import Permissions
 from astronomer.runtime.settings import Settings, SettingsError
 from astronomer.runtime.tokens import TokenExpired, TokenRefused, role_names, unverified
@@ -208,8 +209,8 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
         return pages(self)
 
     def get_fastapi_middlewares(self) -> list[tuple[Any, dict[str, Any]]]:
-        """Return what lets the audit log name requests."""
-        return [(RequestMiddleware, {})]
+        """Return what lets the audit log name requests, and a login set its cookie."""
+        return [(SessionMiddleware, {}), (RequestMiddleware, {})]
 
     @staticmethod
     def get_cli_commands() -> list[CLICommand]:

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 from sqlalchemy import create_engine, text
 
 from astronomer.lab.issuer import IssuerServer
+from astronomer.runtime.tokens import fingerprint
 from tools.demo.environment import KEPT, free_port
 
 __all__ = ["Deployment", "http"]
@@ -127,6 +129,29 @@ class Deployment:
         with engine.connect() as connection:
             yield lambda statement: list(connection.execute(text(statement)))
         engine.dispose()
+
+    def signed(self, **claims: Any) -> str:
+        """Return a token that this Airflow has signed for ten minutes, or seems to have."""
+        now = int(time.time())
+        good = {
+            "sub": "x", "aud": "apache-airflow", "iat": now, "nbf": now, "exp": now + 600, "jti": "1" * 32,
+        }  # fmt: skip
+        headers = {"kid": "not-used"}
+        return jwt.encode({**good, **claims}, self.jwt_secret, algorithm="HS512", headers=headers)
+
+    def session(self, token: str, *, age: int = 400, **claims: Any) -> str:
+        """Return the cookie of a session that was opened with the platform's token, by default one past its half.
+
+        :param age: seconds, of its 600.
+        """
+        said = jwt.decode(token, options={"verify_signature": False})
+        began = int(time.time()) - age
+        whole = {
+            "sub": said["sub"], "name": said["email"], "iat": began, "nbf": began, "exp": began + 600,
+            "runtime_roles": said["roles"], "runtime_session": fingerprint(said["iss"], said["jti"]),
+            "runtime_session_exp": said["exp"],
+        }  # fmt: skip
+        return self.signed(**{**whole, **claims})
 
     def ask(self, token: str | None, method: str, path: str, **how: Any) -> httpx.Response:
         """Send one request, with a token as ``Authorization: Bearer``."""

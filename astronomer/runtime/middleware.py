@@ -1,0 +1,57 @@
+"""Keeps Airflow's renewal of session cookies away from the pages that set and delete the cookie themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from airflow.api_fastapi.auth.managers.base_auth_manager import COOKIE_NAME_JWT_TOKEN
+
+__all__ = ["TOKENS", "SessionMiddleware"]
+
+TOKENS = "astronomer.runtime.tokens"
+"""In the scope of such a page: the tokens of the session cookies that the browser has brought."""
+
+_PAGES = {"/auth/callback", "/auth/logout"}
+_NAME = COOKIE_NAME_JWT_TOKEN.encode()
+
+
+class SessionMiddleware:
+    """An ASGI middleware around Airflow's own, which renews the cookie of a session that is half over.
+
+    Airflow's sets or deletes the cookie after the page has done so, and of two a browser keeps the last. So it is not
+    shown the cookie of a request to log in or out.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and _route(scope) in _PAGES:
+            headers, tokens = _without_session(scope["headers"])
+            scope = {**scope, "headers": headers, TOKENS: tokens}
+        await self._app(scope, receive, send)
+
+
+def _route(scope: Any) -> str:
+    # A proxy may have taken the path of [api] base_url off, or not.
+    return str(scope["path"]).removeprefix(scope.get("root_path", ""))
+
+
+def _without_session(headers: Any) -> tuple[list[tuple[bytes, bytes]], list[str]]:
+    """Return the headers without session cookies, and what these held."""
+    kept, tokens = [], []
+    for name, value in headers:
+        if name != b"cookie":
+            kept.append((name, value))
+            continue
+        others = []
+        for cookie in value.split(b";"):
+            key, _, held = (part.strip() for part in cookie.partition(b"="))
+            if key == _NAME:
+                tokens.append(held.strip(b'"').decode("latin-1"))
+            else:
+                others.append(cookie)
+        kept.append((name, b";".join(others)))
+    return kept, tokens

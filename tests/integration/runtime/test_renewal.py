@@ -1,0 +1,71 @@
+"""The cookie of a session that is half over: Airflow renews it, but never over what a page has said of it."""
+
+from __future__ import annotations
+
+import time
+
+import jwt
+import pytest
+
+from tests.integration.runtime.browsers import bring, chosen, set_out
+
+pytestmark = [pytest.mark.xdist_group("runtime-server"), pytest.mark.timeout(400)]
+
+
+def who(browser, deployment):
+    answer = browser.get(f"{deployment.url}/ui/auth/me")
+    return answer.json().get("username") if answer.status_code == 200 else answer.status_code
+
+
+def session_cookies(answer):
+    return [text for text in answer.headers.get_list("set-cookie") if text.startswith("_token=")]
+
+
+def test_it_is_renewed_until_the_platforms_token_ends(browser, deployment, issuer):
+    token = issuer.platform.token("viewer", exp=int(time.time()) + 900)
+    old = deployment.session(token)
+    bring(browser, old)
+    [cookie] = session_cookies(browser.get(f"{deployment.url}/ui/auth/me"))
+    assert {"HttpOnly", "SameSite=lax", "Path=/"} <= set(cookie.split("; "))
+    new = browser.cookies["_token"]
+    before, after = (jwt.decode(one, options={"verify_signature": False}) for one in (old, new))
+    platform = jwt.decode(token, options={"verify_signature": False})
+    assert before["exp"] < after["exp"] <= platform["exp"]
+    assert after["runtime_session"] == before["runtime_session"]
+    assert who(browser, deployment) == "vera@example.com"
+    assert browser.cookies["_token"] == new, "it is young"
+
+
+@pytest.mark.parametrize("age", [400, 900], ids=["is-renewed", "has-ended"])
+def test_who_comes_back_as_somebody_else_is_somebody_else(browser, deployment, issuer, age):
+    where, form = chosen(browser, issuer, set_out(browser, deployment), "admin")
+    bring(browser, deployment.session(issuer.platform.token("viewer"), age=age))
+    answer = browser.post(where, data=form)
+    assert len(session_cookies(answer)) == 1
+    assert who(browser, deployment) == "ada@example.com"
+
+
+def test_a_login_that_fails_leaves_the_session_as_it_is(browser, deployment, issuer):
+    where, form = chosen(browser, issuer, set_out(browser, deployment), "admin")
+    bring(browser, deployment.session(issuer.platform.token("viewer"), age=0))
+    assert browser.post(where, data={**form, "access_token": "a.b.c"}).status_code == 403
+    assert who(browser, deployment) == "vera@example.com"
+
+
+@pytest.mark.parametrize("path", ["/auth/logout", "/api/v2/auth/logout"])
+def test_who_leaves_keeps_no_cookie(browser, deployment, issuer, path):
+    bring(browser, deployment.session(issuer.platform.token("viewer")))
+    out = browser.get(f"{deployment.url}{path}", follow_redirects=True)
+    assert str(out.url) == f"{issuer.url}/logout"
+    assert "_token" not in browser.cookies
+
+
+def test_leaving_is_no_warning(browser, deployment, issuer):
+    name = f"leaves-{time.time()}"
+    where, form = chosen(browser, issuer, set_out(browser, deployment))
+    assert (
+        browser.post(where, data={**form, "access_token": issuer.platform.token(sub=name)}).status_code == 303
+    )
+    browser.get(f"{deployment.url}/api/v2/auth/logout", follow_redirects=True)
+    events = [one["event"] for one in deployment.audit if one.get("sub") == name]
+    assert events == ["logged in", "logged out"]
