@@ -184,6 +184,8 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
             return  # it opens nothing
         except KeysUnavailable as error:
             raise self._silence(error, "You are still logged in. ") from error
+        if RevokedToken.is_revoked(user.session):
+            return
         until = datetime.fromtimestamp(user.expires_at + _REMEMBERED_SECONDS, tz=timezone.utc)
         RevokedToken.revoke(user.session, until)
         self.audit.session("logged out", user.subject, user.roles, user.session)

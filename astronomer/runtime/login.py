@@ -15,9 +15,11 @@ from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit, urlunspl
 from airflow.api_fastapi.app import get_cookie_path
 from airflow.api_fastapi.auth.managers.base_auth_manager import COOKIE_NAME_JWT_TOKEN
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from jwt import ExpiredSignatureError, InvalidTokenError
 
+from astronomer.runtime.middleware import TOKENS
 from astronomer.runtime.tokens import TokenRefused
 
 if TYPE_CHECKING:
@@ -170,8 +172,13 @@ class _Desk:
         }
         return JSONResponse(said, 201, headers=_HEADERS)
 
-    async def logout(self, _request: Request) -> Response:
-        """Forget the cookie, and send the browser to the platform; Airflow has ended the tokens before."""
+    async def logout(self, request: Request) -> Response:
+        """End the session, if Airflow's own endpoint has not done so before, and send the browser to the platform."""
+        try:
+            for token in request.scope.get(TOKENS, ()):
+                await run_in_threadpool(self._manager.revoke_token, token)
+        except HTTPException as error:
+            return _page("Not logged out", str(error.detail), status=error.status_code)
         if self._settings.logout_url is not None:
             answer: Response = RedirectResponse(self._settings.logout_url, 303, headers=_HEADERS)
         else:

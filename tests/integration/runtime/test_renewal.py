@@ -53,11 +53,13 @@ def test_a_login_that_fails_leaves_the_session_as_it_is(browser, deployment, iss
 
 
 @pytest.mark.parametrize("path", ["/auth/logout", "/api/v2/auth/logout"])
-def test_who_leaves_keeps_no_cookie(browser, deployment, issuer, path):
-    bring(browser, deployment.session(issuer.platform.token("viewer")))
+def test_who_leaves_keeps_no_cookie_and_no_session(browser, deployment, issuer, path):
+    session = deployment.session(issuer.platform.token("viewer"))
+    bring(browser, session)
     out = browser.get(f"{deployment.url}{path}", follow_redirects=True)
     assert str(out.url) == f"{issuer.url}/logout"
     assert "_token" not in browser.cookies
+    assert deployment.status(session) == 403
 
 
 def test_leaving_is_no_warning(browser, deployment, issuer):

@@ -237,6 +237,12 @@ class TestLoud:
         assert len(stored) == 32
         assert until.timestamp() > time.time() + 3600 + 1800
 
+    def test_it_ends_once(self, manager, audited):
+        token = PLATFORM.token("viewer")
+        for _ in range(2):
+            manager.revoke_token(token)
+        assert [one["event"] for one in audited] == ["logged out"]
+
     def test_a_logout_that_the_database_refuses_is_no_logout(self, manager, monkeypatch):
         def refuse(*_):
             raise RuntimeError("value too long for type character varying(32)")
