@@ -35,6 +35,7 @@ __all__ = ["RuntimeAuthManager"]
 # Airflow forgets a revoked token when its time is up, but accepts one for the clocks' tolerance longer.
 _REMEMBERED_SECONDS = 3600.0
 _MINIMUM_SESSION_SECONDS = 1.0
+_FOR = "runtime_for"
 _PLATFORM_IS_SILENT = (
     "The platform's public keys cannot be had, so nobody can be recognised. Try again in a minute; an administrator "
     "finds the reason in the log of the API server."
@@ -134,6 +135,8 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
             raise TokenRefused(
                 "foreign", f"neither the platform's nor ours ({type(error).__name__})"
             ) from error
+        if payload.get(_FOR) != self._here:
+            raise TokenRefused("foreign", "a session of another deployment")
         if user.expires_at <= time.time():
             raise TokenExpired(
                 "expired", "the token it was exchanged for", subject=user.subject, token=user.session
@@ -145,8 +148,13 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
         return RuntimeUser.from_claims(token)
 
     def serialize_user(self, user: RuntimeUser) -> dict[str, Any]:
-        """Return what one of our own tokens says of the user."""
-        return user.to_claims()
+        """Return what one of our own tokens says of the user, and where it counts."""
+        return {**user.to_claims(), _FOR: self._here}
+
+    @property
+    def _here(self) -> list[str | None]:
+        """What tells this deployment from others that sign with the same key: there, the user may have other roles."""
+        return [self.settings.verifier.audience, self.settings.deployment_id]
 
     # -- sessions ------------------------------------------------------------------------------------------------------
 

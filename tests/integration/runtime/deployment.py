@@ -26,6 +26,7 @@ from tools.demo.environment import KEPT, free_port
 __all__ = ["Deployment", "http"]
 
 ROOT = Path(__file__).resolve().parents[3]
+DEPLOYMENT_ID = "here"
 _PATIENCE = 150.0
 _CONTEXT = ssl.create_default_context()  # httpx would read the authorities for every request
 
@@ -81,7 +82,7 @@ class Deployment:
             "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(32),
             "AIRFLOW__API_AUTH__JWT_SECRET": self.jwt_secret,
             "AIRFLOW__ASTRONOMER_RUNTIME__JWKS_MIN_INTERVAL": "2",
-            "AIRFLOW__ASTRONOMER_RUNTIME__DEPLOYMENT_ID": "here",
+            "AIRFLOW__ASTRONOMER_RUNTIME__DEPLOYMENT_ID": DEPLOYMENT_ID,
             "PYTHONUNBUFFERED": "1",
             **self.issuer.settings(),
             **self.settings,
@@ -149,7 +150,7 @@ class Deployment:
         whole = {
             "sub": said["sub"], "name": said["email"], "iat": began, "nbf": began, "exp": began + 600,
             "runtime_roles": said["roles"], "runtime_session": fingerprint(said["iss"], said["jti"]),
-            "runtime_session_exp": said["exp"],
+            "runtime_session_exp": said["exp"], "runtime_for": [self.issuer.platform.audience, DEPLOYMENT_ID],
         }  # fmt: skip
         return self.signed(**{**whole, **claims})
 

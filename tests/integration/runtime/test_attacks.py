@@ -119,7 +119,7 @@ class TestConfusion:
         assert deployment.status(deployment.signed(role="admin", teams=None)) == 403
 
     @pytest.mark.parametrize(
-        "claim", ["runtime_roles", "runtime_session", "runtime_session_exp", "name", "sub"]
+        "claim", ["runtime_roles", "runtime_session", "runtime_session_exp", "runtime_for", "name", "sub"]
     )
     def test_half_a_session(self, deployment, platform, claim):
         whole = deployment.session(platform.token("admin"))
@@ -128,6 +128,20 @@ class TestConfusion:
         del claims[claim]
         half = jwt.encode(claims, deployment.jwt_secret, algorithm="HS512", headers={"kid": "not-used"})
         assert deployment.status(half) == 403
+
+    @pytest.mark.parametrize(
+        "elsewhere",
+        [
+            ["other.deployment", "here"],
+            ["this.deployment", "elsewhere"],
+            ["this.deployment"],
+            "this.deployment",
+        ],
+    )
+    def test_a_session_of_another_deployment_with_the_same_key(self, deployment, platform, elsewhere):
+        session = deployment.session(platform.token("admin"), runtime_for=elsewhere)
+        assert deployment.status(session) == 403
+        assert deployment.audit[-1]["detail"] == "a session of another deployment"
 
     def test_a_session_that_outlives_the_platforms_token(self, deployment, platform):
         late = deployment.session(platform.token("admin"), runtime_session_exp=time.time() - 1)

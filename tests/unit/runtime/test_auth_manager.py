@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jwt
@@ -194,6 +195,15 @@ class TestSessions:
         again = await manager.get_user_from_token(manager.generate_jwt(who))
         assert (again.subject, again.name, again.roles) == (who.subject, who.name, ("editor", "viewer"))
         assert (again.session, again.expires_at) == (who.session, who.expires_at)
+
+    @pytest.mark.parametrize(("audience", "deployment"), [("here", "prod"), ("here", None), ("there", "dep")])
+    async def test_none_counts_in_another_deployment(self, manager, audience, deployment):
+        """Its roles are those of this one."""
+        session = manager.generate_jwt(await manager.get_user_from_token(PLATFORM.token("admin")))
+        verifier = replace(manager.settings.verifier, audience=audience)
+        manager.settings = replace(manager.settings, verifier=verifier, deployment_id=deployment)
+        with pytest.raises(jwt.InvalidTokenError, match="another deployment"):
+            await manager.get_user_from_token(session)
 
     @pytest.mark.parametrize("wanted", [None, 60, 600, 86_400])
     def test_none_lives_longer_than_what_it_stands_for(self, manager, wanted):
