@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from airflow.api_fastapi.auth.managers.base_auth_manager import BaseAuthManager
 from airflow.configuration import conf
 from airflow.exceptions import AirflowConfigException
@@ -110,9 +111,9 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
             )
         return user
 
-    async def _authentic(self, token: str) -> RuntimeUser:
+    async def _authentic(self, token: str, *, late: bool = False) -> RuntimeUser:
         if not self.is_of_the_platform(token):
-            return await self._exchanged(token)
+            return await self._exchanged(token, late=late)
         verifier = self.settings.verifier
         if verifier.needs_waiting(token):
             claims = await asyncio.get_running_loop().run_in_executor(self._asking, verifier.verify, token)
@@ -125,9 +126,17 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
         """Whether it says so; either way it has to prove it."""
         return bool(unverified(token)[1].get("iss") == self.settings.verifier.issuer)
 
-    async def _exchanged(self, token: str) -> RuntimeUser:
+    async def _exchanged(self, token: str, *, late: bool) -> RuntimeUser:
+        """Return whose token of ours it is.
+
+        :param late: also of one that has ended, while the platform's token that it stands for may still open something.
+        """
+        validator, verifier = self._get_token_validator(), self.settings.verifier
+        grace = verifier.leeway if late else 0.0
+        if late:
+            validator = attrs.evolve(validator, leeway=validator.leeway + verifier.max_lifetime + grace)
         try:
-            payload = await self._get_token_validator().avalidated_claims(token)
+            payload = await validator.avalidated_claims(token)
             user = self.deserialize_user(payload)
         except ExpiredSignatureError as error:
             raise TokenExpired("expired", "a session of this Airflow") from error
@@ -137,7 +146,7 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
             ) from error
         if payload.get(_FOR) != self._here:
             raise TokenRefused("foreign", "a session of another deployment")
-        if user.expires_at <= time.time():
+        if user.expires_at + grace <= time.time():
             raise TokenExpired(
                 "expired", "the token it was exchanged for", subject=user.subject, token=user.session
             )
@@ -182,12 +191,12 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
         return user
 
     def revoke_token(self, token: str) -> None:
-        """End the platform's token and every token it was exchanged for.
+        """End the platform's token and every token it was exchanged for; one of these that has ended may say which.
 
         :raises fastapi.HTTPException: 503, as it could not be ended.
         """
         try:
-            user = async_to_sync(self._authentic)(token)
+            user = async_to_sync(self._authentic)(token, late=True)
         except TokenRefused:
             return  # it opens nothing
         except KeysUnavailable as error:

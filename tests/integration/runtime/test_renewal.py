@@ -62,6 +62,16 @@ def test_who_leaves_keeps_no_cookie_and_no_session(browser, deployment, issuer, 
     assert deployment.status(session) == 403
 
 
+@pytest.mark.parametrize("path", ["/auth/logout", "/api/v2/auth/logout"])
+def test_who_leaves_with_a_cookie_that_has_ended_ends_the_session_of_it(browser, deployment, issuer, path):
+    """A token for the command line lives longer than the cookie that it was made with."""
+    token = issuer.platform.token("viewer")
+    made = deployment.ask(token, "POST", "/ui/auth/token", json={"token_type": "cli"}).json()["access_token"]
+    bring(browser, deployment.session(token, age=900))
+    browser.get(f"{deployment.url}{path}", follow_redirects=True)
+    assert {deployment.status(one) for one in (made, token)} == {403}
+
+
 def test_leaving_is_no_warning(browser, deployment, issuer):
     name = f"leaves-{time.time()}"
     where, form = chosen(browser, issuer, set_out(browser, deployment))

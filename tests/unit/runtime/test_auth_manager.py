@@ -247,6 +247,33 @@ class TestLoud:
         assert len(stored) == 32
         assert until.timestamp() > time.time() + 3600 + 1800
 
+    def late(self, manager, *, ago, left, **claims):
+        """A session's token that ended some seconds ago, of a platform's that has some seconds left."""
+        now = int(time.time())
+        whole = {
+            **manager.serialize_user(user("viewer", expires_in=left)),
+            "iat": now - 3600,
+            "nbf": now - 3600,
+        }
+        signer = manager._get_token_signer()
+        whole |= {"aud": "apache-airflow", "jti": "1" * 32, "exp": now - ago, **claims}
+        return jwt.encode(whole, signer.signing_arg, algorithm=signer.algorithm, headers={"kid": "not-used"})
+
+    @pytest.mark.parametrize(("ago", "left"), [(60, 600), (3500, 60), (60, -10)])
+    async def test_a_session_may_be_ended_by_a_token_that_has_ended_before(self, manager, revoked, ago, left):
+        token = self.late(manager, ago=ago, left=left)
+        with pytest.raises(jwt.ExpiredSignatureError):
+            await manager.get_user_from_token(token)
+        await asyncio.to_thread(manager.revoke_token, token)
+        assert list(revoked) == ["0" * 32]
+
+    @pytest.mark.parametrize(("left", "claims"), [
+        (-60, {}), (600, {"runtime_for": ["x", None]}), (600, {"aud": "urn:airflow.apache.org:task"})
+    ])  # fmt: skip
+    def test_but_not_if_there_is_nothing_to_end(self, manager, revoked, left, claims):
+        manager.revoke_token(self.late(manager, ago=60, left=left, **claims))
+        assert not revoked
+
     def test_it_ends_once(self, manager, audited):
         token = PLATFORM.token("viewer")
         for _ in range(2):
