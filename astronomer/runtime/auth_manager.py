@@ -18,10 +18,11 @@ from airflow.models.revoked_token import RevokedToken
 from asgiref.sync import async_to_sync
 from fastapi import HTTPException
 from jwt import ExpiredSignatureError, InvalidTokenError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from astronomer.runtime.audit import Audit, RequestMiddleware, write_whatever_the_level
 from astronomer.runtime.keys import KeysUnavailable
-from astronomer.runtime.middleware import SessionMiddleware
+from astronomer.runtime.middleware import STILL_LOGGED_IN, SessionMiddleware
 from astronomer.runtime.permissions import Permissions
 from astronomer.runtime.settings import Settings, SettingsError
 from astronomer.runtime.tokens import TokenExpired, TokenRefused, role_names, unverified
@@ -201,10 +202,16 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
             return  # it opens nothing
         except KeysUnavailable as error:
             raise self._silence(error, "You are still logged in. ") from error
-        if RevokedToken.is_revoked(user.session):
-            return
         until = datetime.fromtimestamp(user.expires_at + _REMEMBERED_SECONDS, tz=timezone.utc)
-        RevokedToken.revoke(user.session, until)
+        try:
+            if RevokedToken.is_revoked(user.session):
+                return
+            RevokedToken.revoke(user.session, until)
+        except IntegrityError:
+            return  # another request has ended it since
+        except SQLAlchemyError as error:
+            self.log.exception("A session could not be ended")
+            raise HTTPException(503, STILL_LOGGED_IN) from error
         self.audit.session("logged out", user.subject, user.roles, user.session)
 
     def get_url_login(self, **kwargs: Any) -> str:

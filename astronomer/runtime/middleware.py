@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from airflow.api_fastapi.auth.managers.base_auth_manager import COOKIE_NAME_JWT_TOKEN
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.responses import JSONResponse
 
-__all__ = ["TOKENS", "SessionMiddleware"]
+__all__ = ["STILL_LOGGED_IN", "TOKENS", "SessionMiddleware"]
+
+log = logging.getLogger(__name__)
+
+STILL_LOGGED_IN = "You are still logged in. The metadata database could not be asked. Try again in a minute."
 
 TOKENS = "astronomer.runtime.tokens"
 """In the scope of such a page: the tokens of the session cookies that the browser has brought."""
 
+_LOGOUT = "/api/v2/auth/logout"
 _PAGES = {"/auth/callback", "/auth/logout"}
 _NAME = COOKIE_NAME_JWT_TOKEN.encode()
 
@@ -31,7 +39,14 @@ class SessionMiddleware:
         if scope["type"] == "http" and _route(scope) in _PAGES:
             headers, tokens = _without_session(scope["headers"])
             scope = {**scope, "headers": headers, TOKENS: tokens}
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        except SQLAlchemyError:
+            # Airflow's middleware has asked whose cookie it is, before there was anything to answer an error.
+            if scope["type"] != "http" or _route(scope) != _LOGOUT:
+                raise
+            log.exception("A session could not be ended")
+            await JSONResponse({"detail": STILL_LOGGED_IN}, 503)(scope, receive, send)
 
 
 def _route(scope: Any) -> str:

@@ -125,10 +125,15 @@ class Deployment:
 
     @contextmanager
     def database_session(self) -> Iterator[Callable[[str], list[Any]]]:
-        """Give what runs a statement in the metadata database."""
+        """Give what runs a statement in the metadata database; it counts at the end."""
         engine = create_engine(self.environment()["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
-        with engine.connect() as connection:
-            yield lambda statement: list(connection.execute(text(statement)))
+        with engine.begin() as connection:
+
+            def execute(statement: str) -> list[Any]:
+                result = connection.execute(text(statement))
+                return list(result) if result.returns_rows else []
+
+            yield execute
         engine.dispose()
 
     def signed(self, **claims: Any) -> str:

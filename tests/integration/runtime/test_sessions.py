@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jwt
 import pytest
@@ -111,6 +112,36 @@ class TestLogout:
         with deployment.database_session() as execute:
             [(end,)] = execute("SELECT max(exp) FROM revoked_token")
             assert str(end) > time.strftime("%Y-%m-%d %H:%M", time.gmtime(now + 1200))
+
+    def test_many_at_once_are_all_told_that_it_has_ended(self, deployment, issuer):
+        subject = f"leaves-{time.time()}"
+        token = issuer.platform.token("viewer", sub=subject)
+        one = exchange(deployment, token)
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda cookie: logout(deployment, token, cookie), [one, None] * 8))
+        assert set(answers) == {307}
+        assert {deployment.status(each) for each in (token, one)} == {403}
+        assert ("logged out", subject) in {(each["event"], each.get("sub")) for each in deployment.audit}
+
+    def test_without_the_database_the_answer_is_that_you_are_still_logged_in(self, deployment, issuer):
+        token = issuer.platform.token("viewer")
+        cookie = {"_token": exchange(deployment, token)}
+        with deployment.database_session() as execute:
+            execute("ALTER TABLE revoked_token RENAME TO hidden")
+        try:
+            answers = [
+                deployment.ask(token, "GET", "/api/v2/auth/logout"),
+                deployment.ask(None, "GET", "/api/v2/auth/logout", cookies=cookie),
+                deployment.ask(None, "GET", "/auth/logout", cookies=cookie),
+            ]
+        finally:
+            with deployment.database_session() as execute:
+                execute("ALTER TABLE hidden RENAME TO revoked_token")
+        for answer in answers:
+            assert answer.status_code == 503
+            assert "You are still logged in." in answer.text
+            assert "set-cookie" not in answer.headers
+        assert deployment.status(token) == 200
 
     def test_what_is_stored_is_no_token(self, deployment, issuer):
         token = issuer.platform.token("viewer", jti="to-be-looked-for")

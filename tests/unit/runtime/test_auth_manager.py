@@ -22,6 +22,7 @@ from airflow.api_fastapi.auth.managers.models.resource_details import (
 from airflow.api_fastapi.common.types import MenuItem
 from airflow.models.revoked_token import RevokedToken
 from fastapi import HTTPException
+from sqlalchemy.exc import DataError, IntegrityError
 
 from astronomer.lab.issuer.platform import Platform
 from astronomer.runtime.auth_manager import RuntimeAuthManager
@@ -280,13 +281,25 @@ class TestLoud:
             manager.revoke_token(token)
         assert [one["event"] for one in audited] == ["logged out"]
 
-    def test_a_logout_that_the_database_refuses_is_no_logout(self, manager, monkeypatch):
+    @pytest.mark.parametrize("asked", ["revoke", "is_revoked"])
+    def test_a_logout_that_the_database_refuses_is_no_logout(self, manager, monkeypatch, audited, asked):
         def refuse(*_):
-            raise RuntimeError("value too long for type character varying(32)")
+            raise DataError("INSERT", None, Exception("value too long for type character varying(32)"))
 
-        monkeypatch.setattr(RevokedToken, "revoke", refuse)
-        with pytest.raises(RuntimeError):
+        monkeypatch.setattr(RevokedToken, asked, refuse)
+        with pytest.raises(HTTPException) as caught:
             manager.revoke_token(PLATFORM.token())
+        assert caught.value.status_code == 503
+        assert "still logged in" in caught.value.detail
+        assert not audited
+
+    def test_two_at_the_same_moment_are_one_logout(self, manager, monkeypatch, audited):
+        def late(*_):
+            raise IntegrityError("INSERT", None, Exception("UNIQUE constraint failed: revoked_token.jti"))
+
+        monkeypatch.setattr(RevokedToken, "revoke", late)
+        manager.revoke_token(PLATFORM.token())
+        assert not audited, "the other one has told it"
 
     def test_nor_is_one_while_the_platform_is_silent(self, manager, published, audited):
         published["answer"] = OSError("down")
