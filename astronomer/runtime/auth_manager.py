@@ -236,7 +236,7 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
 
     def get_fastapi_middlewares(self) -> list[tuple[Any, dict[str, Any]]]:
         """Return what lets the audit log name requests, and a login set its cookie."""
-        return [(SessionMiddleware, {}), (RequestMiddleware, {})]
+        return [(SessionMiddleware, {"https": self.settings.https}), (RequestMiddleware, {})]
 
     @staticmethod
     def get_cli_commands() -> list[CLICommand]:

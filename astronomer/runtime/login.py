@@ -116,14 +116,14 @@ class _Desk:
             quote(wanted, safe=""),
             max_age=_STATE_SECONDS,
             path="/",
-            secure=self._secure,
+            secure=self._settings.https,
             httponly=True,
-            samesite="none" if self._secure else "lax",
+            samesite="none" if self._settings.https else "lax",
         )
         # Oldest first, as RFC 6265 has browsers send those of one path.
         before = [name for name in request.cookies if name.startswith(self._state_cookie(""))]
         for name in before[: -(_MAXIMUM_STATES - 1)]:
-            answer.delete_cookie(name, path="/", secure=self._secure, httponly=True)
+            answer.delete_cookie(name, path="/", secure=self._settings.https, httponly=True)
         return answer
 
     async def callback(self, request: Request) -> Response:
@@ -151,7 +151,7 @@ class _Desk:
                 safe_next(unquote(wanted), self._settings.base_url), 303, headers=_HEADERS
             )
             self._keep(answer, session)
-        answer.delete_cookie(name, path="/", secure=self._secure, httponly=True)
+        answer.delete_cookie(name, path="/", secure=self._settings.https, httponly=True)
         return answer
 
     async def token(self, request: Request) -> Response:
@@ -187,7 +187,7 @@ class _Desk:
             )
         for path in {get_cookie_path(), "/"}:
             answer.delete_cookie(
-                COOKIE_NAME_JWT_TOKEN, path=path, secure=self._secure, httponly=True, samesite="lax"
+                COOKIE_NAME_JWT_TOKEN, path=path, secure=self._settings.https, httponly=True, samesite="lax"
             )
         return answer
 
@@ -204,18 +204,14 @@ class _Desk:
             COOKIE_NAME_JWT_TOKEN,
             session,
             path=get_cookie_path(),
-            secure=self._secure,
+            secure=self._settings.https,
             httponly=True,
             samesite="lax",
         )
 
-    @property
-    def _secure(self) -> bool:
-        return urlsplit(self._settings.base_url).scheme == "https"
-
     def _state_cookie(self, state: str) -> str:
         # A browser lets only this very host set a cookie of that prefix, not one beside or above it.
-        return f"{'__Host-' if self._secure else ''}{_STATE}{state}"
+        return f"{'__Host-' if self._settings.https else ''}{_STATE}{state}"
 
 
 def _reason(error: InvalidTokenError) -> str:

@@ -28,19 +28,19 @@ class SessionMiddleware:
     """An ASGI middleware around Airflow's own, which renews the cookie of a session that is half over.
 
     Airflow's sets or deletes the cookie after the page has done so, and of two a browser keeps the last. So it is not
-    shown the cookie of a request to log in or out.
+    shown the cookie of a request to log in or out. And it says ``Secure`` of a cookie only if the request came by https,
+    as it did for the browser, if not for what stands behind a proxy.
+
+    :param https: whether browsers reach this Airflow by https.
     """
 
-    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
-        self._app = app
+    def __init__(self, app: Callable[..., Awaitable[None]], *, https: bool) -> None:
+        self._app, self._https = app, https
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
-        if scope["type"] == "http" and _route(scope) in _PAGES:
-            headers, tokens = _without_session(scope["headers"])
-            scope = {**scope, "headers": headers, TOKENS: tokens}
         try:
-            await self._app(scope, receive, send)
+            await self._app(self._seen(scope) if scope["type"] == "http" else scope, receive, send)
         except SQLAlchemyError:
             # Airflow's middleware has asked whose cookie it is, before there was anything to answer an error.
             if scope["type"] != "http" or _route(scope) != _LOGOUT:
@@ -48,9 +48,14 @@ class SessionMiddleware:
             log.exception("A session could not be ended")
             await JSONResponse({"detail": STILL_LOGGED_IN}, 503)(scope, receive, send)
 
+    def _seen(self, scope: Any) -> Any:
+        headers, tokens = _without_session(scope["headers"])
+        if self._https and tokens:
+            scope = {**scope, "scheme": "https"}
+        return {**scope, "headers": headers, TOKENS: tokens} if _route(scope) in _PAGES else scope
+
 
 def _route(scope: Any) -> str:
-    # A proxy may have taken the path of [api] base_url off, or not.
     return str(scope["path"]).removeprefix(scope.get("root_path", ""))
 
 

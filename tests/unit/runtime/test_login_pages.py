@@ -55,13 +55,15 @@ def test_whatever_it_is_it_stays_here(target):
 
 @pytest.fixture
 def manager():
-    settings = SimpleNamespace(base_url=BASE, login_url="https://platform.example/login", logout_url=None)
+    settings = SimpleNamespace(
+        base_url=BASE, https=True, login_url="https://platform.example/login", logout_url=None
+    )
     return SimpleNamespace(settings=settings, revoke_token=lambda _token: None)
 
 
 @pytest.fixture
 def browser(manager):
-    app = SessionMiddleware(FastAPI(routes=[Mount("/auth", pages(manager))]))
+    app = SessionMiddleware(FastAPI(routes=[Mount("/auth", pages(manager))]), https=True)
     with TestClient(app, f"{BASE}/auth", follow_redirects=False) as browser:
         yield browser
 

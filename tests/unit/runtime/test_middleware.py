@@ -9,7 +9,7 @@ pytest.importorskip("airflow.models.revoked_token", reason="an earlier Airflow h
 from astronomer.runtime.middleware import TOKENS, SessionMiddleware
 
 
-async def seen(path, *cookies, root_path="", kind="http"):
+async def seen(path, *cookies, root_path="", kind="http", https=False):
     """Return the scope that the next application gets."""
     found = {}
 
@@ -17,13 +17,13 @@ async def seen(path, *cookies, root_path="", kind="http"):
         found.update(scope)
 
     headers = [(b"host", b"x"), *((b"cookie", text.encode()) for text in cookies)]
-    scope = {"type": kind, "path": path, "root_path": root_path, "headers": headers}
-    await SessionMiddleware(app)(scope, None, None)
+    scope = {"type": kind, "path": path, "scheme": "http", "root_path": root_path, "headers": headers}
+    await SessionMiddleware(app, https=https)(scope, None, None)
     return found
 
 
 @pytest.mark.parametrize(("path", "root_path"), [
-    ("/auth/logout", ""), ("/auth/callback", ""), ("/team/auth/logout", "/team"), ("/auth/callback", "/team"),
+    ("/auth/logout", ""), ("/auth/callback", ""), ("/team/auth/logout", "/team"),
 ])  # fmt: skip
 async def test_the_pages_that_set_the_cookie_themselves(path, root_path):
     scope = await seen(path, "a=1; _token=x.y.z; runtime_login_s=/dags", root_path=root_path)
@@ -46,3 +46,14 @@ async def test_each_of_several():
 
 async def test_what_is_no_request():
     assert TOKENS not in await seen("/auth/logout", "_token=x", kind="websocket")
+
+
+@pytest.mark.parametrize("path", ["/", "/auth/logout"])
+async def test_a_browser_came_by_https_whatever_the_proxy_speaks(path):
+    assert (await seen(path, "_token=x", https=True))["scheme"] == "https"
+    assert (await seen(path, "_token=x"))["scheme"] == "http"
+
+
+async def test_what_brings_no_session_is_answered_as_it_came():
+    """A program on the same network, which another redirect would lead astray."""
+    assert (await seen("/api/v2/dags/", "a=1", https=True))["scheme"] == "http"
