@@ -116,10 +116,9 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
         if not self.is_of_the_platform(token):
             return await self._exchanged(token, late=late)
         verifier = self.settings.verifier
-        if verifier.needs_waiting(token):
+        claims = verifier.verify_at_once(token)
+        if claims is None:
             claims = await asyncio.get_running_loop().run_in_executor(self._asking, verifier.verify, token)
-        else:
-            claims = verifier.verify(token)
         roles = self.settings.policy.of(role_names(claims, self.settings.deployment_id))
         return RuntimeUser(claims.subject, claims.name, roles, claims.fingerprint, claims.expires_at)
 

@@ -234,10 +234,12 @@ class TestSessions:
         assert manager.refresh_user(user=who) is None
         assert manager.refresh_user(user=user("viewer")) is None, "the platform's own"
 
-    async def test_what_is_known_needs_no_thread(self, manager, monkeypatch):
+    async def test_what_is_known_needs_no_thread_and_no_question(self, manager, monkeypatch):
+        """The keys may become old between a look at the clock and the next."""
         token = PLATFORM.token()
         await manager.get_user_from_token(token)
         manager._asking.shutdown()
+        monkeypatch.setattr(JwksKeys, "find", lambda *_: pytest.fail("it asks while everybody waits"))
         assert (await manager.get_user_from_token(token)).roles == ("viewer",)
 
 
