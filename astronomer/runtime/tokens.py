@@ -136,6 +136,7 @@ class Verifier:
         """Return what :meth:`verify` does, or ``None`` if that may have to ask the platform for its keys.
 
         :raises TokenRefused: the token is not good.
+        :raises KeysUnavailable: no waiting would tell.
         """
         header, _ = unverified(token)
         key = self.keys.at_hand(_key_id(header))

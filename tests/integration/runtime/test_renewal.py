@@ -81,3 +81,11 @@ def test_leaving_is_no_warning(browser, deployment, issuer):
     browser.get(f"{deployment.url}/api/v2/auth/logout", follow_redirects=True)
     events = [one["event"] for one in deployment.audit if one.get("sub") == name]
     assert events == ["logged in", "logged out"]
+
+
+def test_a_cookie_that_is_refused_is_told_once(browser, deployment, issuer):
+    """Airflow looks at it twice: whether to renew it, and whose it is."""
+    name = f"is-late-{time.time()}"
+    bring(browser, deployment.session(issuer.platform.token(sub=name), runtime_session_exp=time.time() - 1))
+    assert who(browser, deployment) == 401
+    assert [one["event"] for one in deployment.audit if one.get("sub") == name] == ["token refused"]
