@@ -37,6 +37,18 @@ class TestExchange:
             assert deployment.status(exchanged, path="/api/v2/connections") == status
             assert deployment.ask(exchanged, "GET", "/ui/auth/me").json()["id"] == f"user-{role}"
 
+    @pytest.mark.parametrize(("method", "path", "allowed"), [
+        ("GET", "/api/v2/dags", {"viewer", "editor", "admin"}), ("GET", "/ui/auth/menus", {"viewer", "editor", "admin"}),
+        ("PATCH", "/api/v2/dags/orders", {"editor", "admin"}), ("GET", "/api/v2/variables", {"admin"}),
+        ("POST", "/api/v2/connections/test", {"admin"}), ("GET", "/api/v2/eventLogs", {"admin"}),
+    ])  # fmt: skip
+    def test_a_browser_with_it_may_do_the_same(self, deployment, issuer, method, path, allowed):
+        for role in ("viewer", "editor", "admin"):
+            cookie = {"_token": exchange(deployment, issuer.platform.token(role))}
+            status = deployment.status(None, method, path, cookies=cookie)
+            assert (status == 403) is (role not in allowed), f"{role}: {status}"
+            assert status not in {401, 500}
+
     @pytest.mark.parametrize("path", ["/auth/token", "/ui/auth/token"])
     @pytest.mark.parametrize("kind", ["api", "cli"])
     def test_it_never_outlives_the_platforms_token(self, deployment, issuer, path, kind):
