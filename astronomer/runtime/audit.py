@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
@@ -18,9 +19,15 @@ LOGGER = "astronomer.runtime.audit"
 
 _LONGEST = 200
 
-_request: contextvars.ContextVar[Mapping[str, Any] | None] = contextvars.ContextVar(
-    "runtime_request", default=None
-)
+_request: contextvars.ContextVar[_Request | None] = contextvars.ContextVar("runtime_request", default=None)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What a request is called, and which refusals have been told of it."""
+
+    said: Mapping[str, Any]
+    refused: set[tuple[Any, ...]] = field(default_factory=set)
 
 
 def write_whatever_the_level() -> None:
@@ -52,7 +59,7 @@ class RequestMiddleware:
             return
         client = scope.get("client")
         said = {"method": scope["method"], "path": scope["path"], "client": client[0] if client else None}
-        before = _request.set(said)
+        before = _request.set(_Request(said))
         try:
             await self._app(scope, receive, send)
         finally:
@@ -106,7 +113,12 @@ class Audit:
         subject: str | None = None,
         token: str | None = None,
     ) -> None:
-        """Tell that a token was not accepted."""
+        """Tell that a token was not accepted, once for each request: Airflow may look at the same one twice."""
+        request, refusal = _request.get(), (reason, detail, kid, subject, token)
+        if request is not None:
+            if refusal in request.refused:
+                return
+            request.refused.add(refusal)
         allowance = self._people if subject else self._strangers
         said = {"reason": reason, "detail": detail, "kid": kid, "sub": subject, "token": token}
         self._bounded(allowance, logging.WARNING, "token refused", said)
@@ -140,7 +152,8 @@ class Audit:
     def _write(self, level: int, event: str, said: Mapping[str, Any]) -> None:
         now = datetime.now(tz=timezone.utc).isoformat(timespec="milliseconds")
         marks = {"timestamp": now, "level": logging.getLevelName(level).lower(), "logger": LOGGER}
-        record = {"event": event, **said, **(_request.get() or {}), **marks}
+        request = _request.get()
+        record = {"event": event, **said, **(request.said if request else {}), **marks}
         self._log.log(
             level,
             "%s",

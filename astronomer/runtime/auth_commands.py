@@ -6,9 +6,11 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
+from typing import NoReturn
 
 from airflow.exceptions import AirflowConfigException
 from asgiref.sync import async_to_sync
+from sqlalchemy.exc import SQLAlchemyError
 
 from astronomer.runtime.keys import KeysUnavailable
 from astronomer.runtime.roles import METHODS, RESOURCES, Policy
@@ -17,12 +19,13 @@ from astronomer.runtime.user import RuntimeUser
 
 __all__ = ["check_token", "show_roles"]
 
+_OWN_KEYS = ("jwt_secret", "jwt_private_key_path", "trusted_jwks_url")
 _ADVICE = {
     "algorithm": "the platform signs with an algorithm that its key or [astronomer_runtime] algorithms does not name",
     "audience": "the token is for another deployment, or [astronomer_runtime] audience is not what the platform writes",
     "claim": "the platform writes a claim in another form",
     "expired": "log in again; if it is new, compare the clocks",
-    "foreign": "its iss is not [astronomer_runtime] issuer, and this Airflow has not signed it",
+    "foreign": "its iss is not [astronomer_runtime] issuer, and this Airflow has not signed it for this deployment",
     "header": "it is no access token, or tries to bring its own key",
     "issuer": "its iss is not [astronomer_runtime] issuer",
     "lifetime": "the platform gives longer ones than [astronomer_runtime] max_token_lifetime",
@@ -38,20 +41,31 @@ _ADVICE = {
 
 def check_token(_arguments: argparse.Namespace) -> None:
     """Tell whose token it is; exits with 1 if it is refused, and with 2 if it cannot be told."""
-    from astronomer.runtime.auth_manager import RuntimeAuthManager
+    from astronomer.runtime.auth_manager import RuntimeAuthManager, configured
 
     token = sys.stdin.read().strip().removeprefix("Bearer ").strip()
+    can_know_ours = any(
+        configured("api_auth", name) for name in _OWN_KEYS
+    )  # else Airflow makes one up when asked
     try:
         user = async_to_sync(RuntimeAuthManager().identify)(token)
     except TokenRefused as refused:
+        if refused.reason == "foreign" and not can_know_ours:
+            _cannot_tell("it may be a session of this Airflow, but [api_auth] jwt_secret is not set here")
         _say(f"refused: {refused}")
         _say(f"what to do: {_ADVICE.get(refused.reason, 'see the log astronomer.runtime.audit')}")
         raise SystemExit(1) from None
     except (KeysUnavailable, AirflowConfigException) as error:
-        _say(f"cannot be told: {error}")
-        raise SystemExit(2) from None
+        _cannot_tell(str(error))
+    except SQLAlchemyError as error:
+        _cannot_tell(f"the metadata database could not be asked: {str(error).partition(chr(10))[0]}")
     for line in _description(user):
         _say(line)
+
+
+def _cannot_tell(why: str) -> NoReturn:
+    _say(f"cannot be told: {why}")
+    raise SystemExit(2) from None
 
 
 def _description(user: RuntimeUser) -> Iterator[str]:
@@ -68,8 +82,7 @@ def show_roles(_arguments: argparse.Namespace) -> None:
     try:
         policy = RuntimeAuthManager().settings.policy
     except AirflowConfigException as error:
-        _say(f"cannot be told: {error}")
-        raise SystemExit(2) from None
+        _cannot_tell(str(error))
     for name in policy.roles:
         names = ", ".join(sorted(theirs for theirs, ours in policy.names.items() if ours == name))
         _say(f"{name}, for the platform's {names or '(nothing)'}:")

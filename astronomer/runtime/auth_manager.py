@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from airflow.api_fastapi.auth.managers.base_auth_manager import BaseAuthManager
 from airflow.configuration import conf
 from airflow.exceptions import AirflowConfigException
@@ -17,9 +18,11 @@ from airflow.models.revoked_token import RevokedToken
 from asgiref.sync import async_to_sync
 from fastapi import HTTPException
 from jwt import ExpiredSignatureError, InvalidTokenError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from astronomer.runtime.audit import Audit, RequestMiddleware, write_whatever_the_level
 from astronomer.runtime.keys import KeysUnavailable
+from astronomer.runtime.middleware import STILL_LOGGED_IN, SessionMiddleware
 from astronomer.runtime.permissions import Permissions
 from astronomer.runtime.settings import Settings, SettingsError
 from astronomer.runtime.tokens import TokenExpired, TokenRefused, role_names, unverified
@@ -34,6 +37,7 @@ __all__ = ["RuntimeAuthManager"]
 # Airflow forgets a revoked token when its time is up, but accepts one for the clocks' tolerance longer.
 _REMEMBERED_SECONDS = 3600.0
 _MINIMUM_SESSION_SECONDS = 1.0
+_FOR = "runtime_for"
 _PLATFORM_IS_SILENT = (
     "The platform's public keys cannot be had, so nobody can be recognised. Try again in a minute; an administrator "
     "finds the reason in the log of the API server."
@@ -108,14 +112,13 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
             )
         return user
 
-    async def _authentic(self, token: str) -> RuntimeUser:
+    async def _authentic(self, token: str, *, late: bool = False) -> RuntimeUser:
         if not self.is_of_the_platform(token):
-            return await self._exchanged(token)
+            return await self._exchanged(token, late=late)
         verifier = self.settings.verifier
-        if verifier.needs_waiting(token):
+        claims = verifier.verify_at_once(token)
+        if claims is None:
             claims = await asyncio.get_running_loop().run_in_executor(self._asking, verifier.verify, token)
-        else:
-            claims = verifier.verify(token)
         roles = self.settings.policy.of(role_names(claims, self.settings.deployment_id))
         return RuntimeUser(claims.subject, claims.name, roles, claims.fingerprint, claims.expires_at)
 
@@ -123,9 +126,17 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
         """Whether it says so; either way it has to prove it."""
         return bool(unverified(token)[1].get("iss") == self.settings.verifier.issuer)
 
-    async def _exchanged(self, token: str) -> RuntimeUser:
+    async def _exchanged(self, token: str, *, late: bool) -> RuntimeUser:
+        """Return whose token of ours it is.
+
+        :param late: also of one that has ended, while the platform's token that it stands for may still open something.
+        """
+        validator, verifier = self._get_token_validator(), self.settings.verifier
+        grace = verifier.leeway if late else 0.0
+        if late:
+            validator = attrs.evolve(validator, leeway=validator.leeway + verifier.max_lifetime + grace)
         try:
-            payload = await self._get_token_validator().avalidated_claims(token)
+            payload = await validator.avalidated_claims(token)
             user = self.deserialize_user(payload)
         except ExpiredSignatureError as error:
             raise TokenExpired("expired", "a session of this Airflow") from error
@@ -133,7 +144,9 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
             raise TokenRefused(
                 "foreign", f"neither the platform's nor ours ({type(error).__name__})"
             ) from error
-        if user.expires_at <= time.time():
+        if payload.get(_FOR) != self._here:
+            raise TokenRefused("foreign", "a session of another deployment")
+        if user.expires_at + grace <= time.time():
             raise TokenExpired(
                 "expired", "the token it was exchanged for", subject=user.subject, token=user.session
             )
@@ -144,8 +157,13 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
         return RuntimeUser.from_claims(token)
 
     def serialize_user(self, user: RuntimeUser) -> dict[str, Any]:
-        """Return what one of our own tokens says of the user."""
-        return user.to_claims()
+        """Return what one of our own tokens says of the user, and where it counts."""
+        return {**user.to_claims(), _FOR: self._here}
+
+    @property
+    def _here(self) -> list[str | None]:
+        """What tells this deployment from others that sign with the same key: there, the user may have other roles."""
+        return [self.settings.verifier.audience, self.settings.deployment_id]
 
     # -- sessions ------------------------------------------------------------------------------------------------------
 
@@ -173,18 +191,26 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
         return user
 
     def revoke_token(self, token: str) -> None:
-        """End the platform's token and every token it was exchanged for.
+        """End the platform's token and every token it was exchanged for; one of these that has ended may say which.
 
         :raises fastapi.HTTPException: 503, as it could not be ended.
         """
         try:
-            user = async_to_sync(self._authentic)(token)
+            user = async_to_sync(self._authentic)(token, late=True)
         except TokenRefused:
             return  # it opens nothing
         except KeysUnavailable as error:
             raise self._silence(error, "You are still logged in. ") from error
         until = datetime.fromtimestamp(user.expires_at + _REMEMBERED_SECONDS, tz=timezone.utc)
-        RevokedToken.revoke(user.session, until)
+        try:
+            if RevokedToken.is_revoked(user.session):
+                return
+            RevokedToken.revoke(user.session, until)
+        except IntegrityError:
+            return  # another request has ended it since
+        except SQLAlchemyError as error:
+            self.log.exception("A session could not be ended")
+            raise HTTPException(503, STILL_LOGGED_IN) from error
         self.audit.session("logged out", user.subject, user.roles, user.session)
 
     def get_url_login(self, **kwargs: Any) -> str:
@@ -208,8 +234,8 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
         return pages(self)
 
     def get_fastapi_middlewares(self) -> list[tuple[Any, dict[str, Any]]]:
-        """Return what lets the audit log name requests."""
-        return [(RequestMiddleware, {})]
+        """Return what lets the audit log name requests, and a login set its cookie."""
+        return [(SessionMiddleware, {"https": self.settings.https}), (RequestMiddleware, {})]
 
     @staticmethod
     def get_cli_commands() -> list[CLICommand]:

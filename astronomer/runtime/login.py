@@ -15,9 +15,11 @@ from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit, urlunspl
 from airflow.api_fastapi.app import get_cookie_path
 from airflow.api_fastapi.auth.managers.base_auth_manager import COOKIE_NAME_JWT_TOKEN
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from jwt import ExpiredSignatureError, InvalidTokenError
 
+from astronomer.runtime.middleware import TOKENS
 from astronomer.runtime.tokens import TokenRefused
 
 if TYPE_CHECKING:
@@ -114,14 +116,14 @@ class _Desk:
             quote(wanted, safe=""),
             max_age=_STATE_SECONDS,
             path="/",
-            secure=self._secure,
+            secure=self._settings.https,
             httponly=True,
-            samesite="none" if self._secure else "lax",
+            samesite="none" if self._settings.https else "lax",
         )
         # Oldest first, as RFC 6265 has browsers send those of one path.
         before = [name for name in request.cookies if name.startswith(self._state_cookie(""))]
         for name in before[: -(_MAXIMUM_STATES - 1)]:
-            answer.delete_cookie(name, path="/", secure=self._secure, httponly=True)
+            answer.delete_cookie(name, path="/", secure=self._settings.https, httponly=True)
         return answer
 
     async def callback(self, request: Request) -> Response:
@@ -149,7 +151,7 @@ class _Desk:
                 safe_next(unquote(wanted), self._settings.base_url), 303, headers=_HEADERS
             )
             self._keep(answer, session)
-        answer.delete_cookie(name, path="/", secure=self._secure, httponly=True)
+        answer.delete_cookie(name, path="/", secure=self._settings.https, httponly=True)
         return answer
 
     async def token(self, request: Request) -> Response:
@@ -170,8 +172,13 @@ class _Desk:
         }
         return JSONResponse(said, 201, headers=_HEADERS)
 
-    async def logout(self, _request: Request) -> Response:
-        """Forget the cookie, and send the browser to the platform; Airflow has ended the tokens before."""
+    async def logout(self, request: Request) -> Response:
+        """End the session, if Airflow's own endpoint has not done so before, and send the browser to the platform."""
+        try:
+            for token in request.scope.get(TOKENS, ()):
+                await run_in_threadpool(self._manager.revoke_token, token)
+        except HTTPException as error:
+            return _page("Not logged out", str(error.detail), status=error.status_code)
         if self._settings.logout_url is not None:
             answer: Response = RedirectResponse(self._settings.logout_url, 303, headers=_HEADERS)
         else:
@@ -180,7 +187,7 @@ class _Desk:
             )
         for path in {get_cookie_path(), "/"}:
             answer.delete_cookie(
-                COOKIE_NAME_JWT_TOKEN, path=path, secure=self._secure, httponly=True, samesite="lax"
+                COOKIE_NAME_JWT_TOKEN, path=path, secure=self._settings.https, httponly=True, samesite="lax"
             )
         return answer
 
@@ -197,18 +204,14 @@ class _Desk:
             COOKIE_NAME_JWT_TOKEN,
             session,
             path=get_cookie_path(),
-            secure=self._secure,
+            secure=self._settings.https,
             httponly=True,
             samesite="lax",
         )
 
-    @property
-    def _secure(self) -> bool:
-        return urlsplit(self._settings.base_url).scheme == "https"
-
     def _state_cookie(self, state: str) -> str:
         # A browser lets only this very host set a cookie of that prefix, not one beside or above it.
-        return f"{'__Host-' if self._secure else ''}{_STATE}{state}"
+        return f"{'__Host-' if self._settings.https else ''}{_STATE}{state}"
 
 
 def _reason(error: InvalidTokenError) -> str:

@@ -53,6 +53,11 @@ class Settings:
     logout_url: str | None
     base_url: str
 
+    @property
+    def https(self) -> bool:
+        """Whether browsers reach this Airflow by https, whatever its own port speaks."""
+        return urlsplit(self.base_url).scheme == "https"
+
     @classmethod
     def read(cls, get: Get) -> Settings:
         """Return the settings.

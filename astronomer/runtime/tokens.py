@@ -132,12 +132,15 @@ class Verifier:
     max_lifetime: float = 3600.0
     leeway: float = 30.0
 
-    def needs_waiting(self, token: str) -> bool:
-        """Whether :meth:`verify` may have to ask the platform for its keys.
+    def verify_at_once(self, token: str) -> Claims | None:
+        """Return what :meth:`verify` does, or ``None`` if that may have to ask the platform for its keys.
 
-        :raises TokenRefused: it needs no key to be refused.
+        :raises TokenRefused: the token is not good.
+        :raises KeysUnavailable: no waiting would tell.
         """
-        return self.keys.at_hand(_key_id(unverified(token)[0])) is None
+        header, _ = unverified(token)
+        key = self.keys.at_hand(_key_id(header))
+        return None if key is None else self._verified(token, header, key)
 
     def verify(self, token: str) -> Claims:
         """Return what the token says if it is good.
@@ -150,6 +153,10 @@ class Verifier:
         key = self.keys.find(kid)
         if key is None:
             raise TokenRefused("unknown key", kid=kid)
+        return self._verified(token, header, key)
+
+    def _verified(self, token: str, header: Mapping[str, Any], key: Key) -> Claims:
+        kid = header.get("kid")
         if header.get("alg") != key.algorithm:
             raise TokenRefused("algorithm", f"{header.get('alg')!r} under a key for {key.algorithm}", kid=kid)
         try:

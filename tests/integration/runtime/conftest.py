@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+import httpx
 import pytest
 
 from astronomer.lab.issuer import IssuerServer
@@ -36,3 +37,9 @@ def deployment(request, issuer, tmp_path_factory):
         url = server.url.render_as_string(hide_password=False)
         with Deployment(home, issuer, url).running() as deployment:
             yield deployment
+
+
+@pytest.fixture
+def browser():
+    with httpx.Client(timeout=60) as browser:
+        yield browser

@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 from sqlalchemy import create_engine, text
 
 from astronomer.lab.issuer import IssuerServer
+from astronomer.runtime.tokens import fingerprint
 from tools.demo.environment import KEPT, free_port
 
 __all__ = ["Deployment", "http"]
 
 ROOT = Path(__file__).resolve().parents[3]
+DEPLOYMENT_ID = "here"
 _PATIENCE = 150.0
 _CONTEXT = ssl.create_default_context()  # httpx would read the authorities for every request
 
@@ -79,7 +82,7 @@ class Deployment:
             "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(32),
             "AIRFLOW__API_AUTH__JWT_SECRET": self.jwt_secret,
             "AIRFLOW__ASTRONOMER_RUNTIME__JWKS_MIN_INTERVAL": "2",
-            "AIRFLOW__ASTRONOMER_RUNTIME__DEPLOYMENT_ID": "here",
+            "AIRFLOW__ASTRONOMER_RUNTIME__DEPLOYMENT_ID": DEPLOYMENT_ID,
             "PYTHONUNBUFFERED": "1",
             **self.issuer.settings(),
             **self.settings,
@@ -122,11 +125,39 @@ class Deployment:
 
     @contextmanager
     def database_session(self) -> Iterator[Callable[[str], list[Any]]]:
-        """Give what runs a statement in the metadata database."""
+        """Give what runs a statement in the metadata database; it counts at the end."""
         engine = create_engine(self.environment()["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
-        with engine.connect() as connection:
-            yield lambda statement: list(connection.execute(text(statement)))
+        with engine.begin() as connection:
+
+            def execute(statement: str) -> list[Any]:
+                result = connection.execute(text(statement))
+                return list(result) if result.returns_rows else []
+
+            yield execute
         engine.dispose()
+
+    def signed(self, **claims: Any) -> str:
+        """Return a token that this Airflow has signed for ten minutes, or seems to have."""
+        now = int(time.time())
+        good = {
+            "sub": "x", "aud": "apache-airflow", "iat": now, "nbf": now, "exp": now + 600, "jti": "1" * 32,
+        }  # fmt: skip
+        headers = {"kid": "not-used"}
+        return jwt.encode({**good, **claims}, self.jwt_secret, algorithm="HS512", headers=headers)
+
+    def session(self, token: str, *, age: int = 400, **claims: Any) -> str:
+        """Return the cookie of a session that was opened with the platform's token, by default one past its half.
+
+        :param age: seconds, of its 600.
+        """
+        said = jwt.decode(token, options={"verify_signature": False})
+        began = int(time.time()) - age
+        whole = {
+            "sub": said["sub"], "name": said["email"], "iat": began, "nbf": began, "exp": began + 600,
+            "runtime_roles": said["roles"], "runtime_session": fingerprint(said["iss"], said["jti"]),
+            "runtime_session_exp": said["exp"], "runtime_for": [self.issuer.platform.audience, DEPLOYMENT_ID],
+        }  # fmt: skip
+        return self.signed(**{**whole, **claims})
 
     def ask(self, token: str | None, method: str, path: str, **how: Any) -> httpx.Response:
         """Send one request, with a token as ``Authorization: Bearer``."""

@@ -110,62 +110,45 @@ class TestClaims:
 
 
 class TestConfusion:
-    def own(self, deployment, **changes):
-        now = int(time.time())
-        good = {
-            "sub": "x",
-            "aud": "apache-airflow",
-            "iat": now,
-            "nbf": now,
-            "exp": now + 600,
-            "jti": "1" * 32,
-        }
-        return jwt.encode(
-            {**good, **changes}, deployment.jwt_secret, algorithm="HS512", headers={"kid": "not-used"}
-        )
-
     def test_the_token_of_a_task(self, deployment):
         assert (
-            deployment.status(self.own(deployment, aud="urn:airflow.apache.org:task", scope="execution"))
-            == 403
+            deployment.status(deployment.signed(aud="urn:airflow.apache.org:task", scope="execution")) == 403
         )
 
     def test_the_token_of_another_auth_manager_with_the_same_key(self, deployment):
-        assert deployment.status(self.own(deployment, role="admin", teams=None)) == 403
+        assert deployment.status(deployment.signed(role="admin", teams=None)) == 403
 
     @pytest.mark.parametrize(
-        "claim", ["runtime_roles", "runtime_session", "runtime_session_exp", "name", "sub"]
+        "claim", ["runtime_roles", "runtime_session", "runtime_session_exp", "runtime_for", "name", "sub"]
     )
-    def test_half_a_session(self, deployment, claim):
-        whole = {
-            "name": "x", "runtime_roles": ["admin"], "runtime_session": "0" * 32, "runtime_session_exp": time.time() + 900,
-        }  # fmt: skip
-        assert deployment.status(self.own(deployment, **whole)) == 200, "else this shows nothing"
-        half = {name: value for name, value in {**whole, "sub": "x"}.items() if name != claim}
-        claims = jwt.decode(self.own(deployment, **half), options={"verify_signature": False})
-        claims.pop(claim, None)
-        half_token = jwt.encode(claims, deployment.jwt_secret, algorithm="HS512", headers={"kid": "not-used"})
-        assert deployment.status(half_token) == 403
+    def test_half_a_session(self, deployment, platform, claim):
+        whole = deployment.session(platform.token("admin"))
+        assert deployment.status(whole) == 200, "else this shows nothing"
+        claims = jwt.decode(whole, options={"verify_signature": False})
+        del claims[claim]
+        half = jwt.encode(claims, deployment.jwt_secret, algorithm="HS512", headers={"kid": "not-used"})
+        assert deployment.status(half) == 403
 
-    def test_a_session_that_outlives_the_platforms_token(self, deployment):
-        late = self.own(
-            deployment,
-            name="x",
-            runtime_roles=["admin"],
-            runtime_session="0" * 32,
-            runtime_session_exp=time.time() - 1,
-        )
+    @pytest.mark.parametrize(
+        "elsewhere",
+        [
+            ["other.deployment", "here"],
+            ["this.deployment", "elsewhere"],
+            ["this.deployment"],
+            "this.deployment",
+        ],
+    )
+    def test_a_session_of_another_deployment_with_the_same_key(self, deployment, platform, elsewhere):
+        session = deployment.session(platform.token("admin"), runtime_for=elsewhere)
+        assert deployment.status(session) == 403
+        assert deployment.audit[-1]["detail"] == "a session of another deployment"
+
+    def test_a_session_that_outlives_the_platforms_token(self, deployment, platform):
+        late = deployment.session(platform.token("admin"), runtime_session_exp=time.time() - 1)
         assert deployment.status(late) == 401
 
-    def test_a_role_that_does_not_exist(self, deployment):
-        unknown = self.own(
-            deployment,
-            name="x",
-            runtime_roles=["root"],
-            runtime_session="0" * 32,
-            runtime_session_exp=time.time() + 900,
-        )
-        assert deployment.status(unknown) == 403
+    def test_a_role_that_does_not_exist(self, deployment, platform):
+        assert deployment.status(deployment.session(platform.token("admin"), runtime_roles=["root"])) == 403
 
     def test_a_person_at_the_api_for_tasks(self, deployment, platform):
         token = platform.token("admin")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jwt
 import pytest
@@ -35,6 +36,18 @@ class TestExchange:
             assert deployment.status(exchanged) == 200
             assert deployment.status(exchanged, path="/api/v2/connections") == status
             assert deployment.ask(exchanged, "GET", "/ui/auth/me").json()["id"] == f"user-{role}"
+
+    @pytest.mark.parametrize(("method", "path", "allowed"), [
+        ("GET", "/api/v2/dags", {"viewer", "editor", "admin"}), ("GET", "/ui/auth/menus", {"viewer", "editor", "admin"}),
+        ("PATCH", "/api/v2/dags/orders", {"editor", "admin"}), ("GET", "/api/v2/variables", {"admin"}),
+        ("POST", "/api/v2/connections/test", {"admin"}), ("GET", "/api/v2/eventLogs", {"admin"}),
+    ])  # fmt: skip
+    def test_a_browser_with_it_may_do_the_same(self, deployment, issuer, method, path, allowed):
+        for role in ("viewer", "editor", "admin"):
+            cookie = {"_token": exchange(deployment, issuer.platform.token(role))}
+            status = deployment.status(None, method, path, cookies=cookie)
+            assert (status == 403) is (role not in allowed), f"{role}: {status}"
+            assert status not in {401, 500}
 
     @pytest.mark.parametrize("path", ["/auth/token", "/ui/auth/token"])
     @pytest.mark.parametrize("kind", ["api", "cli"])
@@ -111,6 +124,36 @@ class TestLogout:
         with deployment.database_session() as execute:
             [(end,)] = execute("SELECT max(exp) FROM revoked_token")
             assert str(end) > time.strftime("%Y-%m-%d %H:%M", time.gmtime(now + 1200))
+
+    def test_many_at_once_are_all_told_that_it_has_ended(self, deployment, issuer):
+        subject = f"leaves-{time.time()}"
+        token = issuer.platform.token("viewer", sub=subject)
+        one = exchange(deployment, token)
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda cookie: logout(deployment, token, cookie), [one, None] * 8))
+        assert set(answers) == {307}
+        assert {deployment.status(each) for each in (token, one)} == {403}
+        assert ("logged out", subject) in {(each["event"], each.get("sub")) for each in deployment.audit}
+
+    def test_without_the_database_the_answer_is_that_you_are_still_logged_in(self, deployment, issuer):
+        token = issuer.platform.token("viewer")
+        cookie = {"_token": exchange(deployment, token)}
+        with deployment.database_session() as execute:
+            execute("ALTER TABLE revoked_token RENAME TO hidden")
+        try:
+            answers = [
+                deployment.ask(token, "GET", "/api/v2/auth/logout"),
+                deployment.ask(None, "GET", "/api/v2/auth/logout", cookies=cookie),
+                deployment.ask(None, "GET", "/auth/logout", cookies=cookie),
+            ]
+        finally:
+            with deployment.database_session() as execute:
+                execute("ALTER TABLE hidden RENAME TO revoked_token")
+        for answer in answers:
+            assert answer.status_code == 503
+            assert "You are still logged in." in answer.text
+            assert "set-cookie" not in answer.headers
+        assert deployment.status(token) == 200
 
     def test_what_is_stored_is_no_token(self, deployment, issuer):
         token = issuer.platform.token("viewer", jti="to-be-looked-for")

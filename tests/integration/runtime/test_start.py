@@ -86,6 +86,28 @@ def test_and_that_it_cannot_be_told(airflow):
     assert "cannot be told: no usable answer from http://localhost:1/jwks" in told.stdout
 
 
+def test_nor_while_the_database_is_away(airflow):
+    token = airflow.issuer.platform.token()
+    nowhere = "postgresql+psycopg2://nobody:the-password@localhost:1/none"
+    for database in (nowhere, f"sqlite:///{airflow.home}/empty.db"):
+        told = airflow(
+            "runtime-auth", "check-token", typed=token, AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=database
+        )
+        assert told.returncode == 2, told.stdout + told.stderr
+        assert "cannot be told: the metadata database could not be asked: " in told.stdout
+        assert "the-password" not in told.stdout + told.stderr
+
+
+def test_nor_of_a_session_where_its_key_is_not(airflow, database):
+    session = Deployment(airflow.home, airflow.issuer).session(airflow.issuer.platform.token())
+    without_a_key = airflow("runtime-auth", "check-token", typed=session, AIRFLOW__API_AUTH__JWT_SECRET="")
+    assert without_a_key.returncode == 2, without_a_key.stdout + without_a_key.stderr
+    assert "[api_auth] jwt_secret is not set here" in without_a_key.stdout
+    with_another = airflow("runtime-auth", "check-token", typed=session)
+    assert with_another.returncode == 1
+    assert "refused: foreign" in with_another.stdout
+
+
 def test_the_command_tells_what_a_role_may(airflow, tmp_path):
     file = tmp_path / "roles.json"
     file.write_text(

@@ -126,20 +126,28 @@ class TestWhateverTheLevel:
         logger.handlers.pop().close()
 
 
+SCOPE = {
+    "type": "http", "method": "GET", "path": "/x", "query_string": b"token=secret", "client": ("10.0.0.1", 1),
+}  # fmt: skip
+
+
 async def test_it_names_the_request_without_its_query(audit, caplog):
     async def app(scope, receive, send):
         audit.token_refused("expired", subject="vera")
 
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "path": "/x",
-        "query_string": b"token=secret",
-        "client": ("10.0.0.1", 1),
-    }
-    await RequestMiddleware(app)(scope, None, None)
+    await RequestMiddleware(app)(SCOPE, None, None)
     audit.token_refused("expired")
     inside, outside = records(caplog)
     assert (inside["method"], inside["path"], inside["client"]) == ("GET", "/x", "10.0.0.1")
     assert "secret" not in str(inside)
     assert "path" not in outside
+
+
+async def test_a_token_that_a_request_shows_is_refused_once(audit, caplog):
+    async def app(scope, receive, send):
+        for reason in ("expired", "expired", "revoked"):
+            audit.token_refused(reason, subject="vera")
+
+    for _ in range(2):
+        await RequestMiddleware(app)(SCOPE, None, None)
+    assert [record["reason"] for record in records(caplog)] == ["expired", "revoked"] * 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jwt
@@ -21,6 +22,7 @@ from airflow.api_fastapi.auth.managers.models.resource_details import (
 from airflow.api_fastapi.common.types import MenuItem
 from airflow.models.revoked_token import RevokedToken
 from fastapi import HTTPException
+from sqlalchemy.exc import DataError, IntegrityError
 
 from astronomer.lab.issuer.platform import Platform
 from astronomer.runtime.auth_manager import RuntimeAuthManager
@@ -195,6 +197,15 @@ class TestSessions:
         assert (again.subject, again.name, again.roles) == (who.subject, who.name, ("editor", "viewer"))
         assert (again.session, again.expires_at) == (who.session, who.expires_at)
 
+    @pytest.mark.parametrize(("audience", "deployment"), [("here", "prod"), ("here", None), ("there", "dep")])
+    async def test_none_counts_in_another_deployment(self, manager, audience, deployment):
+        """Its roles are those of this one."""
+        session = manager.generate_jwt(await manager.get_user_from_token(PLATFORM.token("admin")))
+        verifier = replace(manager.settings.verifier, audience=audience)
+        manager.settings = replace(manager.settings, verifier=verifier, deployment_id=deployment)
+        with pytest.raises(jwt.InvalidTokenError, match="another deployment"):
+            await manager.get_user_from_token(session)
+
     @pytest.mark.parametrize("wanted", [None, 60, 600, 86_400])
     def test_none_lives_longer_than_what_it_stands_for(self, manager, wanted):
         who = user("viewer", expires_in=120)
@@ -223,10 +234,12 @@ class TestSessions:
         assert manager.refresh_user(user=who) is None
         assert manager.refresh_user(user=user("viewer")) is None, "the platform's own"
 
-    async def test_what_is_known_needs_no_thread(self, manager, monkeypatch):
+    async def test_what_is_known_needs_no_thread_and_no_question(self, manager, monkeypatch):
+        """The keys may become old between a look at the clock and the next."""
         token = PLATFORM.token()
         await manager.get_user_from_token(token)
         manager._asking.shutdown()
+        monkeypatch.setattr(JwksKeys, "find", lambda *_: pytest.fail("it asks while everybody waits"))
         assert (await manager.get_user_from_token(token)).roles == ("viewer",)
 
 
@@ -237,13 +250,58 @@ class TestLoud:
         assert len(stored) == 32
         assert until.timestamp() > time.time() + 3600 + 1800
 
-    def test_a_logout_that_the_database_refuses_is_no_logout(self, manager, monkeypatch):
-        def refuse(*_):
-            raise RuntimeError("value too long for type character varying(32)")
+    def late(self, manager, *, ago, left, **claims):
+        """A session's token that ended some seconds ago, of a platform's that has some seconds left."""
+        now = int(time.time())
+        whole = {
+            **manager.serialize_user(user("viewer", expires_in=left)),
+            "iat": now - 3600,
+            "nbf": now - 3600,
+        }
+        signer = manager._get_token_signer()
+        whole |= {"aud": "apache-airflow", "jti": "1" * 32, "exp": now - ago, **claims}
+        return jwt.encode(whole, signer.signing_arg, algorithm=signer.algorithm, headers={"kid": "not-used"})
 
-        monkeypatch.setattr(RevokedToken, "revoke", refuse)
-        with pytest.raises(RuntimeError):
+    @pytest.mark.parametrize(("ago", "left"), [(60, 600), (3500, 60), (60, -10)])
+    async def test_a_session_may_be_ended_by_a_token_that_has_ended_before(self, manager, revoked, ago, left):
+        token = self.late(manager, ago=ago, left=left)
+        with pytest.raises(jwt.ExpiredSignatureError):
+            await manager.get_user_from_token(token)
+        await asyncio.to_thread(manager.revoke_token, token)
+        assert list(revoked) == ["0" * 32]
+
+    @pytest.mark.parametrize(("left", "claims"), [
+        (-60, {}), (600, {"runtime_for": ["x", None]}), (600, {"aud": "urn:airflow.apache.org:task"})
+    ])  # fmt: skip
+    def test_but_not_if_there_is_nothing_to_end(self, manager, revoked, left, claims):
+        manager.revoke_token(self.late(manager, ago=60, left=left, **claims))
+        assert not revoked
+
+    def test_it_ends_once(self, manager, audited):
+        token = PLATFORM.token("viewer")
+        for _ in range(2):
+            manager.revoke_token(token)
+        assert [one["event"] for one in audited] == ["logged out"]
+
+    @pytest.mark.parametrize("asked", ["revoke", "is_revoked"])
+    def test_a_logout_that_the_database_refuses_is_no_logout(self, manager, monkeypatch, audited, asked):
+        def refuse(*_):
+            raise DataError("INSERT", None, Exception("value too long for type character varying(32)"))
+
+        monkeypatch.setattr(RevokedToken, asked, refuse)
+        with pytest.raises(HTTPException) as caught:
             manager.revoke_token(PLATFORM.token())
+        assert caught.value.status_code == 503
+        assert "still logged in" in caught.value.detail
+        assert not audited
+
+    def test_two_at_the_same_moment_are_one_logout(self, manager, monkeypatch, audited):
+        def late(*_):
+            raise IntegrityError("INSERT", None, Exception("UNIQUE constraint failed: revoked_token.jti"))
+
+        monkeypatch.setattr(RevokedToken, "revoke", late)
+        manager.revoke_token(PLATFORM.token())
+        assert not audited, "the other one has told it"
 
     def test_nor_is_one_while_the_platform_is_silent(self, manager, published, audited):
         published["answer"] = OSError("down")

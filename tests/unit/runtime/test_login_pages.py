@@ -6,13 +6,16 @@ from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
+from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.routing import Mount
 
 pytest.importorskip("airflow.models.revoked_token", reason="an earlier Airflow has no revoked tokens")
 
 from astronomer.runtime.login import pages, safe_next
+from astronomer.runtime.middleware import SessionMiddleware
 
 BASE = "https://airflow.example"
 UNDER = "https://airflow.example/team/a"
@@ -51,10 +54,17 @@ def test_whatever_it_is_it_stays_here(target):
 
 
 @pytest.fixture
-def browser():
-    settings = SimpleNamespace(base_url=BASE, login_url="https://platform.example/login", logout_url=None)
-    app = pages(SimpleNamespace(settings=settings))
-    with TestClient(app, BASE, follow_redirects=False) as browser:
+def manager():
+    settings = SimpleNamespace(
+        base_url=BASE, https=True, login_url="https://platform.example/login", logout_url=None
+    )
+    return SimpleNamespace(settings=settings, revoke_token=lambda _token: None)
+
+
+@pytest.fixture
+def browser(manager):
+    app = SessionMiddleware(FastAPI(routes=[Mount("/auth", pages(manager))]), https=True)
+    with TestClient(app, f"{BASE}/auth", follow_redirects=False) as browser:
         yield browser
 
 
@@ -76,3 +86,27 @@ def test_a_part_of_another_page_is_no_login(browser, kind):
 
 def test_a_page_in_a_tab_is_one(browser):
     assert browser.get("/login", headers={"sec-fetch-dest": "document"}).headers["set-cookie"]
+
+
+class TestLogout:
+    def leave(self, browser):
+        browser.cookies.set("_token", "x.y.z")
+        return browser.get("/logout")
+
+    def test_it_ends_what_the_cookie_holds(self, browser, manager):
+        ended = []
+        manager.revoke_token = ended.append
+        answer = self.leave(browser)
+        assert "has ended" in answer.text
+        assert ended == ["x.y.z"]
+        assert answer.headers["set-cookie"].startswith('_token=""; ')
+
+    def test_what_cannot_be_ended_keeps_its_cookie(self, browser, manager):
+        def refuse(_token):
+            raise HTTPException(503, "You are still logged in.")
+
+        manager.revoke_token = refuse
+        answer = self.leave(browser)
+        assert answer.status_code == 503
+        assert "You are still logged in." in answer.text
+        assert "set-cookie" not in answer.headers
