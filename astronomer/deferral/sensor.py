@@ -148,7 +148,9 @@ class PokeSensor(DeferrableSensor):
         job = self.trigger_type.job_type.from_dict(event["job"])
         outcome = None if event.get("outcome") is None else Outcome.from_dict(event["outcome"])
         if getattr(job, self.trigger_type.id_field):
-            self._last_seen = job, None if outcome is None else outcome.status
+            # A poke that succeeded may still be what the task fails by: for its answer, or at the end of its time.
+            status = None if outcome is None else outcome.status
+            self._last_seen = job, JobStatus.from_dict(event["status"]) if event.get("status") else status
         if event.get("timed_out"):
             raise self._timed_out(event)
         if outcome is not None and outcome.status.phase is not Phase.SUCCEEDED:

@@ -196,6 +196,18 @@ def test_failures_and_timeouts(lab, events, operator, text, how, deferrable):
     assert lab.password not in str(written)
 
 
+@pytest.mark.parametrize(("text", "how", "ended"), [
+    ("select * from not_there", {"retries": 1}, "FAIL"),
+    ("select * from not_there", {"soft_fail": True}, "FAIL"),
+    ("select a from source where a = 2", {"timeout": 1.5, "poke_interval": 60.0}, "COMPLETE"),
+])  # fmt: skip
+def test_the_end_of_a_poke_is_not_that_of_its_task(lab, events, text, how, ended):
+    finish(SnowflakeSensor, sql=text, **how)
+    written = events()
+    assert whole(written)["eventType"] == ("COMPLETE" if "soft_fail" in how else "FAIL")
+    assert [one["eventType"] for one in of_queries(written)] == ["START", ended]
+
+
 def test_inlets_of_a_sensor_are_told_beside_what_it_reads(lab, events):
     from airflow.sdk import Asset
 

@@ -215,4 +215,4 @@ class TestJobThatIsRemembered:
 
 def test_a_provider_that_lets_nobody_emit_is_not_asked_to(monkeypatch):
     monkeypatch.setitem(sys.modules, "airflow.providers.openlineage.api", None)  # it came with version 2.16
-    emit_queries(None, {"id": "select 1"}, None, None)
+    emit_queries(None, {"id": "select 1"}, None, None, last_failed=False)

@@ -143,11 +143,12 @@ class DatabricksSqlOperator(StatementOperator, StockSqlOperator):  # type: ignor
         """What the statements read and write; the stock operator needs SQLAlchemy's dialect to tell it."""
         return parse_sql(self.sql, self._database(), self.schema or "default")
 
-    def end_of_lineage(self, task_instance: Any, told: Told) -> None:
-        """Each statement, if the stock operator did not come so far."""
+    def end_of_lineage(self, task_instance: Any, told: Told, failed: bool) -> None:
+        """Each statement, if the stock operator did not come so far; the connector's have succeeded."""
         if self.stock_lineage_failed:
             queries = dict(zip(self.get_db_hook().query_ids, self._statements(), strict=False))
-            emit_queries(task_instance, queries, told, self._database())
+            ended = self.query_failed(False)
+            emit_queries(task_instance, queries, told, self._database(), last_failed=ended)
 
     def _database(self) -> DatabaseInfo:
         return lineage.database_of(self.get_db_hook().host, self.catalog)

@@ -81,11 +81,12 @@ class DatabricksSQLStatementsSensor(OneStatement, StockStatementsSensor):  # typ
             deadline=attempt.deadline,
         )
 
-    def end_of_lineage(self, task_instance: Any, told: Told) -> None:
+    def end_of_lineage(self, task_instance: Any, told: Told, failed: bool) -> None:
         """The statement, if it is this task's own."""
         job, _ = self.last_seen() or (None, None)
         if self.statement and isinstance(job, DatabricksStatement):
-            emit_queries(task_instance, {job.statement_id: self.statement}, told, self.database())
+            queries, ended = {job.statement_id: self.statement}, self.query_failed(failed)
+            emit_queries(task_instance, queries, told, self.database(), last_failed=ended)
 
     def failure(self, context: Mapping[str, Any], job: DatabricksStatement, outcome: Outcome) -> JobError:
         """The error; the sensor's own timeout is told apart."""

@@ -147,6 +147,47 @@ def test_failures(lab, events, kinds, started, stock, kind, deferrable):
     assert lab.token not in str(written)
 
 
+def end_of_query(events):
+    """The end of the last query that a task has run."""
+    names = [one["job"]["name"] for one in events if ".query." in one["job"]["name"]]
+    return job_of(events, max(names))[-1]["eventType"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        (DatabricksSqlOperator, {"retries": 1}),
+        *[(kind, how) for kind in KINDS[2:] for how in ({"retries": 1}, {"soft_fail": True})],
+    ],
+)
+def test_a_query_that_failed_in_a_task_that_may_yet_do_well(events, kinds, kind, how):
+    finish(kind, **kinds[kind][1](MISSING), **how)
+    written = events()
+    assert whole(written)["eventType"] == ("FAIL" if "retries" in how else "COMPLETE")
+    assert end_of_query(written) == "FAIL"
+
+
+NO = "select * from main.default.source where a = 2"
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_query_that_succeeded_in_a_sensor_whose_time_is_up(events, kinds, stock, deferrable):
+    where = {} if deferrable else {"databricks_conn_id": stock}
+    arguments = kinds[DatabricksSqlSensor][1](NO) | {"timeout": 1.5, "poke_interval": 60.0} | where
+    finish(DatabricksSqlSensor, deferrable=deferrable, **arguments)
+    written = events()
+    assert whole(written)["eventType"] == "FAIL"
+    assert end_of_query(written) == "COMPLETE"
+
+
+def test_of_several_statements_of_a_poke_the_one_that_failed(events, kinds, started):
+    finish(DatabricksSqlSensor, **kinds[DatabricksSqlSensor][1](f"{MISSING}; {READS}"))
+    *_, end = job_of(events(), "dag.task.query.1")
+    assert end["eventType"] == "FAIL"
+    assert end["job"]["facets"]["sql"]["query"] == MISSING
+    assert end["run"]["facets"]["externalQuery"]["externalQueryId"] == started(MISSING)[-1].id
+
+
 @pytest.mark.parametrize("deferrable", [True, False])
 @pytest.mark.parametrize("kind", KINDS[:3])
 def test_timeouts(events, kinds, started, kind, deferrable):
