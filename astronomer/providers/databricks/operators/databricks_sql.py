@@ -130,7 +130,12 @@ class DatabricksSqlOperator(StatementOperator, StockSqlOperator):  # type: ignor
     def get_db_hook(self) -> Any:
         """The stock hook; without a worker, over a connection that was read for all tasks."""
         hook: Any = super().get_db_hook()
-        return hook if self.in_triggerer is None else over(hook, self.in_triggerer.connection)
+        if self.in_triggerer is not None:
+            over(hook, self.in_triggerer.connection)
+        # It lets the connection's win when it connects, and not when it tells of lineage.
+        place = Place(hook.databricks_conn.extra_dejson, catalog=self.catalog, schema=self.schema).namespace
+        hook.catalog, hook.schema = place.get("catalog"), place.get("schema")
+        return hook
 
     def failure(self, context: Mapping[str, Any], job: DatabricksStatement, outcome: Outcome) -> JobError:
         """The error; the statement ids are left on the hook, for lineage."""
@@ -141,7 +146,7 @@ class DatabricksSqlOperator(StatementOperator, StockSqlOperator):  # type: ignor
 
     def own_lineage(self) -> Told:
         """What the statements read and write; the stock operator needs SQLAlchemy's dialect to tell it."""
-        return parse_sql(self.sql, self._database(), self.schema or "default")
+        return parse_sql(self.sql, self._database(), self._place().schema_of_tables)
 
     def end_of_lineage(self, task_instance: Any, told: Told, failed: bool) -> None:
         """Each statement, if the stock operator did not come so far; the connector's have succeeded."""
@@ -151,7 +156,7 @@ class DatabricksSqlOperator(StatementOperator, StockSqlOperator):  # type: ignor
             emit_queries(task_instance, queries, told, self._database(), last_failed=ended)
 
     def _database(self) -> DatabaseInfo:
-        return lineage.database_of(self.get_db_hook().host, self.catalog)
+        return lineage.database_of(self.get_db_hook().host, self._place().namespace.get("catalog"))
 
     # Parts.
 

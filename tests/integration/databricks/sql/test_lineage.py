@@ -226,6 +226,26 @@ def test_a_partition(lab, events, path):
     assert end["run"]["facets"]["externalQuery"]["source"] == WORKSPACE
 
 
+@pytest.mark.parametrize("given", [{}, {"catalog": "not_it", "schema": "nor_that"}])
+@pytest.mark.parametrize("kind", [DatabricksSqlOperator, DatabricksSqlSensor])
+def test_tables_are_where_the_connection_says(lab, events, kinds, connect_as, kind, given):
+    lab.run_sql(
+        "create schema if not exists main.side", "create or replace table main.side.here as select 1 as a"
+    )
+    host = f"LocalHost:{lab.port}"
+    connect_as("side", catalog="main", schema="side", fields={"host": host})
+    task = finish(kind, **kinds[kind][1]("select * from here") | given, databricks_conn_id="side")
+    end = whole(events())
+    assert end["eventType"] == "COMPLETE"
+    assert names(end, "inputs") == ["main.side.here"]
+    told_of = {one["namespace"] for one in end["inputs"]}
+    assert told_of == {end["run"]["facets"]["externalQuery"]["source"]} == {WORKSPACE}
+    if kind is DatabricksSqlOperator:  # what the stock operator tells, where it can
+        hook = task.op.get_db_hook()
+        assert hook.get_openlineage_database_info(None).database == "main"
+        assert hook.get_openlineage_default_schema() == "side"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("text", "ended"), [(READS, "COMPLETE"), (MISSING, "FAIL")])
 def test_without_a_worker(events, kinds, started, kind, text, ended):
