@@ -206,10 +206,7 @@ def emit_queries(
     :param lineage: that of the task.
     :param last_failed: whether the last one did not succeed; those before it did.
     """
-    try:
-        from airflow.providers.openlineage.api import emit_query_lineage
-    except ImportError:  # before 2.16 nobody may emit but the provider
-        return
+    from airflow.providers.openlineage.api import emit_query_lineage
     from airflow.providers.openlineage.sqlparser import SQLParser
     from openlineage.client.facet_v2 import sql_job
 
