@@ -202,6 +202,8 @@ def emit_queries(
 ) -> None:
     """Tell of each query by a START and an end of its own, under the task; all of them have its tables.
 
+    Where there are none, the provider itself tells of those that hooks have run in this process.
+
     :param queries: their texts, by their ids in the database.
     :param lineage: that of the task.
     :param last_failed: whether the last one did not succeed; those before it did.
@@ -210,7 +212,10 @@ def emit_queries(
     from airflow.providers.openlineage.sqlparser import SQLParser
     from openlineage.client.facet_v2 import sql_job
 
+    known = {} if lineage.inputs or lineage.outputs else collected_queries()
     for number, (query_id, text) in enumerate(queries.items(), 1):
+        if query_id in known:
+            continue
         emit_query_lineage(
             query_id=query_id,
             query_source_namespace=SQLParser.create_namespace(database),

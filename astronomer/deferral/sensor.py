@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from astronomer.deferral import clock
 from astronomer.deferral._compat import (
@@ -22,9 +22,6 @@ from astronomer.deferral.operator import JobOperator
 from astronomer.deferral.poke import PokeTrigger
 from astronomer.deferral.settings import seconds
 from astronomer.deferral.worker_free import WorkerFree
-
-if TYPE_CHECKING:
-    from astronomer.deferral.lineage import Told
 
 __all__ = ["NO_TRIGGERER", "DeferrableSensor", "PokeSensor"]
 
@@ -165,15 +162,14 @@ class PokeSensor(DeferrableSensor):
         next_poke = float(event["started_at"]) + self.trigger_type.pause_after(pokes, *self._pace())
         self._defer(context, deadline=float(event["deadline"]), next_poke=next_poke, pokes=pokes)
 
-    def known_pokes(self, told: Told, text: str) -> dict[str, str]:
-        """The texts of pokes by the ids of their queries, for lineage; but those that OpenLineage tells of by itself.
+    def known_pokes(self, text: str) -> dict[str, str]:
+        """The texts of pokes by the ids of their queries, for lineage.
 
-        :param told: what is told of the task.
         :param text: of a poke that ran in the triggerer.
         """
         if self._last_seen is not None:
             return {getattr(self._last_seen[0], self.trigger_type.id_field): text}
-        return collected_queries() if told.inputs or told.outputs else {}
+        return collected_queries()
 
     def _defer(
         self, context: Mapping[str, Any], *, deadline: float, next_poke: float, pokes: int

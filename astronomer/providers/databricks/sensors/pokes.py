@@ -138,7 +138,7 @@ class SqlPokes(PokeSensor):
         """The pokes that are known; those in a worker have succeeded."""
         job, _ = self.last_seen() or (None, None)
         index = job.index if isinstance(job, DatabricksStatement) else -1
-        queries = self.known_pokes(told, self.statements()[index])
+        queries = self.known_pokes(self.statements()[index])
         emit_queries(task_instance, queries, told, self._database(), last_failed=self.query_failed(False))
 
     def _database(self) -> DatabaseInfo:

@@ -153,7 +153,7 @@ class SnowflakeSensor(PokeSensor, SqlSensor):
 
     def end_of_lineage(self, task_instance: Any, told: Told, failed: bool) -> None:
         """The pokes that are known; those in a worker have succeeded."""
-        queries, ended = self.known_pokes(told, ";\n".join(self._found())), self.query_failed(False)
+        queries, ended = self.known_pokes(";\n".join(self._found())), self.query_failed(False)
         emit_queries(task_instance, queries, told, lineage.database_of(self._hook()), last_failed=ended)
 
     def _found(self) -> list[str]:

@@ -156,7 +156,7 @@ def end_of_query(events):
 @pytest.mark.parametrize(
     ("kind", "how"),
     [
-        (DatabricksSqlOperator, {"retries": 1}),
+        *[(kind, {"retries": 1}) for kind in KINDS[:2]],
         *[(kind, how) for kind in KINDS[2:] for how in ({"retries": 1}, {"soft_fail": True})],
     ],
 )
@@ -165,6 +165,45 @@ def test_a_query_that_failed_in_a_task_that_may_yet_do_well(events, kinds, kind,
     written = events()
     assert whole(written)["eventType"] == ("FAIL" if "retries" in how else "COMPLETE")
     assert end_of_query(written) == "FAIL"
+
+
+def queries_of(events):
+    """The events of the queries of a task."""
+    return [one for one in events if one["job"]["name"].startswith("dag.task.query.")]
+
+
+@pytest.mark.parametrize("where", ["at once", "deferred", "worker", "free"])
+@pytest.mark.parametrize("text", [READS, "select 1"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_query_is_told_of_once(events, kinds, stock, started, kind, text, where):
+    """Where it names no table, the provider tells of what hooks have run."""
+    arguments = kinds[kind][1](text)
+    if where == "free":
+        with triggerer_in_place() as free:
+            free.run(free.task(kind, **arguments))
+    else:
+        poking = where == "worker" and kind is DatabricksSqlSensor
+        at_once = {"quick_wait": 20} if where == "at once" and kind is not DatabricksSqlSensor else {}
+        conn = {"databricks_conn_id": stock} if poking else {}
+        finish(kind, deferrable=where != "worker", **arguments, **at_once, **conn)
+    told = queries_of(events())
+    assert [one["eventType"] for one in told] == ["START", "COMPLETE"]
+    assert len({one["run"]["runId"] for one in told}) == 1
+    assert {one["job"]["facets"]["sql"]["query"] for one in told} == {text}
+    if started(text):
+        ids = {one["run"]["facets"]["externalQuery"]["externalQueryId"] for one in told}
+        assert ids == {started(text)[0].id}
+
+
+def test_a_statement_of_somebody_else_is_told_by_them(events, lab, kinds, started):
+    finish(DatabricksSQLStatementsOperator, **kinds[DatabricksSQLStatementsOperator][1](READS))
+    events()
+    (one,) = started(READS)
+    warehouse = lab.warehouses.default.id
+    finish(DatabricksSQLStatementsSensor, statement_id=one.id, warehouse_id=warehouse, timeout=20)
+    written = events()
+    assert whole(written)["run"]["facets"]["externalQuery"]["externalQueryId"] == one.id
+    assert not queries_of(written)
 
 
 NO = "select * from main.default.source where a = 2"
