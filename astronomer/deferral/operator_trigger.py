@@ -121,7 +121,8 @@ class OperatorTrigger(BaseTrigger):
             self._tell(failed)
             final = isinstance(failed, (AirflowFailException, AirflowSensorTimeout))
             if final and self._may_be_retried():
-                return TriggerEvent({"fail": str(failed)})  # type: ignore[no-untyped-call]  # a trigger's would be
+                fail = {"fail": str(failed), "resume": self._life and self._life.to_resume()}
+                return TriggerEvent(fail)  # type: ignore[no-untyped-call]  # a trigger's would be
         await self._run(self._show)
         await self._tell_listeners(state, error)
         return airflow.ended(state)
@@ -271,7 +272,7 @@ class OperatorTrigger(BaseTrigger):
         event: dict[str, Any] = {"why": why}
         if life is not None:
             await self._run(life.leave)
-            event |= {"resume": life.task.to_resume() or life.last_step, "memory": life.settled()}
+            event |= {"resume": life.to_resume(), "memory": life.settled()}
         return TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     def _may_be_retried(self) -> bool:

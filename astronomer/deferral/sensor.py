@@ -142,12 +142,9 @@ class PokeSensor(DeferrableSensor):
 
     def execute_complete(self, context: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         """Judge what the trigger reported; poke again when it is not yet a yes."""
+        self.recall(event)
         job = self.trigger_type.job_type.from_dict(event["job"])
         outcome = None if event.get("outcome") is None else Outcome.from_dict(event["outcome"])
-        if getattr(job, self.trigger_type.id_field):
-            # A poke that succeeded may still be what the task fails by: for its answer, or at the end of its time.
-            status = None if outcome is None else outcome.status
-            self._last_seen = job, JobStatus.from_dict(event["status"]) if event.get("status") else status
         if event.get("timed_out"):
             raise self._timed_out(event)
         if outcome is not None and outcome.status.phase is not Phase.SUCCEEDED:
@@ -161,6 +158,13 @@ class PokeSensor(DeferrableSensor):
         pokes = int(event["pokes"])
         next_poke = float(event["started_at"]) + self.trigger_type.pause_after(pokes, *self._pace())
         self._defer(context, deadline=float(event["deadline"]), next_poke=next_poke, pokes=pokes)
+
+    def recall(self, event: Mapping[str, Any]) -> None:
+        """The last poke: one that succeeded may be what the task fails by, for its answer or at the end of its time."""
+        job = self.trigger_type.job_type.from_dict(event["job"])
+        status = event.get("status") or (event.get("outcome") or {}).get("status")
+        if getattr(job, self.trigger_type.id_field):
+            self._last_seen = job, status and JobStatus.from_dict(status)
 
     def known_pokes(self, text: str) -> dict[str, str]:
         """The texts of pokes by the ids of their queries, for lineage.

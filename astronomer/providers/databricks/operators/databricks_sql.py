@@ -144,6 +144,11 @@ class DatabricksSqlOperator(StatementOperator, StockSqlOperator):  # type: ignor
 
     # What OpenLineage is told.
 
+    def recall(self, event: Mapping[str, Any]) -> None:
+        """As in the base class; the statement ids are left on the hook."""
+        super().recall(event)
+        self.get_db_hook().query_ids = DatabricksStatement.from_dict(event["job"]).statement_ids
+
     def own_lineage(self) -> Told:
         """What the statements read and write; the stock operator needs SQLAlchemy's dialect to tell it."""
         return parse_sql(self.sql, self._database(), self._place().schema_of_tables)

@@ -17,6 +17,7 @@ from airflow.providers.databricks.sensors.databricks_sql import DatabricksSqlSen
 from airflow.providers.databricks.utils import openlineage as stock_lineage
 from airflow.providers.openlineage.sqlparser import DatabaseInfo
 
+from astronomer.deferral._compat import AirflowFailException
 from astronomer.deferral.lineage import REMOTE_JOB
 from astronomer.providers.databricks.lineage import filled_in, of_statement
 from astronomer.providers.databricks.operators.databricks_sql import DatabricksSqlOperator
@@ -24,7 +25,15 @@ from astronomer.providers.databricks.operators.statements import DatabricksSQLSt
 from astronomer.providers.databricks.sensors.databricks import DatabricksSQLStatementsSensor
 from astronomer.providers.databricks.sensors.databricks_partition import DatabricksPartitionSensor
 from astronomer.providers.databricks.sensors.databricks_sql import DatabricksSqlSensor
-from tests.integration.lineage.telling import finish, job_of, openlineage, ours_of, superset, whole
+from tests.integration.lineage.telling import (
+    ListenedTask,
+    finish,
+    job_of,
+    openlineage,
+    ours_of,
+    superset,
+    whole,
+)
 from tests.integration.without_worker import triggerer_in_place
 
 # The stock hook asks Airflow for its own version in a way that Airflow 3.2 deprecates.
@@ -292,6 +301,26 @@ def test_without_a_worker(events, kinds, started, kind, text, ended):
         (end,) = free.run(free.task(kind, **kinds[kind][1](text)))
     assert end.state == {"COMPLETE": "success", "FAIL": "failed"}[ended]
     check(whole(events()), text, ended, started(text)[0])
+
+
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_without_a_worker_a_failure_for_good_is_told_by_one(events, kinds, started, kind, monkeypatch):
+    def finish(self, context, job, status):
+        raise AirflowFailException("its result is gone")
+
+    monkeypatch.setattr(kind, "finish", finish)
+    arguments = kinds[kind][1](READS) | {"retries": 1}
+    with triggerer_in_place() as free:
+        (end,) = free.run(free.task(kind, **arguments))
+    assert queries_of(events()) == []
+    worker = ListenedTask(kind, **arguments)
+    with pytest.raises(AirflowFailException) as caught:
+        worker._step(lambda op: op.resume_in_worker({}, json.loads(json.dumps(end.resume))))
+    worker.tell("failed", caught.value)
+    written = events()
+    check(whole(written), READS, "FAIL", started(READS)[0])
+    assert whole(written)["run"]["facets"][REMOTE_JOB]["state"] == "SUCCEEDED"
+    assert end_of_query(written) == "COMPLETE"
 
 
 BOUND = "select * from main.default.source where cast(a as string) <> :ssn"
