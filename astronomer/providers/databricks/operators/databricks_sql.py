@@ -151,7 +151,14 @@ class DatabricksSqlOperator(StatementOperator, StockSqlOperator):  # type: ignor
 
     def own_lineage(self) -> Told:
         """What the statements read and write; the stock operator needs SQLAlchemy's dialect to tell it."""
-        return parse_sql(self.sql, self._database(), self._place().schema_of_tables)
+        from airflow.providers.openlineage.sqlparser import SQLParser
+        from openlineage.client.facet_v2 import sql_job
+
+        known = self._statements()
+        parsed = [texts.with_rest_markers(one) for one in known] if self.parameters else known
+        told = parse_sql(parsed, self._database(), self._place().schema_of_tables)
+        told.job_facets["sql"] = sql_job.SQLJobFacet(query=SQLParser.normalize_sql(self.sql))
+        return told
 
     def end_of_lineage(self, task_instance: Any, told: Told, failed: bool) -> None:
         """Each statement, if the stock operator did not come so far; the connector's have succeeded."""

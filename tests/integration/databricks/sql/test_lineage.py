@@ -346,6 +346,17 @@ def test_values_of_parameters_are_told_to_nobody(events, kinds, kind, text, free
     assert "078-05" not in str(ours_of(written))
 
 
+@pytest.mark.parametrize("more", ["", f"; {WRITES}"])
+def test_tables_of_sql_with_parameters_of_the_connector(events, path, more):
+    text = "select * from main.default.source where cast(a as string) <> %(ssn)s" + more
+    finish(DatabricksSqlOperator, sql=text, http_path=path, parameters={"ssn": SECRET})
+    end = whole(events())
+    assert end["eventType"] == "COMPLETE"
+    assert end["job"]["facets"]["sql"]["query"] == text.replace("; ", ";\n")
+    assert names(end, "inputs") == ["main.default.source"]
+    assert "extractionError" not in end["run"]["facets"]
+
+
 OF = DatabaseInfo(scheme="databricks", authority="host")
 
 
