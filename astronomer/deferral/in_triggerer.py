@@ -46,7 +46,8 @@ def _within_its_task(step: Callable[[], T]) -> T:
 class Steps:
     """The threads of one event loop that run the steps of operators: rendering, submit, reading of results.
 
-    They are not those of the pollers, so that a slow submit delays no answer about what runs.
+    They are not those of the pollers, so that a slow submit delays no answer about what runs; and what listeners are
+    told has as many of its own, because a backend of lineage may be slow.
     """
 
     _of_loop: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, Steps]] = WeakKeyDictionary()
@@ -54,6 +55,7 @@ class Steps:
     def __init__(self) -> None:
         size = int(_compat.setting("worker_free_threads", 8))
         self._pool = ThreadPoolExecutor(size, thread_name_prefix=THREAD_NAME)
+        self._telling = ThreadPoolExecutor(size, thread_name_prefix=f"{THREAD_NAME}-telling")
         self.loop_thread = threading.get_ident()
         self._connections: dict[str, tuple[float, asyncio.Future[PlainConnection]]] = {}
 
@@ -67,8 +69,16 @@ class Steps:
 
     def run(self, step: Callable[[], T]) -> asyncio.Future[T]:
         """Run a step in the log context of the caller. Who stops to wait for it does not stop it."""
+        return self._run(self._pool, step)
+
+    def tell(self, telling: Callable[[], T]) -> asyncio.Future[T]:
+        """The same for what listeners are told."""
+        return self._run(self._telling, telling)
+
+    @staticmethod
+    def _run(pool: ThreadPoolExecutor, step: Callable[[], T]) -> asyncio.Future[T]:
         call = functools.partial(contextvars.copy_context().run, _within_its_task, step)
-        return asyncio.get_running_loop().run_in_executor(self._pool, call)
+        return asyncio.get_running_loop().run_in_executor(pool, call)
 
     async def connection(self, conn_id: str) -> PlainConnection:
         """An Airflow connection, read once a minute for all tasks of the triggerer."""

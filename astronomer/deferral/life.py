@@ -62,6 +62,15 @@ class Life:
         if last is not None and not last.ended and not self.memory.is_new_try(last):
             self.memory.save(last, lost=True)
 
+    def to_resume(self) -> dict[str, Any] | None:
+        """The step with which a worker can go on."""
+        return self.task.to_resume() or self.last_step
+
+    def noted(self) -> dict[str, Any] | None:
+        """The XComs that say at the end of a success that there is nothing to find again."""
+        note = self.memory.note(settled=0, ended=True)
+        return None if note is None else {XCOM_KEY: note}
+
     def settled(self) -> dict[str, Any] | None:
         """The XCom that a worker has to push once it has settled the job."""
         note = self.memory.note(settled=0, ended=True)

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow.sdk import TaskInstanceState
+from astronomer.deferral.job import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,11 +66,20 @@ class Lineage:
         """Datasets and facets that follow from the arguments, before and after the job alike."""
         return None
 
-    def end_of_lineage(self, task_instance: Any, lineage: Told) -> None:
+    def end_of_lineage(self, task_instance: Any, lineage: Told, failed: bool) -> None:
         """More that is to be told once the task has ended.
 
         :param lineage: what is told of the task itself.
+        :param failed: whether this try of the task has failed.
         """
+
+    def query_failed(self, otherwise: bool) -> bool:
+        """Whether the last query did not succeed. Its job tells: a task may also be skipped for a query that failed.
+
+        :param otherwise: what holds where the end of the job is not known.
+        """
+        _, status = self.last_seen() or (None, None)
+        return otherwise if status is None else status.phase is not Phase.SUCCEEDED
 
     # What the provider asks.
 
@@ -90,7 +99,7 @@ class Lineage:
 
     def _ended(self, names: tuple[str, ...], task_instance: Any) -> Told:
         lineage = self._lineage(names, task_instance)
-        _try(lambda: self.end_of_lineage(task_instance, lineage))
+        _try(lambda: self.end_of_lineage(task_instance, lineage, _FAILURE in names))
         return lineage
 
     def _lineage(self, names: tuple[str, ...], task_instance: Any = None) -> Told:
@@ -184,28 +193,35 @@ def job_in_xcom(task_instance: Any) -> dict[str, Any] | None:
 
 
 def emit_queries(
-    task_instance: Any, queries: Mapping[str, str], lineage: Told, database: DatabaseInfo
+    task_instance: Any,
+    queries: Mapping[str, str],
+    lineage: Told,
+    database: DatabaseInfo,
+    *,
+    last_failed: bool,
 ) -> None:
     """Tell of each query by a START and an end of its own, under the task; all of them have its tables.
 
-    :param queries: their texts, by their ids in the database. In a task that has failed, the last one did.
+    Where there are none, the provider itself tells of those that hooks have run in this process.
+
+    :param queries: their texts, by their ids in the database.
     :param lineage: that of the task.
+    :param last_failed: whether the last one did not succeed; those before it did.
     """
-    try:
-        from airflow.providers.openlineage.api import emit_query_lineage
-    except ImportError:  # before 2.16 nobody may emit but the provider
-        return
+    from airflow.providers.openlineage.api import emit_query_lineage
     from airflow.providers.openlineage.sqlparser import SQLParser
     from openlineage.client.facet_v2 import sql_job
 
-    failed = task_instance.state == TaskInstanceState.FAILED
+    known = {} if lineage.inputs or lineage.outputs else collected_queries()
     for number, (query_id, text) in enumerate(queries.items(), 1):
+        if query_id in known:
+            continue
         emit_query_lineage(
             query_id=query_id,
             query_source_namespace=SQLParser.create_namespace(database),
             inputs=lineage.inputs,
             outputs=lineage.outputs,
-            is_successful=not failed or number < len(queries),
+            is_successful=not last_failed or number < len(queries),
             job_name=f"{task_instance.dag_id}.{task_instance.task_id}.query.{number}",
             task_instance=task_instance,
             additional_job_facets={"sql": sql_job.SQLJobFacet(query=SQLParser.normalize_sql(text))},

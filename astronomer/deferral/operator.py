@@ -247,6 +247,11 @@ class JobOperator(Lineage, WorkerFree):
         event = {"job": job.to_dict(), "outcome": outcome.to_dict()}
         return {"method": "execute_complete", "event": event}
 
+    def recall(self, event: Mapping[str, Any]) -> None:
+        """The job, and how it has ended."""
+        job = self.trigger_type.job_type.from_dict(event["job"])
+        self._settling = job, Outcome.from_dict(event["outcome"])
+
     def last_seen(self) -> tuple[RemoteJob, JobStatus | None] | None:
         """The job that this process has settled, or else watched or submitted; for lineage."""
         if self._settling is not None:

@@ -105,7 +105,12 @@ class OperatorTrigger(BaseTrigger):
         state, error = "failed", None
         try:
             await self._begin()
-            return await self._work()
+            await self._tell_listeners("running")
+            if cast("Life", self._life).memory.is_aging:  # nothing is claimed yet
+                await self._begin()
+            await self._work()
+            await self._tell_listeners("success")
+            return airflow.ended("success", cast("Life", self._life).noted())
         except (NeedsWorker, Unwritable) as reason:
             return await self._hand_over(str(reason))
         except AirflowSkipException as skipped:
@@ -116,11 +121,13 @@ class OperatorTrigger(BaseTrigger):
             self._tell(failed)
             final = isinstance(failed, (AirflowFailException, AirflowSensorTimeout))
             if final and self._may_be_retried():
-                return TriggerEvent({"fail": str(failed)})  # type: ignore[no-untyped-call]  # a trigger's would be
-        await self._run(lambda: self._end(state, error))
+                fail = {"fail": str(failed), "resume": self._life and self._life.to_resume()}
+                return TriggerEvent(fail)  # type: ignore[no-untyped-call]  # a trigger's would be
+        await self._run(self._show)
+        await self._tell_listeners(state, error)
         return airflow.ended(state)
 
-    async def _work(self) -> TriggerEvent:
+    async def _work(self) -> None:
         """The operator's steps, with its waits between them, and its success.
 
         A result that cannot be pushed is no reason to start another job: the retry reads the same one.
@@ -227,8 +234,6 @@ class OperatorTrigger(BaseTrigger):
         life = Life(task, ti, context, memory, owner, patience=getattr(task, "outage_tolerance", 0.0))
         if life.patience:
             task.outage_tolerance = min(life.patience, _STEP_PATIENCE)
-        if self._life is None:
-            airflow.tell_listeners("running", ti)
         return life
 
     def _times(self, limit: float | None) -> tuple[float, float | None]:
@@ -244,24 +249,24 @@ class OperatorTrigger(BaseTrigger):
         end = self.timeout_after.replace(tzinfo=self.timeout_after.tzinfo or timezone.utc).timestamp()
         return end - min(limits), end - min(_AHEAD, _SHARE * min(limits))
 
-    def _succeed(self, result: Any) -> TriggerEvent:
+    def _succeed(self, result: Any) -> None:
         life = cast("Life", self._life)
         life.check_size(result)
         airflow.push_result(life.ti, life.task, result)
-        self._end("success", None)
-        note = life.memory.note(settled=0, ended=True)
-        return airflow.ended("success", None if note is None else {XCOM_KEY: note})
+        life.show()
 
-    def _end(self, state: str, error: Exception | None) -> None:
-        """What a worker does at the end of a task, also of one that could not be made."""
+    def _show(self) -> None:
+        if self._life is not None:
+            self._life.show()
+
+    async def _tell_listeners(self, state: str, error: Exception | None = None) -> None:
+        """What a worker tells them, also of a task that could not be made; on no step's thread."""
         ti = self._ti if self._life is None else self._life.ti
         if ti is None:
             return
-        if self._life is not None:
-            airflow.push_links(ti, self._life.task)
         more = {"error": error} if state == "failed" else {}
         lineage = getattr(getattr(ti.task, "in_triggerer", None), "lineage", ())
-        airflow.tell_listeners(state, ti, lineage, **more)
+        await asyncio.shield(Steps.current().tell(lambda: airflow.tell_listeners(state, ti, lineage, **more)))
 
     async def _hand_over(self, why: str) -> TriggerEvent:
         self.log.info("A worker goes on: %s", why)
@@ -269,7 +274,7 @@ class OperatorTrigger(BaseTrigger):
         event: dict[str, Any] = {"why": why}
         if life is not None:
             await self._run(life.leave)
-            event |= {"resume": life.task.to_resume() or life.last_step, "memory": life.settled()}
+            event |= {"resume": life.to_resume(), "memory": life.settled()}
         return TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     def _may_be_retried(self) -> bool:

@@ -63,6 +63,10 @@ class PokeTrigger(JobTrigger):
         :raises Transient: the weather was worse than is tolerated.
         """
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._status: JobStatus | None = None
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield once: the answer is yes, a worker is needed, the poke failed, or time is up."""
         try:
@@ -76,6 +80,7 @@ class PokeTrigger(JobTrigger):
             "pokes": self.pokes,
             "deadline": self.deadline,
             "started_at": self.next_poke,
+            "status": self._status and self._status.to_dict(),
         }
         yield TriggerEvent(common | event)  # type: ignore[no-untyped-call,unused-ignore]
 
@@ -99,9 +104,10 @@ class PokeTrigger(JobTrigger):
 
         :param start: harmless to repeat, because bad weather repeats it.
         """
-        self.job = self.job | {self.id_field: ""}  # what has ended is nobody's to cancel
+        self.job, self._status = self.job | {self.id_field: ""}, None  # what has ended is nobody's to cancel
         self.job = (await self.patiently(start, deadline)).to_dict()
         outcome = await self.wait()
+        self._status = outcome.status
         if outcome.timed_out:
             return {"timed_out": True, "message": outcome.status.message or ""}
         return None if outcome.status.phase is Phase.SUCCEEDED else {"outcome": outcome.to_dict()}

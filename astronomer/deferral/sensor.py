@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from astronomer.deferral import clock
 from astronomer.deferral._compat import (
@@ -22,9 +22,6 @@ from astronomer.deferral.operator import JobOperator
 from astronomer.deferral.poke import PokeTrigger
 from astronomer.deferral.settings import seconds
 from astronomer.deferral.worker_free import WorkerFree
-
-if TYPE_CHECKING:
-    from astronomer.deferral.lineage import Told
 
 __all__ = ["NO_TRIGGERER", "DeferrableSensor", "PokeSensor"]
 
@@ -145,10 +142,9 @@ class PokeSensor(DeferrableSensor):
 
     def execute_complete(self, context: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         """Judge what the trigger reported; poke again when it is not yet a yes."""
+        self.recall(event)
         job = self.trigger_type.job_type.from_dict(event["job"])
         outcome = None if event.get("outcome") is None else Outcome.from_dict(event["outcome"])
-        if getattr(job, self.trigger_type.id_field):
-            self._last_seen = job, None if outcome is None else outcome.status
         if event.get("timed_out"):
             raise self._timed_out(event)
         if outcome is not None and outcome.status.phase is not Phase.SUCCEEDED:
@@ -163,15 +159,21 @@ class PokeSensor(DeferrableSensor):
         next_poke = float(event["started_at"]) + self.trigger_type.pause_after(pokes, *self._pace())
         self._defer(context, deadline=float(event["deadline"]), next_poke=next_poke, pokes=pokes)
 
-    def known_pokes(self, told: Told, text: str) -> dict[str, str]:
-        """The texts of pokes by the ids of their queries, for lineage; but those that OpenLineage tells of by itself.
+    def recall(self, event: Mapping[str, Any]) -> None:
+        """The last poke: one that succeeded may be what the task fails by, for its answer or at the end of its time."""
+        job = self.trigger_type.job_type.from_dict(event["job"])
+        status = event.get("status") or (event.get("outcome") or {}).get("status")
+        if getattr(job, self.trigger_type.id_field):
+            self._last_seen = job, status and JobStatus.from_dict(status)
 
-        :param told: what is told of the task.
+    def known_pokes(self, text: str) -> dict[str, str]:
+        """The texts of pokes by the ids of their queries, for lineage.
+
         :param text: of a poke that ran in the triggerer.
         """
         if self._last_seen is not None:
             return {getattr(self._last_seen[0], self.trigger_type.id_field): text}
-        return collected_queries() if told.inputs or told.outputs else {}
+        return collected_queries()
 
     def _defer(
         self, context: Mapping[str, Any], *, deadline: float, next_poke: float, pokes: int

@@ -103,6 +103,11 @@ class WatchSensor(DeferrableSensor):
         job = self.trigger_type.job_type.from_dict(event["job"])
         return self.settle(context, job, Outcome.from_dict(event["outcome"]))
 
+    def recall(self, event: Mapping[str, Any]) -> None:
+        """What was waited for, and how it has ended."""
+        job = self.trigger_type.job_type.from_dict(event["job"])
+        self._last_seen = job, Outcome.from_dict(event["outcome"]).status
+
     def settle(self, context: Mapping[str, Any], job: Any, outcome: Outcome) -> Any:
         """The one end of every path."""
         status = outcome.status

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -90,6 +91,12 @@ class WorkerFree(BaseOperator):
         """The method, and the event, with which a worker can finish what has ended; ``None`` for the beginning."""
         return None
 
+    def recall(self, event: Mapping[str, Any]) -> None:
+        """Note, for lineage, what a task has seen that has failed for good without a worker.
+
+        :param event: as of :meth:`to_resume`, or of the last trigger.
+        """
+
     # What Airflow asks.
 
     def _hook_apply_defaults(self, **kwargs: Any) -> tuple[tuple[()], dict[str, Any]]:
@@ -126,6 +133,8 @@ class WorkerFree(BaseOperator):
     def resume_in_worker(self, context: Mapping[str, Any], event: Mapping[str, Any]) -> Any:
         """Go on with what the triggerer could not finish."""
         if "fail" in event:
+            with suppress(Exception):  # an operator's own events may be of another kind
+                self.recall(event["resume"]["event"])
             raise AirflowFailException(event["fail"])
         self.log.info("Finishing in a worker: %s", event["why"])
         result = _compat.resume(self, event.get("resume"), context)

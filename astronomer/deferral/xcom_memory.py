@@ -123,6 +123,11 @@ class XComMemory(Memory):
             return False
         return True
 
+    @property
+    def is_aging(self) -> bool:
+        """Whether a claim may come too late after what was read when this was made."""
+        return time.monotonic() - self._begun_at > _CLAIM_LASTS / 4
+
     def take_over(self) -> float:
         """Claim what somebody else has claimed before; seconds after which it is known whether they submitted it.
 

@@ -37,6 +37,9 @@ ELSEWHERE = {
     "airflow config list --section astronomer_providers --defaults": "tests/unit/test_package.py",
     "airflow standalone": "make demo starts the same four parts, one by one",
     'pip install -c constraints/airflow-3.3.txt ".[core,databricks,snowflake]"': "make demo installs so, from the checkout",
+    "python -c 'from tests.integration.lineage.schemas import derived; print(*derived(), sep=\"\\n\")' > urls.txt": "by hand",
+    '(cd "$OPENLINEAGE_SPEC" && xargs -n 1 curl -fsSO) < urls.txt': "by hand, with a network",
+    "python -m pytest tests/integration -k lineage": "make test runs all of them; with OPENLINEAGE_SPEC by hand",
     "source .venv/bin/activate": "make demo creates it; a shell's own command",
 }
 """Command -> where it is run."""

@@ -28,13 +28,13 @@ def awaits(
     from airflow.providers.openlineage.extractors import OperatorLineage
     from openlineage.client.facet_v2 import job_dependencies_run as facet
 
-    rule = _RULES.get(frozenset(map(str, allowed_states)), "EXECUTE_EVERY_TIME")
+    states = frozenset(str(getattr(state, "value", state)) for state in allowed_states)
     upstream = [
         facet.JobDependency(
             job=facet.JobIdentifier(namespace or conf.namespace(), name),
             dependency_type="IMPLICIT_DEPENDENCY",
             sequence_trigger_rule="FINISH_TO_START",
-            status_trigger_rule=rule,
+            status_trigger_rule=_RULES.get(states, "EXECUTE_EVERY_TIME"),
         )
         for name in [f"{dag_id}.{task_id}" for task_id in task_ids] or [dag_id]
     ]

@@ -21,13 +21,14 @@ _NAME = re.compile(r"(?:\w+|`[^`]+`)(?:\.(?:\w+|`[^`]+`))*")
 
 
 def database_of(host: str | None, catalog: str | None) -> DatabaseInfo:
-    """A workspace, as the stock hooks tell of it: without the port.
+    """A workspace, under the name that :func:`external_query` gives it.
 
+    :param host: of the Airflow connection; with or without a scheme and a port.
     :param catalog: of tables that name none.
     """
     from airflow.providers.openlineage.sqlparser import DatabaseInfo
 
-    return DatabaseInfo(scheme="databricks", authority=host, database=catalog or None)
+    return DatabaseInfo(scheme="databricks", authority=_name_of(host), database=catalog or None)
 
 
 def external_query(identifier: object, address: str, host: str | None = None) -> tuple[str, str]:
@@ -36,7 +37,13 @@ def external_query(identifier: object, address: str, host: str | None = None) ->
     :param address: the workspace's URL; without one,
     :param host: its host.
     """
-    return str(identifier), f"databricks://{urlsplit(address).hostname or host}"
+    return str(identifier), f"databricks://{_name_of(address or host)}"
+
+
+def _name_of(address: str | None) -> str | None:
+    """The host in small letters, without its port."""
+    whole = address or ""
+    return urlsplit(whole if "://" in whole else f"//{whole}").hostname
 
 
 def of_statement(

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from airflow.providers.standard.sensors.filesystem import FileSensor as StockFileSensor
-from airflow.sdk import Asset
+from airflow.sdk import Asset, DagRunState, TaskInstanceState
 from airflow.sdk.execution_time import comms
 
 from astronomer.deferral.lineage import REMOTE_JOB
@@ -66,7 +66,12 @@ def test_without_a_worker(airflow, free, events, which, state, ended):
 
 
 def test_what_has_to_become_of_the_other_task(events):
-    for states, rule in ((["failed"], "EXECUTE_ON_FAILURE"), (["success", "skipped"], "EXECUTE_EVERY_TIME")):
+    for states, rule in (
+        (["failed"], "EXECUTE_ON_FAILURE"),
+        ([TaskInstanceState.FAILED], "EXECUTE_ON_FAILURE"),
+        ([DagRunState.SUCCESS], "EXECUTE_ON_SUCCESS"),
+        (["success", "skipped"], "EXECUTE_EVERY_TIME"),
+    ):
         sensor = ExternalTaskSensor(
             task_id="task", external_dag_id="ext", external_task_id="a", allowed_states=states
         )

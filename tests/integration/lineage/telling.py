@@ -16,7 +16,7 @@ from airflow.providers.openlineage import conf
 from airflow.providers.openlineage.plugins.listener import get_openlineage_listener
 from airflow.sdk import DAG, plugins_manager
 from airflow.sdk.api.datamodels._generated import DagRun, TIRunContext
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.sdk.lineage import HookLineageReader, get_hook_lineage_collector
 from airflow.sdk.listener import get_listener_manager
@@ -106,6 +106,8 @@ class ListenedTask(driving.Task):
         """Tell the listener, as Airflow's task runner does."""
         instance = _runtime(self)
         instance.state = TaskInstanceState(state)
+        if state == "failed" and self.op.retries and not isinstance(error, AirflowFailException):
+            instance.state = TaskInstanceState.UP_FOR_RETRY
         context = instance.get_template_context()
         about = [instance, context["dag"], context["dag_run"], context["task"]]
         last = {"running": [instance.start_date], "failed": [error]}.get(state, [])

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from jsonschema import ValidationError
@@ -95,3 +99,16 @@ def test_published_schemas_take_the_place_of_ours(event, tmp_path, monkeypatch):
     finally:
         for one in forget:
             one()
+
+
+def test_the_folder_of_published_schemas_reaches_the_tests():
+    told = subprocess.run(
+        [sys.executable, "-c", "import os, tests.conftest; print(*os.environ)"],
+        env={**os.environ, schemas.SPEC: "/tmp/openlineage", "OPENLINEAGE_URL": "http://localhost"},
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert schemas.SPEC in told
+    assert "OPENLINEAGE_URL" not in told

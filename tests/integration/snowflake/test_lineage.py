@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections import Counter
 
 import pytest
@@ -12,6 +13,7 @@ from airflow.providers.snowflake.operators.snowflake import SnowflakeSqlApiOpera
 from airflow.sdk.lineage import get_hook_lineage_collector
 
 from astronomer.deferral import JobFailed, JobTimedOut
+from astronomer.deferral._compat import AirflowFailException
 from astronomer.deferral.lineage import REMOTE_JOB
 from astronomer.providers.snowflake.operators.snowflake import SnowflakeOperator, SnowflakeSqlApiOperator
 from astronomer.providers.snowflake.sensors.snowflake import SnowflakeSensor
@@ -196,6 +198,18 @@ def test_failures_and_timeouts(lab, events, operator, text, how, deferrable):
     assert lab.password not in str(written)
 
 
+@pytest.mark.parametrize(("text", "how", "ended"), [
+    ("select * from not_there", {"retries": 1}, "FAIL"),
+    ("select * from not_there", {"soft_fail": True}, "FAIL"),
+    ("select a from source where a = 2", {"timeout": 1.5, "poke_interval": 60.0}, "COMPLETE"),
+])  # fmt: skip
+def test_the_end_of_a_poke_is_not_that_of_its_task(lab, events, text, how, ended):
+    finish(SnowflakeSensor, sql=text, **how)
+    written = events()
+    assert whole(written)["eventType"] == ("COMPLETE" if "soft_fail" in how else "FAIL")
+    assert [one["eventType"] for one in of_queries(written)] == ["START", ended]
+
+
 def test_inlets_of_a_sensor_are_told_beside_what_it_reads(lab, events):
     from airflow.sdk import Asset
 
@@ -223,6 +237,32 @@ def test_without_a_worker(lab, events, operator, text, ended):
     assert told["run"]["facets"][REMOTE_JOB]["name"].startswith("Snowflake query ")
     assert [event["eventType"] for event in of_queries(written)] == ["START", ended]
     assert not get_hook_lineage_collector().has_collected
+
+
+@pytest.mark.parametrize("kind", [SnowflakeOperator, SnowflakeSqlApiOperator])
+@pytest.mark.parametrize("text", ["select * from source", TABLES])
+def test_without_a_worker_a_failure_for_good_is_told_by_one(lab, events, connect_as, monkeypatch, kind, text):
+    def finish(self, context, job, status):
+        raise AirflowFailException("its result is gone")
+
+    connect_as("api", auth="pat")
+    monkeypatch.setattr(kind, "finish", finish)
+    arguments = {"sql": text, "snowflake_conn_id": "api", "retries": 1}
+    arguments |= {"statement_count": 0} if kind is SnowflakeSqlApiOperator else {}
+    with lab.redirected():
+        with triggerer_in_place() as free, free.airflow.in_place():
+            (end,) = free.run(free.task(kind, **arguments))
+        assert of_queries(events()) == []
+        worker = ListenedTask(kind, **arguments)
+        with pytest.raises(AirflowFailException) as caught:
+            worker._step(lambda op: op.resume_in_worker({}, json.loads(json.dumps(end.resume))))
+        worker.tell("failed", caught.value)
+    job = end.resume["resume"]["event"]["job"]
+    query_id = job["query_id"] if kind is SnowflakeOperator else job["query_ids"][0]
+    written = events()
+    assert query_of(whole(written))["externalQueryId"] == query_id
+    told = [query_of(one)["externalQueryId"] for one in of_queries(written)]
+    assert (query_id in told) is not (kind is SnowflakeOperator and text == TABLES)
 
 
 SECRET = "078-05-1120 o'x"

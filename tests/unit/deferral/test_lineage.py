@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from types import SimpleNamespace
 
@@ -15,7 +14,7 @@ from airflow.sdk.lineage import HookLineageReader, NoOpCollector
 from astronomer.deferral import _compat_collector
 from astronomer.deferral._compat_triggerer import tell_listeners
 from astronomer.deferral.in_triggerer import lineage_sender
-from astronomer.deferral.lineage import REMOTE_JOB, emit_queries
+from astronomer.deferral.lineage import REMOTE_JOB
 from astronomer.deferral.xcom_memory import XCOM_KEY
 from tests.unit.deferral.fakes import FakeTaskInstance, MemoryStore
 from tests.unit.deferral.free import FreeOperator
@@ -211,8 +210,3 @@ class TestJobThatIsRemembered:
 
     def test_is_asked_for_after_a_failure_only(self, free, left):
         assert self.told(free, Instance(xcom=left), "complete") is None
-
-
-def test_a_provider_that_lets_nobody_emit_is_not_asked_to(monkeypatch):
-    monkeypatch.setitem(sys.modules, "airflow.providers.openlineage.api", None)  # it came with version 2.16
-    emit_queries(None, {"id": "select 1"}, None, None)

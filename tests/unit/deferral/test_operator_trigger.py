@@ -8,13 +8,14 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.execution_time.comms import DeleteXCom, SetXCom
 from structlog.testing import capture_logs
 
-from astronomer.deferral import Phase, recipe
+from astronomer.deferral import Phase, Transient, recipe
 from astronomer.deferral._compat import AirflowFailException, AirflowSkipException
 from astronomer.deferral.in_triggerer import NeedsWorker
 from astronomer.deferral.operator_trigger import OperatorTrigger
 from astronomer.deferral.xcom_memory import XCOM_KEY
 from tests.unit.deferral.fakes import START, FakeTaskInstance
 from tests.unit.deferral.free import FreeOperator, PokeOperator, ShortOperator, WatchOperator, raises
+from tests.unit.deferral.pokes import PokedService
 
 
 class TestOneLife:
@@ -241,9 +242,40 @@ class TestFailure:
         monkeypatch.setattr(FreeOperator, "prepare", raises(AirflowFailException("bad input")))
         task = free.task(retries=1)
         ended = free.run(task)
-        assert (ended.state, ended.resume) == ("scheduled", {"fail": "bad input"})
+        assert (ended.state, ended.resume) == ("scheduled", {"fail": "bad input", "resume": None})
         with pytest.raises(AirflowFailException, match="bad input"):
             task.parsed.resume_in_worker({}, ended.resume)
+
+    @pytest.mark.parametrize("kind", [FreeOperator, WatchOperator, PokeOperator])
+    def test_for_good_is_told_with_what_was_seen(self, free, monkeypatch, kind):
+        free.script["runs_for"] = 10
+        free.service.start("a", runs_for=1000)
+        PokedService("poked").answers = [False] * 1000
+        monkeypatch.setattr(FreeOperator, "finish", raises(AirflowFailException("its result is gone")))
+        given = {"service": "poked"} if kind is PokeOperator else {}
+        limit = {} if kind is FreeOperator else {"timeout": 100}
+        task = free.task(kind, retries=1, **given, **limit)
+        ended = free.run(task)
+        assert ended.state == "scheduled"
+        with pytest.raises(AirflowFailException):
+            task.parsed.resume_in_worker({}, json.loads(json.dumps(ended.resume)))
+        job, status = task.parsed.last_seen()
+        assert job.job_id
+        assert status.phase is (Phase.ACTIVE if kind is WatchOperator else Phase.SUCCEEDED)
+
+    def test_for_good_before_a_poke_has_begun_is_told_without_one(self, free):
+        PokedService("poked").weather_at_start = [Transient("reset")] * 1000
+        task = free.task(PokeOperator, service="poked", retries=1, timeout=100)
+        ended = free.run(task)
+        with pytest.raises(AirflowFailException):
+            task.parsed.resume_in_worker({}, ended.resume)
+        assert task.parsed.last_seen() is None
+
+    def test_for_good_of_a_short_one_has_nothing_more_to_tell(self, free, monkeypatch):
+        task = free.task(ShortOperator, retries=1)
+        event = {"fail": "no", "resume": {"method": "execute_complete", "event": {}}}
+        with pytest.raises(AirflowFailException, match="no"):
+            task.parsed.resume_in_worker({}, event)
 
     def test_for_good_fails_at_once_where_there_are_none(self, free, monkeypatch):
         monkeypatch.setattr(FreeOperator, "prepare", raises(AirflowFailException("bad input")))

@@ -1,17 +1,19 @@
 """What a task in the triggerer tells others when it begins and ends, and by when it has to have ended."""
 
+import asyncio
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from airflow.listeners import hookimpl
 from airflow.sdk import listener as sdk_listener
 
-from astronomer.deferral import JobFailed, JobTimedOut, _compat_triggerer
+from astronomer.deferral import JobFailed, JobTimedOut, _compat_triggerer, xcom_memory
 from astronomer.deferral._compat import AirflowSkipException
-from astronomer.deferral.in_triggerer import NeedsWorker
+from astronomer.deferral.in_triggerer import NeedsWorker, Steps
 from astronomer.deferral.xcom_memory import XCOM_KEY
 from tests.unit.deferral.fakes import START
-from tests.unit.deferral.free import FreeOperator, LinkedOperator, raises
+from tests.unit.deferral.free import ClaimingOperator, FreeOperator, LinkedOperator, raises
 
 
 class TestLinks:
@@ -121,6 +123,46 @@ class TestListeners:
         listener.trouble = ValueError("deaf")
         free.result(free.task())
         assert "A listener failed" in caplog.text
+
+    @pytest.mark.parametrize("kind", [ClaimingOperator, FreeOperator])
+    def test_that_are_slow_delay_no_more_than_themselves(self, free, listener, monkeypatch, lines, kind):
+        """As long as a claim lasts, and longer: what was read of the task before is read again."""
+        now = 0.0
+
+        def hear(what, *about):
+            nonlocal now
+            now += 11.0
+            listener.heard.append(what)
+
+        monkeypatch.setattr(xcom_memory, "time", SimpleNamespace(monotonic=lambda: now))
+        monkeypatch.setattr(listener, "hear", hear)
+        free.script["runs_for"] = 1
+        free.result(free.task(kind))
+        assert listener.heard == ["running", "success"]
+        assert len(free.service.jobs) == 1
+        assert free.timeline.now - START < 10
+        assert not [line for line in lines() if line.startswith(("Waiting", "A submit of this task"))]
+
+    def test_hold_no_thread_of_a_step(self, free, listener, monkeypatch):
+        monkeypatch.setenv("AIRFLOW__ASTRONOMER_PROVIDERS__WORKER_FREE_THREADS", "1")
+        told, steps = [], []
+
+        def hear(*about):
+            done = asyncio.run_coroutine_threadsafe(step(), steps[0])
+            told.append(done.result(10))
+
+        async def step():
+            return await Steps.current().run(lambda: "done")
+
+        async def wait():
+            steps.append(asyncio.get_running_loop())
+            return await task.wait()
+
+        monkeypatch.setattr(listener, "hear", hear)
+        task = free.task()
+        task.schedule()
+        assert free.timeline.run(wait).state == "success"
+        assert told == ["done", "done"]
 
     def test_there_may_be_none(self, free, monkeypatch):
         monkeypatch.setattr(sdk_listener, "get_listener_manager", lambda: Silence)

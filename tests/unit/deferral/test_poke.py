@@ -45,8 +45,10 @@ class TestAnswers:
             "pokes": 1,
             "deadline": START + 3600,
             "started_at": START,
+            "status": event["status"],
             "met": True,
         }
+        assert event["status"]["phase"] == "succeeded"
 
     def test_of_no_until_it_is_yes(self, service):
         service.answers = [False, False, True]
@@ -120,6 +122,7 @@ class TestEnds:
         assert event["timed_out"]
         assert event["pokes"] == 1
         assert service.cancels == ["poke-1"]
+        assert event["status"]["phase"] == "cancelled"
         assert 100 <= took < 110
 
     def test_at_the_deadline_between_two_pokes(self, service):
@@ -128,6 +131,7 @@ class TestEnds:
         assert event["timed_out"]
         assert event["pokes"] == 2
         assert service.cancels == []
+        assert event["status"]["phase"] == "succeeded"
         assert took == pytest.approx(100)
 
     def test_without_a_deadline(self, service):
@@ -160,6 +164,7 @@ class TestEnds:
         service.weather_at_start = [None, JobFailed("no such table")]
         event, _ = run(pokes())
         assert event["job"]["job_id"] == ""
+        assert event["status"] is None
         assert event["pokes"] == 2
 
     def test_of_a_defect(self, service):

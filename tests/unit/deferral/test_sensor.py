@@ -255,6 +255,44 @@ class TestTimeouts:
             world.run(timeout=100, soft_fail=True)
 
 
+class TestQuery:
+    """Whether that of the last poke has failed, which is not what the task makes of it."""
+
+    @pytest.mark.parametrize("flag", ["soft_fail", "retries"])
+    def test_that_failed(self, world, flag):
+        world.service.script = [{"ends": Phase.FAILED}]
+        with pytest.raises((JobFailed, AirflowSkipException)):
+            world.run(**{flag: True})
+        assert world.sensor.query_failed(False)
+
+    def test_that_was_cancelled_at_the_end_of_the_time(self, world):
+        world.service.script = [{"runs_for": 1e6}]
+        with pytest.raises(AirflowSensorTimeout):
+            world.run(timeout=100)
+        assert world.sensor.query_failed(False)
+
+    @pytest.mark.parametrize("answers", [[False] * 100, [JobFailed("its result cannot be read")]])
+    def test_that_succeeded_in_a_task_that_fails(self, world, answers):
+        world.service.answers = answers
+        with pytest.raises((JobFailed, AirflowSensorTimeout)):
+            world.run(timeout=100)
+        assert not world.sensor.query_failed(True)
+
+    def test_of_which_an_earlier_release_tells_the_outcome_only(self, world):
+        world.service.script = [{"ends": Phase.FAILED}]
+        world.defer()
+        world.wait()
+        del world.event["status"]
+        with pytest.raises(JobFailed):
+            world.resume()
+        assert world.sensor.query_failed(False)
+
+    @pytest.mark.parametrize("otherwise", [True, False])
+    def test_of_which_nothing_is_known(self, world, otherwise):
+        world.defer()
+        assert world.sensor.query_failed(otherwise) is otherwise
+
+
 @pytest.mark.parametrize(
     ("name", "arguments"), [("anchor", []), ("trigger_arguments", [{}]), ("judge", [{}, None])]
 )

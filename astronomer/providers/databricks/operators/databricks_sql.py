@@ -130,7 +130,12 @@ class DatabricksSqlOperator(StatementOperator, StockSqlOperator):  # type: ignor
     def get_db_hook(self) -> Any:
         """The stock hook; without a worker, over a connection that was read for all tasks."""
         hook: Any = super().get_db_hook()
-        return hook if self.in_triggerer is None else over(hook, self.in_triggerer.connection)
+        if self.in_triggerer is not None:
+            over(hook, self.in_triggerer.connection)
+        # It lets the connection's win when it connects, and not when it tells of lineage.
+        place = Place(hook.databricks_conn.extra_dejson, catalog=self.catalog, schema=self.schema).namespace
+        hook.catalog, hook.schema = place.get("catalog"), place.get("schema")
+        return hook
 
     def failure(self, context: Mapping[str, Any], job: DatabricksStatement, outcome: Outcome) -> JobError:
         """The error; the statement ids are left on the hook, for lineage."""
@@ -139,18 +144,31 @@ class DatabricksSqlOperator(StatementOperator, StockSqlOperator):  # type: ignor
 
     # What OpenLineage is told.
 
+    def recall(self, event: Mapping[str, Any]) -> None:
+        """As in the base class; the statement ids are left on the hook."""
+        super().recall(event)
+        self.get_db_hook().query_ids = DatabricksStatement.from_dict(event["job"]).statement_ids
+
     def own_lineage(self) -> Told:
         """What the statements read and write; the stock operator needs SQLAlchemy's dialect to tell it."""
-        return parse_sql(self.sql, self._database(), self.schema or "default")
+        from airflow.providers.openlineage.sqlparser import SQLParser
+        from openlineage.client.facet_v2 import sql_job
 
-    def end_of_lineage(self, task_instance: Any, told: Told) -> None:
-        """Each statement, if the stock operator did not come so far."""
+        known = self._statements()
+        parsed = [texts.with_rest_markers(one) for one in known] if self.parameters else known
+        told = parse_sql(parsed, self._database(), self._place().schema_of_tables)
+        told.job_facets["sql"] = sql_job.SQLJobFacet(query=SQLParser.normalize_sql(self.sql))
+        return told
+
+    def end_of_lineage(self, task_instance: Any, told: Told, failed: bool) -> None:
+        """Each statement, if the stock operator did not come so far; the connector's have succeeded."""
         if self.stock_lineage_failed:
             queries = dict(zip(self.get_db_hook().query_ids, self._statements(), strict=False))
-            emit_queries(task_instance, queries, told, self._database())
+            ended = self.query_failed(False)
+            emit_queries(task_instance, queries, told, self._database(), last_failed=ended)
 
     def _database(self) -> DatabaseInfo:
-        return lineage.database_of(self.get_db_hook().host, self.catalog)
+        return lineage.database_of(self.get_db_hook().host, self._place().namespace.get("catalog"))
 
     # Parts.
 

@@ -13,6 +13,7 @@ from airflow.providers.databricks.operators.databricks import (
 
 from astronomer.deferral import Attempt, JobError, JobStatus, Outcome, clock
 from astronomer.deferral.in_triggerer import lineage_sender
+from astronomer.deferral.lineage import emit_queries
 from astronomer.providers.databricks import lineage
 from astronomer.providers.databricks.hooks.stock import over
 from astronomer.providers.databricks.jobs.statement import DatabricksStatement
@@ -38,6 +39,9 @@ class OneStatement(WorkspaceOperator, StatementOperator):
     warehouse_id: str
     timeout: float
     wait_for_termination: bool
+
+    _given_id: str | None = None
+    """Of a statement that somebody else has started."""
 
     asks_stock = False  # it tells the text with the values of parameters in it
 
@@ -96,6 +100,13 @@ class OneStatement(WorkspaceOperator, StatementOperator):
         return lineage.of_statement(
             self.statement, self.parameters, self.database(), self.schema or "default"
         )
+
+    def end_of_lineage(self, task_instance: Any, told: Told, failed: bool) -> None:
+        """The statement, if it is this task's own."""
+        job, _ = self.last_seen() or (None, None)
+        if not self._given_id and isinstance(job, DatabricksStatement):
+            queries, ended = {job.statement_id: self.statement}, self.query_failed(failed)
+            emit_queries(task_instance, queries, told, self.database(), last_failed=ended)
 
     def error_message(self, job: Any, outcome: Outcome) -> str:
         """The engine's words, with the argument that counts."""

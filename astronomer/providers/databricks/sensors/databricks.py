@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.providers.databricks.sensors.databricks import (
     DatabricksSQLStatementsSensor as StockStatementsSensor,
@@ -11,13 +11,9 @@ from airflow.providers.databricks.sensors.databricks import (
 
 from astronomer.deferral import Attempt, JobError, JobTimedOut, Outcome
 from astronomer.deferral._compat import AirflowSensorTimeout, AirflowSkipException
-from astronomer.deferral.lineage import emit_queries
 from astronomer.providers.databricks.jobs.statement import DatabricksStatement
 from astronomer.providers.databricks.operators.statements import OneStatement
 from astronomer.providers.databricks.sql import texts
-
-if TYPE_CHECKING:
-    from astronomer.deferral.lineage import Told
 
 __all__ = ["DatabricksSQLStatementsSensor", "DatabricksSQLStatementsSensorAsync"]
 
@@ -80,12 +76,6 @@ class DatabricksSQLStatementsSensor(OneStatement, StockStatementsSensor):  # typ
             address=self.with_client(address),
             deadline=attempt.deadline,
         )
-
-    def end_of_lineage(self, task_instance: Any, told: Told) -> None:
-        """The statement, if it is this task's own."""
-        job, _ = self.last_seen() or (None, None)
-        if self.statement and isinstance(job, DatabricksStatement):
-            emit_queries(task_instance, {job.statement_id: self.statement}, told, self.database())
 
     def failure(self, context: Mapping[str, Any], job: DatabricksStatement, outcome: Outcome) -> JobError:
         """The error; the sensor's own timeout is told apart."""

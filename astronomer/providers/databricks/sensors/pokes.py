@@ -132,15 +132,17 @@ class SqlPokes(PokeSensor):
 
     def own_lineage(self) -> Told:
         """What a poke reads."""
-        return parse_sql(self.statements(), self._database(), self.schema or "default")
+        return parse_sql(self.statements(), self._database(), self._place().schema_of_tables)
 
-    def end_of_lineage(self, task_instance: Any, told: Told) -> None:
-        """The pokes that are known."""
-        queries = self.known_pokes(told, self.statements()[-1])
-        emit_queries(task_instance, queries, told, self._database())
+    def end_of_lineage(self, task_instance: Any, told: Told, failed: bool) -> None:
+        """The pokes that are known; those in a worker have succeeded."""
+        job, _ = self.last_seen() or (None, None)
+        index = job.index if isinstance(job, DatabricksStatement) else -1
+        queries = self.known_pokes(self.statements()[index])
+        emit_queries(task_instance, queries, told, self._database(), last_failed=self.query_failed(False))
 
     def _database(self) -> DatabaseInfo:
-        return lineage.database_of(self._read_hook().host, self.catalog)
+        return lineage.database_of(self._read_hook().host, self._place().namespace.get("catalog"))
 
     def _read_hook(self) -> Any:
         hook = self.stock_hook()

@@ -69,6 +69,11 @@ class Place:
         found = {name: self.extra.get(name) or getattr(self, name) for name in ("catalog", "schema")}
         return {name: str(value) for name, value in found.items() if value}
 
+    @property
+    def schema_of_tables(self) -> str:
+        """The schema of tables that name none."""
+        return self.namespace.get("schema", "default")
+
     def reason_for_connector(self, statements: Sequence[str], parameters: Any = None) -> str | None:
         """Why the REST API will not do, or ``None``.
 

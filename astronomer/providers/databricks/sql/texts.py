@@ -14,7 +14,7 @@ from databricks.sql.parameters.native import (
     dbsql_parameter_from_primitive,
 )
 
-__all__ = ["needs_session", "reject_empty", "rest_parameters", "split", "warehouse_of"]
+__all__ = ["needs_session", "reject_empty", "rest_parameters", "split", "warehouse_of", "with_rest_markers"]
 
 _LEADING = re.compile(r"\A(?:\s|;|--[^\n]*|/\*.*?\*/)*", re.DOTALL)
 _WAREHOUSE = re.compile(r"\A/?sql/1\.0/(?:warehouses|endpoints)/([^/?#\s]+)/?\Z")
@@ -96,7 +96,12 @@ def rest_parameters(statement: str, parameters: Any) -> tuple[str, list[dict[str
             return None
     if any(isinstance(one, (ArrayParameter, MapParameter)) for one in found):
         return None
-    return _MARKER.sub(r":\1", statement), [_as_rest(one) for one in found]
+    return with_rest_markers(statement), [_as_rest(one) for one in found]
+
+
+def with_rest_markers(statement: str) -> str:
+    """The statement with ``:name`` in place of ``%(name)s``."""
+    return _MARKER.sub(r":\1", statement)
 
 
 def _as_rest(parameter: Any) -> dict[str, Any]:

@@ -175,6 +175,12 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
         """Push the Snowsight link, so that it is there while the query runs."""
         context["ti"].xcom_push(key=SnowsightQueryLink.xcom_key, value=job.url)
 
+    def recall(self, event: Mapping[str, Any]) -> None:
+        """As in the base class; the query's id is left on the hook. The statements of a block have others."""
+        super().recall(event)
+        job = SnowflakeQuery.from_dict(event["job"])
+        self.get_db_hook().query_ids = [] if job.block else [job.query_id]
+
     def external_query(self, job: SnowflakeQuery) -> tuple[str, str]:
         """The query or block, and its account; for lineage."""
         return lineage.external_query(self.get_db_hook(), job.query_id)

@@ -166,6 +166,11 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
             kind = JobTimedOut if outcome.status.code in STATEMENT_TIMEOUT else StatementFailed
         return kind(self.error_message(job, outcome))
 
+    def recall(self, event: Mapping[str, Any]) -> None:
+        """As in the base class; the handles are left on the hook."""
+        super().recall(event)
+        self._leave_ids(SnowflakeStatements.from_dict(event["job"]))
+
     def external_query(self, job: SnowflakeStatements) -> tuple[str, str]:
         """The first statement, and its account; for lineage."""
         return lineage.external_query(self._hook, job.query_ids[0])

@@ -151,10 +151,10 @@ class SnowflakeSensor(PokeSensor, SqlSensor):
         hook = self._hook()
         return parse_sql(self._found(), lineage.database_of(hook), hook.get_openlineage_default_schema())
 
-    def end_of_lineage(self, task_instance: Any, told: Told) -> None:
-        """The pokes that are known."""
-        queries = self.known_pokes(told, ";\n".join(self._found()))
-        emit_queries(task_instance, queries, told, lineage.database_of(self._hook()))
+    def end_of_lineage(self, task_instance: Any, told: Told, failed: bool) -> None:
+        """The pokes that are known; those in a worker have succeeded."""
+        queries, ended = self.known_pokes(";\n".join(self._found())), self.query_failed(False)
+        emit_queries(task_instance, queries, told, lineage.database_of(self._hook()), last_failed=ended)
 
     def _found(self) -> list[str]:
         return statements.split(self.sql, True)

@@ -17,6 +17,7 @@ from airflow.providers.databricks.sensors.databricks_sql import DatabricksSqlSen
 from airflow.providers.databricks.utils import openlineage as stock_lineage
 from airflow.providers.openlineage.sqlparser import DatabaseInfo
 
+from astronomer.deferral._compat import AirflowFailException
 from astronomer.deferral.lineage import REMOTE_JOB
 from astronomer.providers.databricks.lineage import filled_in, of_statement
 from astronomer.providers.databricks.operators.databricks_sql import DatabricksSqlOperator
@@ -24,7 +25,15 @@ from astronomer.providers.databricks.operators.statements import DatabricksSQLSt
 from astronomer.providers.databricks.sensors.databricks import DatabricksSQLStatementsSensor
 from astronomer.providers.databricks.sensors.databricks_partition import DatabricksPartitionSensor
 from astronomer.providers.databricks.sensors.databricks_sql import DatabricksSqlSensor
-from tests.integration.lineage.telling import finish, job_of, openlineage, ours_of, superset, whole
+from tests.integration.lineage.telling import (
+    ListenedTask,
+    finish,
+    job_of,
+    openlineage,
+    ours_of,
+    superset,
+    whole,
+)
 from tests.integration.without_worker import triggerer_in_place
 
 # The stock hook asks Airflow for its own version in a way that Airflow 3.2 deprecates.
@@ -147,6 +156,86 @@ def test_failures(lab, events, kinds, started, stock, kind, deferrable):
     assert lab.token not in str(written)
 
 
+def end_of_query(events):
+    """The end of the last query that a task has run."""
+    names = [one["job"]["name"] for one in events if ".query." in one["job"]["name"]]
+    return job_of(events, max(names))[-1]["eventType"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        *[(kind, {"retries": 1}) for kind in KINDS[:2]],
+        *[(kind, how) for kind in KINDS[2:] for how in ({"retries": 1}, {"soft_fail": True})],
+    ],
+)
+def test_a_query_that_failed_in_a_task_that_may_yet_do_well(events, kinds, kind, how):
+    finish(kind, **kinds[kind][1](MISSING), **how)
+    written = events()
+    assert whole(written)["eventType"] == ("FAIL" if "retries" in how else "COMPLETE")
+    assert end_of_query(written) == "FAIL"
+
+
+def queries_of(events):
+    """The events of the queries of a task."""
+    return [one for one in events if one["job"]["name"].startswith("dag.task.query.")]
+
+
+@pytest.mark.parametrize("where", ["at once", "deferred", "worker", "free"])
+@pytest.mark.parametrize("text", [READS, "select 1"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_query_is_told_of_once(events, kinds, stock, started, kind, text, where):
+    """Where it names no table, the provider tells of what hooks have run."""
+    arguments = kinds[kind][1](text)
+    if where == "free":
+        with triggerer_in_place() as free:
+            free.run(free.task(kind, **arguments))
+    else:
+        poking = where == "worker" and kind is DatabricksSqlSensor
+        at_once = {"quick_wait": 20} if where == "at once" and kind is not DatabricksSqlSensor else {}
+        conn = {"databricks_conn_id": stock} if poking else {}
+        finish(kind, deferrable=where != "worker", **arguments, **at_once, **conn)
+    told = queries_of(events())
+    assert [one["eventType"] for one in told] == ["START", "COMPLETE"]
+    assert len({one["run"]["runId"] for one in told}) == 1
+    assert {one["job"]["facets"]["sql"]["query"] for one in told} == {text}
+    if started(text):
+        ids = {one["run"]["facets"]["externalQuery"]["externalQueryId"] for one in told}
+        assert ids == {started(text)[0].id}
+
+
+def test_a_statement_of_somebody_else_is_told_by_them(events, lab, kinds, started):
+    finish(DatabricksSQLStatementsOperator, **kinds[DatabricksSQLStatementsOperator][1](READS))
+    events()
+    (one,) = started(READS)
+    warehouse = lab.warehouses.default.id
+    finish(DatabricksSQLStatementsSensor, statement_id=one.id, warehouse_id=warehouse, timeout=20)
+    written = events()
+    assert whole(written)["run"]["facets"]["externalQuery"]["externalQueryId"] == one.id
+    assert not queries_of(written)
+
+
+NO = "select * from main.default.source where a = 2"
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_query_that_succeeded_in_a_sensor_whose_time_is_up(events, kinds, stock, deferrable):
+    where = {} if deferrable else {"databricks_conn_id": stock}
+    arguments = kinds[DatabricksSqlSensor][1](NO) | {"timeout": 1.5, "poke_interval": 60.0} | where
+    finish(DatabricksSqlSensor, deferrable=deferrable, **arguments)
+    written = events()
+    assert whole(written)["eventType"] == "FAIL"
+    assert end_of_query(written) == "COMPLETE"
+
+
+def test_of_several_statements_of_a_poke_the_one_that_failed(events, kinds, started):
+    finish(DatabricksSqlSensor, **kinds[DatabricksSqlSensor][1](f"{MISSING}; {READS}"))
+    *_, end = job_of(events(), "dag.task.query.1")
+    assert end["eventType"] == "FAIL"
+    assert end["job"]["facets"]["sql"]["query"] == MISSING
+    assert end["run"]["facets"]["externalQuery"]["externalQueryId"] == started(MISSING)[-1].id
+
+
 @pytest.mark.parametrize("deferrable", [True, False])
 @pytest.mark.parametrize("kind", KINDS[:3])
 def test_timeouts(events, kinds, started, kind, deferrable):
@@ -185,6 +274,26 @@ def test_a_partition(lab, events, path):
     assert end["run"]["facets"]["externalQuery"]["source"] == WORKSPACE
 
 
+@pytest.mark.parametrize("given", [{}, {"catalog": "not_it", "schema": "nor_that"}])
+@pytest.mark.parametrize("kind", [DatabricksSqlOperator, DatabricksSqlSensor])
+def test_tables_are_where_the_connection_says(lab, events, kinds, connect_as, kind, given):
+    lab.run_sql(
+        "create schema if not exists main.side", "create or replace table main.side.here as select 1 as a"
+    )
+    host = f"LocalHost:{lab.port}"
+    connect_as("side", catalog="main", schema="side", fields={"host": host})
+    task = finish(kind, **kinds[kind][1]("select * from here") | given, databricks_conn_id="side")
+    end = whole(events())
+    assert end["eventType"] == "COMPLETE"
+    assert names(end, "inputs") == ["main.side.here"]
+    told_of = {one["namespace"] for one in end["inputs"]}
+    assert told_of == {end["run"]["facets"]["externalQuery"]["source"]} == {WORKSPACE}
+    if kind is DatabricksSqlOperator:  # what the stock operator tells, where it can
+        hook = task.op.get_db_hook()
+        assert hook.get_openlineage_database_info(None).database == "main"
+        assert hook.get_openlineage_default_schema() == "side"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("text", "ended"), [(READS, "COMPLETE"), (MISSING, "FAIL")])
 def test_without_a_worker(events, kinds, started, kind, text, ended):
@@ -192,6 +301,26 @@ def test_without_a_worker(events, kinds, started, kind, text, ended):
         (end,) = free.run(free.task(kind, **kinds[kind][1](text)))
     assert end.state == {"COMPLETE": "success", "FAIL": "failed"}[ended]
     check(whole(events()), text, ended, started(text)[0])
+
+
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_without_a_worker_a_failure_for_good_is_told_by_one(events, kinds, started, kind, monkeypatch):
+    def finish(self, context, job, status):
+        raise AirflowFailException("its result is gone")
+
+    monkeypatch.setattr(kind, "finish", finish)
+    arguments = kinds[kind][1](READS) | {"retries": 1}
+    with triggerer_in_place() as free:
+        (end,) = free.run(free.task(kind, **arguments))
+    assert queries_of(events()) == []
+    worker = ListenedTask(kind, **arguments)
+    with pytest.raises(AirflowFailException) as caught:
+        worker._step(lambda op: op.resume_in_worker({}, json.loads(json.dumps(end.resume))))
+    worker.tell("failed", caught.value)
+    written = events()
+    check(whole(written), READS, "FAIL", started(READS)[0])
+    assert whole(written)["run"]["facets"][REMOTE_JOB]["state"] == "SUCCEEDED"
+    assert end_of_query(written) == "COMPLETE"
 
 
 BOUND = "select * from main.default.source where cast(a as string) <> :ssn"
@@ -215,6 +344,17 @@ def test_values_of_parameters_are_told_to_nobody(events, kinds, kind, text, free
     assert names(whole(written), "inputs") == [text.split()[3]]
     assert "extractionError" not in str(written)
     assert "078-05" not in str(ours_of(written))
+
+
+@pytest.mark.parametrize("more", ["", f"; {WRITES}"])
+def test_tables_of_sql_with_parameters_of_the_connector(events, path, more):
+    text = "select * from main.default.source where cast(a as string) <> %(ssn)s" + more
+    finish(DatabricksSqlOperator, sql=text, http_path=path, parameters={"ssn": SECRET})
+    end = whole(events())
+    assert end["eventType"] == "COMPLETE"
+    assert end["job"]["facets"]["sql"]["query"] == text.replace("; ", ";\n")
+    assert names(end, "inputs") == ["main.default.source"]
+    assert "extractionError" not in end["run"]["facets"]
 
 
 OF = DatabaseInfo(scheme="databricks", authority="host")
