@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import tempfile
 import time
@@ -13,15 +12,17 @@ from pathlib import Path
 from tools.chaos.books import FORGOTTEN_GRACE, GRACE, Wait
 from tools.chaos.faults import Fault
 from tools.chaos.faults.triggerers import started
+from tools.chaos.release import LOADED, Release
 from tools.chaos.scene import Scene
-from tools.demo.backend import SCHEDULER, TRIGGERER, WORKER
+from tools.chaos.world import World
+from tools.demo.backend import TRIGGERER
 
 GROUP = "People"
 LONG = 900.0
 LATE = 60.0  # seconds from the begin of a task that may take 25 to its end, on a busy machine
 TAKEN_UP = 3.0
 TAKEN_OVER = 30.0  # until the triggers of one that was killed run in another one
-RESTART = (TRIGGERER, SCHEDULER, WORKER)
+DEPLOYING = 180.0  # seconds until every program has loaded a release
 
 
 def mark(scene: Scene, _kills: int, *, state: str, but: Collection[str] = ()) -> None:
@@ -167,35 +168,32 @@ def deploy(scene: Scene, _kills: int) -> None:
 
     It is the same code under another number and in another place, so what is tried is the exchange, and that triggers
     which one version has written are taken up by another. What older releases have written is in tests/serialised.
+    It counts only once each of these programs has loaded it.
     """
     waiting = scene.until_deferred(900.0)
-    with tempfile.TemporaryDirectory(prefix="astronomer-release-") as folder:
-        _new_release(scene.world.places.root, Path(folder))
-        python = f"{Path(__file__).parents[1] / 'python'}:{folder}"
-        for part in RESTART:
-            for name in scene.world.names(part):
-                scene.world.end(name, signal.SIGTERM, hold=True)
-                scene.world.services.first.start_part(name, {"PYTHONPATH": python})
-                scene.world.release(name)
-                time.sleep(10.0)
-        scene.injected += waiting
-        scene.world.note(f"a new version deployed while {waiting} tasks waited")
+    world, first = scene.world, scene.world.services.first
+    before = first.environment["PYTHONPATH"]
+    with tempfile.TemporaryDirectory(prefix="astronomer-release-", ignore_cleanup_errors=True) as folder:
+        release = Release.new(world.places.root, Path(folder))
+        first.change({"PYTHONPATH": release.path})
+        _restart(world)
+        if world.until(lambda: not release.missing(world), DEPLOYING):
+            scene.injected += waiting
+            world.note(f"a new version deployed while {waiting} tasks waited")
+        else:
+            world.note(f"no new version in {', '.join(release.missing(world))}")
         scene.settle(max(300.0, 2.0 * waiting))
-    for part in RESTART:
-        for name in scene.world.names(part):
-            scene.world.end(name, signal.SIGTERM)
-    scene.world.tend()
+        first.change({"PYTHONPATH": before})
+        _restart(world)
 
 
-def _new_release(root: Path, folder: Path) -> None:
-    """Copy the package as one that calls itself the next release."""
-    shutil.copytree(root / "astronomer", folder / "astronomer", ignore=shutil.ignore_patterns("__pycache__"))
-    info = folder / "astronomer_providers-2.999.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: astronomer-providers\nVersion: 2.999.0\n")
-    (info / "entry_points.txt").write_text(
-        "[apache_airflow_provider]\nprovider_info = astronomer.providers.package:get_provider_info\n"
-    )
+def _restart(world: World) -> None:
+    """Let the programs that a release is for end and come back, one after the other."""
+    for part in LOADED:
+        for name in world.names(part):
+            world.end(name, signal.SIGTERM)
+            world.tend()
+            time.sleep(10.0)
 
 
 def _deferred(scene: Scene) -> list[dict[str, object]]:
