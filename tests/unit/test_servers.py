@@ -1,11 +1,13 @@
 """The servers of a distributed Airflow: new ones on loopback, or a word on what is missing."""
 
 import stat
+import sys
 
 import psutil
 import pytest
 from sqlalchemy import create_engine, text
 
+from tools import leftovers
 from tools.demo.backend import OneMachine, Servers
 from tools.demo.environment import Places
 from tools.demo.patience import Patience
@@ -16,6 +18,7 @@ from tools.servers.redis import Redis
 
 needs_postgres = pytest.mark.skipif(postgres.binaries() is None, reason="needs a PostgreSQL server")
 needs_redis = pytest.mark.skipif(redis.binary() is None, reason="needs a Redis server")
+TAG = "the-servers-of-a-test"
 LOOPBACK = {"127.0.0.1", "::1"}
 
 
@@ -53,7 +56,8 @@ def listening(processes):
 @needs_redis
 class TestServers:
     @pytest.fixture
-    def servers(self, processes, patience):
+    def servers(self, processes, patience, monkeypatch):
+        monkeypatch.setenv(leftovers.VARIABLE, TAG)
         servers = Servers()
         servers.start(processes, patience)
         yield servers
@@ -63,6 +67,11 @@ class TestServers:
     def test_listen_on_loopback_only(self, servers, processes):
         assert listening(processes) <= LOOPBACK
         assert len(listening(processes)) >= 1
+
+    @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+    def test_are_found_when_they_are_left_behind(self, servers, processes):
+        found = {pid for pid, _ in leftovers.tagged(TAG)}
+        assert {one.name for one in processes.programs if one.process.pid in found} == {"PostgreSQL", "Redis"}
 
     def test_airflow_is_told_where_they_are(self, servers):
         settings = servers.settings()

@@ -108,7 +108,9 @@ class Servers:
         if self._cluster and POSTGRES not in running:
             cluster = self._cluster
             processes.start(
-                POSTGRES, cluster.command, {}, cluster.directory, server=True, owner=cluster.owner
+                *(POSTGRES, cluster.command, _environment(), cluster.directory),
+                server=True,
+                owner=cluster.owner,
             )
             patience.until(lambda: cluster.answers() is None, POSTGRES)
         if self._redis and REDIS not in running:
@@ -167,4 +169,5 @@ class Servers:
 
 
 def _environment() -> dict[str, str]:
+    """What a server keeps of ours: also the mark by which one that was left behind is found."""
     return {name: os.environ[name] for name in KEPT if name in os.environ}
