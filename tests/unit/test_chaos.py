@@ -1,6 +1,7 @@
 """The fault certificate's own rules: what counts as wrong, and that nothing counts as right which was not tried."""
 
 import json
+import os
 import random
 import re
 from collections import Counter
@@ -9,12 +10,15 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from tools.chaos import __main__ as chaos
 from tools.chaos.books import GRACE, Wait, audit
 from tools.chaos.campaign import AT_ONCE, FAULTS, plan
-from tools.chaos.certificate import Certificate, Row, markdown, render
+from tools.chaos.certificate import Certificate, OtherCampaignError, Row, markdown, render
 from tools.chaos.jobs import Job, Remote
 from tools.chaos.scene import STEPS, Scene
+from tools.demo.alone import alone
 
+FACTS = {"executor": "LocalExecutor", "airflow": "3.3.2", "astronomer-providers": "2.0.0"}
 OWNER = ("chaos_ours", "run", "task", -1)
 
 
@@ -161,13 +165,13 @@ class TestCertificate:
         assert (row.injected, row.tasks["ours"], row.count("ours", "lost"), certificate.kills) == (6, 4, 1, 6)
 
     def test_is_written_and_shown(self, tmp_path):
-        certificate = Certificate(facts={"executor": "LocalExecutor"})
+        certificate = Certificate(facts=FACTS)
         certificate.add(self.row(findings=audit(wait(state="failed"), [], 1.0)))
         certificate.write(tmp_path / "chaos.json")
         read = json.loads((tmp_path / "chaos.json").read_text())
         assert read["rows"][0]["ours"]["lost"] == 1
         assert read["rows"][0]["ours"]["findings"][0]["text"].startswith("chaos_ours.task of run")
-        again = Certificate.read(tmp_path / "chaos.json")
+        again = Certificate.read(tmp_path / "chaos.json", FACTS)
         assert again.as_json() == certificate.as_json()
         assert "| processes: killed | 3 | 2 / 1 | 4 / 1 | 0 / 0 | 0 / 0 | 1 / 0 | 0 / 0 |" in markdown(again)
         assert "| **all** | 3 | 2 / 1 |" in markdown(again)
@@ -177,6 +181,49 @@ class TestCertificate:
         assert re.search(
             r"killed\s+│\s+3\s+│\s+2 / 1\s+│\s+4 / 1\s+│\s+0 / 0\s+│\s+0 / 0\s+│\s+1 / 0", shown.get()
         )
+
+    @pytest.mark.parametrize("fact", FACTS)
+    def test_only_the_same_campaign_goes_on(self, tmp_path, fact):
+        Certificate(facts={**FACTS, fact: "other", "seconds": 3}).write(tmp_path / "chaos.json")
+        with pytest.raises(OtherCampaignError, match=f"{fact} other, not {FACTS[fact]}"):
+            Certificate.read(tmp_path / "chaos.json", FACTS)
+
+
+class TestCommand:
+    """What is refused before anything is started."""
+
+    @pytest.fixture
+    def command(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(chaos, "Signals", FakeSignals)
+        monkeypatch.setattr(chaos, "running", None)
+
+        def run(*arguments):
+            status = chaos.main(["--only", "task paused", "--folder", str(tmp_path), *arguments])
+            return status, " ".join(capsys.readouterr().out.split())
+
+        return run
+
+    def test_one_campaign_at_a_time(self, command, tmp_path):
+        (tmp_path / "processes.json").write_text("{}")
+        with alone(tmp_path, "campaign"):
+            status, told = command()
+        assert (status, f"(process {os.getpid()})" in told) == (1, True)
+        assert (tmp_path / "processes.json").exists(), "nothing of the first one is ended"
+
+    @pytest.mark.parametrize(
+        ("more", "name"), [([], "chaos.json"), (["--celery"], "chaos-celery.json")], ids=["local", "celery"]
+    )
+    def test_each_executor_has_a_certificate_of_its_own(self, command, tmp_path, more, name):
+        Certificate(facts={"executor": "another"}).write(tmp_path / name)
+        status, told = command("--resume", *more)
+        assert status == 1
+        assert told.startswith(f"{name} is of another campaign: executor another")
+
+
+class FakeSignals:
+    def watch(self):
+        """No handlers."""
 
 
 class TestPlan:

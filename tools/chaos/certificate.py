@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,12 @@ from tools.chaos.books import MEASURES, Finding
 
 SIDES = ("ours", "stock")
 ENOUGH = 0.8
+SAME = ("executor", "airflow", "astronomer-providers")
+"""The facts that all rows of a certificate share."""
+
+
+class OtherCampaignError(Exception):
+    """What was written is about something else, and cannot be gone on with."""
 
 
 @dataclass
@@ -104,10 +110,17 @@ class Certificate:
         path.write_text(json.dumps(self.as_json(), indent=1) + "\n")
 
     @classmethod
-    def read(cls, path: Path) -> Certificate:
-        """Return what was written, to go on with it; what was begun and not ended is not in it."""
+    def read(cls, path: Path, facts: Mapping[str, Any]) -> Certificate:
+        """Return what was written, to go on with it; what was begun and not ended is not in it.
+
+        :param facts: of what goes on.
+        :raises OtherCampaignError: they are not those of what was written.
+        """
         found = json.loads(path.read_text())
         certificate = cls(facts=found["facts"])
+        if other := [name for name in SAME if certificate.facts.get(name) != facts.get(name)]:
+            told = ", ".join(f"{name} {certificate.facts.get(name)}, not {facts.get(name)}" for name in other)
+            raise OtherCampaignError(f"{path} is of another campaign: {told}. It cannot be resumed here.")
         for row in found["rows"]:
             certificate.add(_row(row))
         return certificate
