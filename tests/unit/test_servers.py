@@ -2,9 +2,11 @@
 
 import stat
 import sys
+import time
 
 import psutil
 import pytest
+import redis as redis_client
 from sqlalchemy import create_engine, text
 
 from tools import leftovers
@@ -12,6 +14,7 @@ from tools.demo.backend import OneMachine, Servers
 from tools.demo.environment import Places
 from tools.demo.patience import Patience
 from tools.demo.processes import Processes
+from tools.demo.secrets import Search, Secret
 from tools.servers import MissingServerError, postgres, redis
 from tools.servers.postgres import Cluster
 from tools.servers.redis import Redis
@@ -105,6 +108,19 @@ class TestServers:
             names = set(connection.execute(text("SELECT datname FROM pg_database")).scalars())
         assert users.database.database not in names
         assert servers.database.database in names
+
+    def test_what_passed_through_redis_can_be_searched(self, servers):
+        client = redis_client.from_url(servers.settings()["AIRFLOW__CELERY__BROKER_URL"])
+        client.lpush("default", "a message")
+        client.close()
+        until = time.monotonic() + 10  # it writes every second
+        [folder] = servers.folders()
+        search = Search([Secret("it", "a message")])
+        while not (found := search.files(folder)):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert found[0].secret == "it"
+        assert OneMachine().folders() == []
 
     def test_nothing_is_left_of_them(self, processes, patience):
         servers = Servers()

@@ -48,13 +48,19 @@ class Redis:
         found = cls(Path(tempfile.mkdtemp(prefix="astronomer-redis-")))
         settings = found._settings
         settings.touch(0o600)  # the password is not for the list of processes
+        found.data.mkdir()
         settings.write_text(
             f"bind {LOOPBACK}\nport {found.port}\nrequirepass {found._password}\n"
-            f'dir {found.directory}\nappendonly yes\nappendfsync everysec\nsave ""\n'
+            f'dir {found.data}\nappendonly yes\nappendfsync everysec\nsave ""\n'
             f"{_UNTITLED if _version() >= (6, 2) else ''}",
             encoding="utf-8",
         )
         return found
+
+    @property
+    def data(self) -> Path:
+        """Where it keeps every command that changed something."""
+        return self.directory / "data"
 
     @property
     def url(self) -> str:
