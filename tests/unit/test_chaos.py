@@ -106,6 +106,22 @@ class TestBooks:
         task = wait(state="failed", expected=frozenset({"failed"}), ended=12.0, over=100.0, ended_by="limit")
         assert measures(audit(task, [job(ended=12.0 + GRACE + 1)], 500.0)) == ["orphans"]
 
+    @pytest.mark.parametrize(
+        ("awaited", "right"),
+        [
+            ({"unsuccessful": 11.0, "succeeded": 12.0}, True),
+            ({"unsuccessful": 12.1, "succeeded": 13.0}, False),
+            ({"unsuccessful": 11.0, "state": "failed"}, False),
+        ],
+        ids=["before", "after", "never"],
+    )
+    def test_a_sensor_succeeds_after_what_it_waits_for(self, awaited, right):
+        sensor = wait(has_job=False, succeeded=12.0)
+        found = audit(sensor, [], 20.0, wait(**awaited))
+        assert measures(found) == ([] if right else ["lost"])
+        sensor.ended_by = "marked success"
+        assert audit(sensor, [], 20.0, wait(**awaited)) == []
+
     def test_what_was_done_before_is_named(self):
         [found] = audit(wait(state="failed"), [], 20.0)
         assert found.because("SIGKILL triggerer 2.0 s").text.endswith("before: SIGKILL triggerer 2.0 s")
@@ -122,7 +138,7 @@ class TestCertificate:
             "Processes",
             "killed",
             **{
-                "injected": 3,
+                "injected": Counter(ours=1, both=2),
                 "kills": 3,
                 "tasks": Counter(ours=2, stock=1),
                 "jobs": Counter(ours=4, stock=1),
@@ -140,7 +156,10 @@ class TestCertificate:
         certificate.add(self.row(findings=audit(wait(state="failed"), [], 1.0)))
         assert not certificate.good
 
-    @pytest.mark.parametrize("nothing", [{"injected": 0}, {"tasks": Counter(stock=1)}])
+    @pytest.mark.parametrize(
+        "nothing",
+        [{"injected": Counter()}, {"injected": Counter(stock=3, unknown=2)}, {"tasks": Counter(stock=1)}],
+    )
     def test_what_was_not_tried_proves_nothing(self, certificate, nothing):
         assert not certificate.good
         certificate.add(self.row(**nothing))
@@ -162,7 +181,8 @@ class TestCertificate:
         certificate.add(self.row())
         certificate.add(self.row(findings=audit(wait(state="failed"), [], 1.0)))
         [row] = certificate.rows.values()
-        assert (row.injected, row.tasks["ours"], row.count("ours", "lost"), certificate.kills) == (6, 4, 1, 6)
+        assert (row.hits("ours"), row.hits("stock"), row.tasks["ours"]) == (6, 4, 4)
+        assert (row.count("ours", "lost"), certificate.kills) == (1, 6)
 
     def test_is_written_and_shown(self, tmp_path):
         certificate = Certificate(facts=FACTS)
@@ -173,14 +193,27 @@ class TestCertificate:
         assert read["rows"][0]["ours"]["findings"][0]["text"].startswith("chaos_ours.task of run")
         again = Certificate.read(tmp_path / "chaos.json", FACTS)
         assert again.as_json() == certificate.as_json()
-        assert "| processes: killed | 3 | 2 / 1 | 4 / 1 | 0 / 0 | 0 / 0 | 1 / 0 | 0 / 0 |" in markdown(again)
-        assert "| **all** | 3 | 2 / 1 |" in markdown(again)
+        assert "| processes: killed | 3 / 2 | 2 / 1 | 4 / 1 | 0 / 0 | 0 / 0 | 1 / 0 | 0 / 0 |" in markdown(
+            again
+        )
+        assert "| **all** | 3 / 2 | 2 / 1 |" in markdown(again)
         console = Console(width=150)
         with console.capture() as shown:
             console.print(render(certificate))
         assert re.search(
-            r"killed\s+│\s+3\s+│\s+2 / 1\s+│\s+4 / 1\s+│\s+0 / 0\s+│\s+0 / 0\s+│\s+1 / 0", shown.get()
+            r"killed\s+│\s+3 / 2\s+│\s+2 / 1\s+│\s+4 / 1\s+│\s+0 / 0\s+│\s+0 / 0\s+│\s+1 / 0", shown.get()
         )
+
+    def test_a_number_that_tells_no_side_proves_nothing(self, certificate, tmp_path):
+        certificate.facts = FACTS
+        certificate.add(self.row())
+        old = certificate.as_json()
+        old["rows"][0]["injected"] = 3
+        (tmp_path / "chaos.json").write_text(json.dumps(old))
+        again = Certificate.read(tmp_path / "chaos.json", FACTS)
+        again.complete = True
+        assert again.rows["Processes", "killed"].injected == Counter(unknown=3)
+        assert (certificate.good, again.good) == (True, False)
 
     @pytest.mark.parametrize("fact", FACTS)
     def test_only_the_same_campaign_goes_on(self, tmp_path, fact):
@@ -210,6 +243,11 @@ class TestCommand:
             status, told = command()
         assert (status, f"(process {os.getpid()})" in told) == (1, True)
         assert (tmp_path / "processes.json").exists(), "nothing of the first one is ended"
+
+    def test_the_faults_are_listed(self, command, capsys):
+        with pytest.raises(SystemExit) as ended:
+            command("--list")
+        assert (ended.value.code, capsys.readouterr().out) == (0, "Processes: task paused\n")
 
     @pytest.mark.parametrize(
         ("more", "name"), [([], "chaos.json"), (["--celery"], "chaos-celery.json")], ids=["local", "celery"]
@@ -244,13 +282,13 @@ class TestPlan:
         whole = list(plan(FAULTS, 300))
         before = Certificate()
         for fault, kills in whole[: len(whole) // 2]:
-            before.add(Row(fault.group, fault.name, 1, kills))
+            before.add(Row(fault.group, fault.name, Counter(both=1), kills))
         rest = list(plan(FAULTS, 300, before))
         assert sum(kills for _, kills in rest) == sum(kills for _, kills in whole) - before.kills
         done = {(fault.group, fault.name) for fault, _ in rest} | set(before.rows)
         assert done == {(fault.group, fault.name) for fault in FAULTS}
         for fault, kills in rest:
-            before.add(Row(fault.group, fault.name, 1, kills))
+            before.add(Row(fault.group, fault.name, Counter(both=1), kills))
         assert list(plan(FAULTS, 300, before)) == []
 
     def test_each_fault_has_a_name_of_its_own(self):
@@ -310,6 +348,16 @@ class TestScene:
         assert scene.until_deferred() == 2
         assert world.airflow.answers == []
 
+    @pytest.mark.parametrize("awaited", ["deferred", "success"])
+    def test_knows_what_a_sensor_waits_for(self, awaited):
+        states = {"external_task": "success", "snowflake_sql_api": awaited}
+        scene = Scene(SimpleNamespace(injections=[]), Remote(Snowflake(), Databricks()), random.Random(0))
+        for task_id in ("snowflake_sql_api", "external_task", "snowflake_sql_api"):
+            one = {"task_id": task_id, "map_index": -1, "state": states[task_id], "try_number": 1}
+            scene._take({"dag_id": "chaos_ours", "dag_run_id": "run", **one})
+        early = [one for one in scene.verdict() if "external_task" in one.text]
+        assert len(early) == (awaited == "deferred")
+
 
 class TestRemote:
     def test_knows_whose_each_job_is(self):
@@ -323,6 +371,22 @@ class TestRemote:
         assert (run.id, run.started, run.ended) == ("run:5", 1.0, None)
         assert (statement.cancelled, statement.started) == (True, 3.0)
         assert len(remote.jobs) == 4
+
+    @pytest.mark.parametrize(
+        ("path", "query", "side"),
+        [
+            ("/api/2.2/jobs/runs/get", {"run_id": "5"}, "ours"),
+            ("/api/2.0/sql/statements/s2", {}, "stock"),
+            ("/queries/q1/result", {}, "ours"),
+            ("/monitoring/queries", {}, "ours"),
+            ("/api/2.2/jobs/runs/submit", {}, "unknown"),
+        ],
+    )
+    def test_knows_whose_a_request_is(self, path, query, side):
+        remote = Remote(Snowflake(), Databricks())
+        remote.look()
+        remote.jobs["statement:s2"] = Job("statement:s2", ("chaos_stock", "r", "t", -1), "", 0.0, None, False)
+        assert remote.side({"path": path, "query": query}) == side
 
     def test_remembers_what_was_deleted(self):
         databricks = Databricks()

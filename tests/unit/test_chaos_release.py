@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tools.chaos.faults import people
+from tools.chaos.hits import Hits
 from tools.chaos.release import Release
 from tools.demo.backend import SCHEDULER, TRIGGERER
 
@@ -113,11 +114,11 @@ class TestDeploy:
     @pytest.mark.parametrize("load", [True, False])
     def test_counts_only_what_was_deployed(self, load):
         programs = Programs(load=load)
-        scene = SimpleNamespace(
-            world=programs, injected=0, until_deferred=lambda _seconds: 7, settle=lambda _seconds: None
-        )
+        waits = {number: SimpleNamespace(side="ours", state="deferred") for number in range(7)}
+        settled = {"until_deferred": lambda _seconds: len(waits), "settle": lambda _seconds: None}
+        scene = SimpleNamespace(world=programs, waits=waits, hits=Hits(), **settled)
         people.deploy(scene, 0)
-        assert scene.injected == (7 if load else 0)
+        assert scene.hits.total()["ours"] == (7 if load else 0)
         assert programs.notes == [
             "a new version deployed while 7 tasks waited" if load else f"no new version in {TRIGGERER}"
         ]

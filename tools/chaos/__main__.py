@@ -126,8 +126,8 @@ def _tell(certificate: Certificate, console: Console) -> None:
     for one in certificate.findings("ours"):
         console.print(f"  {one.measure}: {one.text}", style="red", markup=False, soft_wrap=True)
     for row in certificate.rows.values():
-        if not row.injected:
-            console.print(f"  {row.fault}: could not be injected", style="red", markup=False)
+        if not row.hits("ours"):
+            console.print(f"  {row.fault}: could not be injected into ours", style="red", markup=False)
 
 
 def _update(certificate: Certificate) -> None:
