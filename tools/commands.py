@@ -34,6 +34,7 @@ PRODUCED = (
         ".chaos",
         ".image",
         "chaos.json",
+        "chaos-celery.json",
         "soak.json",
         "build",
         "dist",
@@ -147,8 +148,9 @@ def clean() -> int:
     """Remove environments, images, the demo's state, build outputs, caches and reports."""
     from tools.image.engine import unmount
 
-    if _locked_by_another(ROOT / ".demo" / "lock"):
-        raise SetupError("A demo runs in this checkout. Stop it first with Ctrl-C.")
+    for state, what in ((".demo", "demo"), (".chaos", "fault certificate's campaign")):
+        if _locked_by_another(ROOT / state / "lock"):
+            raise SetupError(f"A {what} runs in this checkout. Stop it first with Ctrl-C.")
     for path in sorted({path for pattern in PRODUCED for path in ROOT.glob(pattern)}):
         say(f"Removing {path.relative_to(ROOT)}")
         if path.is_dir() and not path.is_symlink():

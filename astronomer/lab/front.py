@@ -61,7 +61,7 @@ class Front:
         entry.fault = None if effect is None else str(effect)
         started = time.monotonic()
         try:
-            await self._answer(effect, scope, receive, _noting(entry, send))
+            await self._answer(effect, entry, scope, receive, _noting(entry, send))
         except Exception:
             log.exception("the stand-in could not answer %s %s", entry.method, entry.path)
             raise
@@ -84,7 +84,9 @@ class Front:
         self._log.add(entry)
         return entry
 
-    async def _answer(self, effect: Effect | None, scope: Any, receive: Any, send: Send) -> None:
+    async def _answer(
+        self, effect: Effect | None, entry: Entry, scope: Any, receive: Any, send: Send
+    ) -> None:
         if effect is None:
             await self._app(scope, receive, send)
         elif effect.kind == "slow":
@@ -101,7 +103,7 @@ class Front:
             await self._app(scope, receive, _half_of(send))
             await _drop(scope, receive, reset=False)
         elif effect.kind == "rewrite":
-            await self._app(scope, receive, _rewritten(effect.old.encode(), effect.new.encode(), send))
+            await self._app(scope, receive, _rewritten(effect, entry, send))
         elif effect.kind == "expired":
             status, body = self._expired(scope["path"])
             await _reply(send, status, body)
@@ -142,8 +144,8 @@ def _held(delay: float, send: Send) -> Send:
     return held
 
 
-def _rewritten(old: bytes, new: bytes, send: Send) -> Send:
-    """Hold an answer until it is whole, for its length changes with its text."""
+def _rewritten(effect: Effect, entry: Entry, send: Send) -> Send:
+    """Hold an answer until it is whole, for its length changes with its text; one that stays the same is no fault."""
     start: dict[str, Any] = {}
     body = bytearray()
 
@@ -154,7 +156,9 @@ def _rewritten(old: bytes, new: bytes, send: Send) -> Send:
         body.extend(message.get("body", b""))
         if message.get("more_body"):
             return
-        text = bytes(body).replace(old, new)
+        text = bytes(body).replace(effect.old.encode(), effect.new.encode())
+        if text == body:
+            entry.fault = None
         length = (b"content-length", str(len(text)).encode())
         others = [pair for pair in start["headers"] if pair[0].lower() != b"content-length"]
         await send({**start, "headers": [*others, length]})

@@ -19,6 +19,11 @@ ELSEWHERE = {
     f"{UP} --port 18443": "tests/lab, on a port that is free",
     "make demo": ".ci/run, in its short form",
     "make demo KEEP=1": "tests of tools/demo; differs from the above in waiting for Ctrl-C",
+    "make chaos SHORT=1": ".ci/run, on Celery",
+    "make chaos EXECUTOR=celery": ".ci/run, in its short form",
+    "make chaos": "by hand, some faults at a time, where the numbers in benchmarks/README.md come from",
+    'make chaos ARGS="--list"': "tests/unit/test_chaos.py",
+    'make chaos ARGS="--only People"': "by hand, as all of them",
     "make demo-celery": "by hand; .ci/run breaks the same servers by `make chaos`, and tests/unit/test_servers.py starts them",
     "make test": ".ci/run, which is what runs this",
     "make bench FAMILY=databricks": "by hand, where the numbers in benchmarks/README.md come from",
@@ -33,6 +38,17 @@ ELSEWHERE = {
     "python -m astronomer.lab issuer": "tests/lab/test_issuer.py",
     'curl -H "Authorization: Bearer $TOKEN" https://my-deployment.example.com/api/v2/dags': "tests/integration/runtime/test_sessions.py",
     'curl -X POST -H "Authorization: Bearer $TOKEN" https://my-deployment.example.com/auth/token': "tests/integration/runtime/test_sessions.py",
+    "docker run --rm astronomer-runtime:3.3-1 airflow runtime version": "tests/image/test_contents.py",
+    "docker run --rm astronomer-runtime:3.3-1 pip freeze": "tests/image/test_contents.py",
+    "airflow runtime version": "tests/unit/runtime/test_runtime_cli.py",
+    "airflow runtime versions": "tests/unit/runtime/test_runtime_cli.py",
+    "airflow runtime version --output json": "tests/unit/runtime/test_runtime_cli.py",
+    **{
+        f"airflow triggerer{queues}": "tests/integration/queues/test_triggerer_queues.py, for the queue of snowflake"
+        for queues in ("", " --queues default", " --queues snowflake", " --queues databricks")
+    },
+    "airflow celery worker --queues default,snowflake,databricks": "make demo-celery starts it so",
+    'pip install "astronomer-providers[all,celery]"': "from a registry; make demo-celery installs the extras from the checkout",
     "airflow providers list": "tests/unit/test_package.py",
     "airflow config list --section astronomer_providers --defaults": "tests/unit/test_package.py",
     "airflow standalone": "make demo starts the same four parts, one by one",
@@ -44,17 +60,20 @@ ELSEWHERE = {
 }
 """Command -> where it is run."""
 
+IN_A_CLUSTER = ("kubectl ", "helm ", "sed -e s/snowflake/")
+"""What needs a Kubernetes cluster: tests/unit/runtime/test_kubernetes.py renders and checks the files that they name."""
+
 
 def commands() -> list[tuple[str, str]]:
     """(command, where it stands), without comments and settings of variables."""
     found = []
     for block in blocks():
-        if block.language != "bash":
+        if block.language not in {"bash", "sh"}:
             continue
         text = block.body.replace("\\\n", " ")
         for line in text.splitlines():
             command = re.sub(r"\s+# .*$", "", line).strip()
-            if command and not command.startswith(("#", "export ", "mkdir ")):
+            if command and not command.startswith(("#", "export ", "mkdir ", *IN_A_CLUSTER)):
                 found.append((command, str(block)))
     return found
 

@@ -464,12 +464,14 @@ class TestEnvironment:
 
 @dataclass
 class Recorder(Processes):
-    """Starts nothing, and remembers the names and environments of what it was asked to start."""
+    """Starts nothing, and remembers the names, environments and directories of what it was asked to start."""
 
     envs: dict[str, dict[str, str]] = field(default_factory=dict)
+    cwds: dict[str, Path] = field(default_factory=dict)
 
     def start(self, name, command, env, cwd, **more):
         self.envs[name] = dict(env)
+        self.cwds[name] = cwd
 
 
 class TestDeployment:
@@ -516,6 +518,14 @@ class TestDeployment:
         assert first["AIRFLOW_CONN_X"] == "x"
         assert "AIRFLOW_CONN_X" not in other
         assert other["AIRFLOW__CORE__PARALLELISM"] == "1"
+
+    def test_they_have_the_checkouts_code_but_by_a_path_that_can_be_changed(self, services, envs, tmp_path):
+        assert {env["PYTHONPATH"] for env in envs.values()} == {str(tmp_path)}
+        homes = {deployment.installation.places.home for deployment in services.deployments}
+        assert set(services.processes.cwds.values()) == homes
+        services.first.change({"PYTHONPATH": "elsewhere"})
+        services.first.start_part("triggerer")
+        assert services.processes.envs["triggerer"]["PYTHONPATH"] == "elsewhere"
 
     def test_all_outlast_an_api_server_that_waits_for_a_lock_of_its_own(self, envs):
         urls = {name: env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] for name, env in envs.items()}

@@ -65,6 +65,16 @@ def test_a_rewritten_answer_says_something_else(lab, cursor):
     lab.faults.rewrite('"BEFORE"', '"AFTERWARDS"', "query-request", times=1)
     assert cursor.execute("select 1 as before").description[0].name == "AFTERWARDS"
     assert cursor.execute("select 1 as before").description[0].name == "BEFORE"
+    assert [bool(one.fault) for one in lab.requests.entries if "query-request" in one.path][-2:] == [
+        True,
+        False,
+    ]
+
+
+def test_an_answer_without_the_text_is_not_disturbed(lab, cursor):
+    lab.faults.rewrite('"NEVER"', '"EVER"', "query-request")
+    cursor.execute("select 1 as before")
+    assert not [one for one in lab.requests.entries if one.fault]
 
 
 def test_the_request_log_can_be_read_from_a_moment_on(http, lab):

@@ -1,6 +1,7 @@
 """The fault certificate's own rules: what counts as wrong, and that nothing counts as right which was not tried."""
 
 import json
+import os
 import random
 import re
 from collections import Counter
@@ -9,12 +10,15 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from tools.chaos import __main__ as chaos
 from tools.chaos.books import GRACE, Wait, audit
 from tools.chaos.campaign import AT_ONCE, FAULTS, plan
-from tools.chaos.certificate import Certificate, Row, markdown, render
+from tools.chaos.certificate import Certificate, OtherCampaignError, Row, markdown, render
 from tools.chaos.jobs import Job, Remote
 from tools.chaos.scene import STEPS, Scene
+from tools.demo.alone import alone
 
+FACTS = {"executor": "LocalExecutor", "airflow": "3.3.2", "astronomer-providers": "2.0.0"}
 OWNER = ("chaos_ours", "run", "task", -1)
 
 
@@ -102,6 +106,22 @@ class TestBooks:
         task = wait(state="failed", expected=frozenset({"failed"}), ended=12.0, over=100.0, ended_by="limit")
         assert measures(audit(task, [job(ended=12.0 + GRACE + 1)], 500.0)) == ["orphans"]
 
+    @pytest.mark.parametrize(
+        ("awaited", "right"),
+        [
+            ({"unsuccessful": 11.0, "succeeded": 12.0}, True),
+            ({"unsuccessful": 12.1, "succeeded": 13.0}, False),
+            ({"unsuccessful": 11.0, "state": "failed"}, False),
+        ],
+        ids=["before", "after", "never"],
+    )
+    def test_a_sensor_succeeds_after_what_it_waits_for(self, awaited, right):
+        sensor = wait(has_job=False, succeeded=12.0)
+        found = audit(sensor, [], 20.0, wait(**awaited))
+        assert measures(found) == ([] if right else ["lost"])
+        sensor.ended_by = "marked success"
+        assert audit(sensor, [], 20.0, wait(**awaited)) == []
+
     def test_what_was_done_before_is_named(self):
         [found] = audit(wait(state="failed"), [], 20.0)
         assert found.because("SIGKILL triggerer 2.0 s").text.endswith("before: SIGKILL triggerer 2.0 s")
@@ -118,7 +138,7 @@ class TestCertificate:
             "Processes",
             "killed",
             **{
-                "injected": 3,
+                "injected": Counter(ours=1, both=2),
                 "kills": 3,
                 "tasks": Counter(ours=2, stock=1),
                 "jobs": Counter(ours=4, stock=1),
@@ -136,7 +156,10 @@ class TestCertificate:
         certificate.add(self.row(findings=audit(wait(state="failed"), [], 1.0)))
         assert not certificate.good
 
-    @pytest.mark.parametrize("nothing", [{"injected": 0}, {"tasks": Counter(stock=1)}])
+    @pytest.mark.parametrize(
+        "nothing",
+        [{"injected": Counter()}, {"injected": Counter(stock=3, unknown=2)}, {"tasks": Counter(stock=1)}],
+    )
     def test_what_was_not_tried_proves_nothing(self, certificate, nothing):
         assert not certificate.good
         certificate.add(self.row(**nothing))
@@ -158,25 +181,87 @@ class TestCertificate:
         certificate.add(self.row())
         certificate.add(self.row(findings=audit(wait(state="failed"), [], 1.0)))
         [row] = certificate.rows.values()
-        assert (row.injected, row.tasks["ours"], row.count("ours", "lost"), certificate.kills) == (6, 4, 1, 6)
+        assert (row.hits("ours"), row.hits("stock"), row.tasks["ours"]) == (6, 4, 4)
+        assert (row.count("ours", "lost"), certificate.kills) == (1, 6)
 
     def test_is_written_and_shown(self, tmp_path):
-        certificate = Certificate(facts={"executor": "LocalExecutor"})
+        certificate = Certificate(facts=FACTS)
         certificate.add(self.row(findings=audit(wait(state="failed"), [], 1.0)))
         certificate.write(tmp_path / "chaos.json")
         read = json.loads((tmp_path / "chaos.json").read_text())
         assert read["rows"][0]["ours"]["lost"] == 1
         assert read["rows"][0]["ours"]["findings"][0]["text"].startswith("chaos_ours.task of run")
-        again = Certificate.read(tmp_path / "chaos.json")
+        again = Certificate.read(tmp_path / "chaos.json", FACTS)
         assert again.as_json() == certificate.as_json()
-        assert "| processes: killed | 3 | 2 / 1 | 4 / 1 | 0 / 0 | 0 / 0 | 1 / 0 | 0 / 0 |" in markdown(again)
-        assert "| **all** | 3 | 2 / 1 |" in markdown(again)
+        assert "| processes: killed | 3 / 2 | 2 / 1 | 4 / 1 | 0 / 0 | 0 / 0 | 1 / 0 | 0 / 0 |" in markdown(
+            again
+        )
+        assert "| **all** | 3 / 2 | 2 / 1 |" in markdown(again)
         console = Console(width=150)
         with console.capture() as shown:
             console.print(render(certificate))
         assert re.search(
-            r"killed\s+│\s+3\s+│\s+2 / 1\s+│\s+4 / 1\s+│\s+0 / 0\s+│\s+0 / 0\s+│\s+1 / 0", shown.get()
+            r"killed\s+│\s+3 / 2\s+│\s+2 / 1\s+│\s+4 / 1\s+│\s+0 / 0\s+│\s+0 / 0\s+│\s+1 / 0", shown.get()
         )
+
+    def test_a_number_that_tells_no_side_proves_nothing(self, certificate, tmp_path):
+        certificate.facts = FACTS
+        certificate.add(self.row())
+        old = certificate.as_json()
+        old["rows"][0]["injected"] = 3
+        (tmp_path / "chaos.json").write_text(json.dumps(old))
+        again = Certificate.read(tmp_path / "chaos.json", FACTS)
+        again.complete = True
+        assert again.rows["Processes", "killed"].injected == Counter(unknown=3)
+        assert (certificate.good, again.good) == (True, False)
+
+    @pytest.mark.parametrize("fact", FACTS)
+    def test_only_the_same_campaign_goes_on(self, tmp_path, fact):
+        Certificate(facts={**FACTS, fact: "other", "seconds": 3}).write(tmp_path / "chaos.json")
+        with pytest.raises(OtherCampaignError, match=f"{fact} other, not {FACTS[fact]}"):
+            Certificate.read(tmp_path / "chaos.json", FACTS)
+
+
+class TestCommand:
+    """What is refused before anything is started."""
+
+    @pytest.fixture
+    def command(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(chaos, "Signals", FakeSignals)
+        monkeypatch.setattr(chaos, "running", None)
+
+        def run(*arguments):
+            status = chaos.main(["--only", "task paused", "--folder", str(tmp_path), *arguments])
+            return status, " ".join(capsys.readouterr().out.split())
+
+        return run
+
+    def test_one_campaign_at_a_time(self, command, tmp_path):
+        (tmp_path / "processes.json").write_text("{}")
+        with alone(tmp_path, "campaign"):
+            status, told = command()
+        assert (status, f"(process {os.getpid()})" in told) == (1, True)
+        assert (tmp_path / "processes.json").exists(), "nothing of the first one is ended"
+
+    def test_the_faults_are_listed(self, command, capsys):
+        with pytest.raises(SystemExit) as ended:
+            command("--list")
+        assert (ended.value.code, capsys.readouterr().out) == (0, "Processes: task paused\n")
+
+    @pytest.mark.parametrize(
+        ("more", "name"), [([], "chaos.json"), (["--celery"], "chaos-celery.json")], ids=["local", "celery"]
+    )
+    def test_each_executor_has_a_certificate_of_its_own(self, command, tmp_path, more, name):
+        Certificate(facts={"executor": "another"}).write(tmp_path / name)
+        status, told = command("--resume", *more)
+        assert status == 1
+        assert told.startswith(f"{name} is of another campaign: executor another")
+
+
+class FakeSignals:
+    def watch(self):
+        """No handlers."""
 
 
 class TestPlan:
@@ -197,13 +282,13 @@ class TestPlan:
         whole = list(plan(FAULTS, 300))
         before = Certificate()
         for fault, kills in whole[: len(whole) // 2]:
-            before.add(Row(fault.group, fault.name, 1, kills))
+            before.add(Row(fault.group, fault.name, Counter(both=1), kills))
         rest = list(plan(FAULTS, 300, before))
         assert sum(kills for _, kills in rest) == sum(kills for _, kills in whole) - before.kills
         done = {(fault.group, fault.name) for fault, _ in rest} | set(before.rows)
         assert done == {(fault.group, fault.name) for fault in FAULTS}
         for fault, kills in rest:
-            before.add(Row(fault.group, fault.name, 1, kills))
+            before.add(Row(fault.group, fault.name, Counter(both=1), kills))
         assert list(plan(FAULTS, 300, before)) == []
 
     def test_each_fault_has_a_name_of_its_own(self):
@@ -263,6 +348,16 @@ class TestScene:
         assert scene.until_deferred() == 2
         assert world.airflow.answers == []
 
+    @pytest.mark.parametrize("awaited", ["deferred", "success"])
+    def test_knows_what_a_sensor_waits_for(self, awaited):
+        states = {"external_task": "success", "snowflake_sql_api": awaited}
+        scene = Scene(SimpleNamespace(injections=[]), Remote(Snowflake(), Databricks()), random.Random(0))
+        for task_id in ("snowflake_sql_api", "external_task", "snowflake_sql_api"):
+            one = {"task_id": task_id, "map_index": -1, "state": states[task_id], "try_number": 1}
+            scene._take({"dag_id": "chaos_ours", "dag_run_id": "run", **one})
+        early = [one for one in scene.verdict() if "external_task" in one.text]
+        assert len(early) == (awaited == "deferred")
+
 
 class TestRemote:
     def test_knows_whose_each_job_is(self):
@@ -276,6 +371,22 @@ class TestRemote:
         assert (run.id, run.started, run.ended) == ("run:5", 1.0, None)
         assert (statement.cancelled, statement.started) == (True, 3.0)
         assert len(remote.jobs) == 4
+
+    @pytest.mark.parametrize(
+        ("path", "query", "side"),
+        [
+            ("/api/2.2/jobs/runs/get", {"run_id": "5"}, "ours"),
+            ("/api/2.0/sql/statements/s2", {}, "stock"),
+            ("/queries/q1/result", {}, "ours"),
+            ("/monitoring/queries", {}, "ours"),
+            ("/api/2.2/jobs/runs/submit", {}, "unknown"),
+        ],
+    )
+    def test_knows_whose_a_request_is(self, path, query, side):
+        remote = Remote(Snowflake(), Databricks())
+        remote.look()
+        remote.jobs["statement:s2"] = Job("statement:s2", ("chaos_stock", "r", "t", -1), "", 0.0, None, False)
+        assert remote.side({"path": path, "query": query}) == side
 
     def test_remembers_what_was_deleted(self):
         databricks = Databricks()

@@ -51,6 +51,13 @@ WRITTEN = {
     "hexadecimal": lambda value: value.encode().hex(),
     "a login": lambda value: base64.b64encode(b"me:" + value.encode()).decode(),
     "a login, quoted": lambda value: base64.b64encode(f"me:{quote_plus(value)}".encode()).decode(),
+    "base64 of JSON": lambda value: base64.b64encode(json.dumps({"a": value}).encode()).decode(),
+    "base64 of JSON as it is": lambda value: base64.b64encode(
+        json.dumps({"a": value}, ensure_ascii=False).encode()
+    ).decode(),
+    "base64 of JSON in JSON": lambda value: base64.urlsafe_b64encode(
+        json.dumps({"a": json.dumps([value])}).encode()
+    ).decode(),
     "base64 of base64": lambda value: base64.b64encode(base64.b64encode(value.encode())).decode(),
     "SQL": lambda value: "CREATE USER me PASSWORD='{}'".format(value.replace("'", "''")),
 }
@@ -220,10 +227,15 @@ class TestDemo:
             home.write_text("dapi0123456789")
         (places.logs / "local-services.log").write_text("export AIRFLOW_CONN_A=dapi0123456789\nwell\n")
         variables = {"AIRFLOW__CORE__FERNET_KEY": Fernet.generate_key().decode()}
-        look = lambda: leaks(places, {"Airflow": variables}, {"Lab": _Lab()}, passwords={"admin": "p@ssw0rd"})  # noqa: E731
+        outside = tmp_path / "redis"
+        outside.mkdir()
+        more = {"passwords": {"admin": "p@ssw0rd"}, "folders": [outside]}
+        look = lambda: leaks(places, {"Airflow": variables}, {"Lab": _Lab()}, **more)  # noqa: E731
         assert look() == []
         (places.logs / "scheduler.log").write_text("with p@ssw0rd\nand dapi0123456789")
         assert look() == [
             "logs/scheduler.log:1: admin (plain)",
             "logs/scheduler.log:2: Lab: personal access token 1 (plain)",
         ]
+        (outside / "appendonly.aof").write_text("ver:1-abcdefgh")
+        assert "appendonly.aof:1: Lab: session token 2 (plain)" in look()

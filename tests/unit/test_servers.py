@@ -1,21 +1,27 @@
 """The servers of a distributed Airflow: new ones on loopback, or a word on what is missing."""
 
 import stat
+import sys
+import time
 
 import psutil
 import pytest
+import redis as redis_client
 from sqlalchemy import create_engine, text
 
+from tools import leftovers
 from tools.demo.backend import OneMachine, Servers
 from tools.demo.environment import Places
 from tools.demo.patience import Patience
 from tools.demo.processes import Processes
+from tools.demo.secrets import Search, Secret
 from tools.servers import MissingServerError, postgres, redis
 from tools.servers.postgres import Cluster
 from tools.servers.redis import Redis
 
 needs_postgres = pytest.mark.skipif(postgres.binaries() is None, reason="needs a PostgreSQL server")
 needs_redis = pytest.mark.skipif(redis.binary() is None, reason="needs a Redis server")
+TAG = "the-servers-of-a-test"
 LOOPBACK = {"127.0.0.1", "::1"}
 
 
@@ -53,7 +59,8 @@ def listening(processes):
 @needs_redis
 class TestServers:
     @pytest.fixture
-    def servers(self, processes, patience):
+    def servers(self, processes, patience, monkeypatch):
+        monkeypatch.setenv(leftovers.VARIABLE, TAG)
         servers = Servers()
         servers.start(processes, patience)
         yield servers
@@ -63,6 +70,11 @@ class TestServers:
     def test_listen_on_loopback_only(self, servers, processes):
         assert listening(processes) <= LOOPBACK
         assert len(listening(processes)) >= 1
+
+    @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+    def test_are_found_when_they_are_left_behind(self, servers, processes):
+        found = {pid for pid, _ in leftovers.tagged(TAG)}
+        assert {one.name for one in processes.programs if one.process.pid in found} == {"PostgreSQL", "Redis"}
 
     def test_airflow_is_told_where_they_are(self, servers):
         settings = servers.settings()
@@ -96,6 +108,19 @@ class TestServers:
             names = set(connection.execute(text("SELECT datname FROM pg_database")).scalars())
         assert users.database.database not in names
         assert servers.database.database in names
+
+    def test_what_passed_through_redis_can_be_searched(self, servers):
+        client = redis_client.from_url(servers.settings()["AIRFLOW__CELERY__BROKER_URL"])
+        client.lpush("default", "a message")
+        client.close()
+        until = time.monotonic() + 10  # it writes every second
+        [folder] = servers.folders()
+        search = Search([Secret("it", "a message")])
+        while not (found := search.files(folder)):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert found[0].secret == "it"
+        assert OneMachine().folders() == []
 
     def test_nothing_is_left_of_them(self, processes, patience):
         servers = Servers()

@@ -233,7 +233,7 @@ class TestClean:
     @pytest.fixture
     def checkout(self, tmp_path, monkeypatch):
         monkeypatch.setattr(commands, "ROOT", tmp_path)
-        for name in (".venv-3.1/bin", ".demo", "docs/_build", "astronomer"):
+        for name in (".venv-3.1/bin", ".demo", ".chaos", "docs/_build", "astronomer"):
             (tmp_path / name).mkdir(parents=True)
         for name in (".coverage", ".demo/lock", "pyproject.toml"):
             (tmp_path / name).touch()
@@ -260,11 +260,14 @@ class TestClean:
         assert (checkout / "unmounted").read_text().splitlines() == [str(inner), str(inner.parent)]
         assert not (checkout / ".image").exists()
 
-    def test_but_not_under_a_running_demo(self, checkout, capsys):
-        with (checkout / ".demo" / "lock").open("a") as lock:
+    @pytest.mark.parametrize(
+        ("state", "what"), [(".demo", "demo"), (".chaos", "fault certificate's campaign")]
+    )
+    def test_but_not_under_what_runs(self, checkout, capsys, state, what):
+        with (checkout / state / "lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             assert commands.main(["clean"]) == 1
-        assert "A demo runs in this checkout" in capsys.readouterr().err
+        assert f"A {what} runs in this checkout" in capsys.readouterr().err
         assert (checkout / ".venv-3.1").exists()
 
 

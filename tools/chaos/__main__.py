@@ -15,9 +15,10 @@ from rich.console import Console
 
 from benchmarks.table import with_numbers
 from tools.chaos.campaign import FAULTS, Campaign
-from tools.chaos.certificate import Certificate, markdown, render
+from tools.chaos.certificate import Certificate, OtherCampaignError, markdown, render
 from tools.chaos.faults import Fault
 from tools.chaos.world import running
+from tools.demo.alone import BusyError, alone
 from tools.demo.processes import ProcessEndedError, Processes, end_recorded
 from tools.demo.signals import Interrupted, Signals
 from tools.servers import MissingServerError
@@ -37,8 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = Path(options.folder) if options.folder else ROOT / ".chaos"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        return _run(options, faults, console, signals, folder)
-    except (ProcessEndedError, MissingServerError) as error:
+        with alone(folder, "campaign"):
+            return _run(options, faults, console, signals, folder)
+    except (ProcessEndedError, MissingServerError, BusyError, OtherCampaignError) as error:
         console.print(f"{error}", style="red", markup=False, soft_wrap=True)
         return 1
     except Interrupted as interrupted:
@@ -60,7 +62,11 @@ def _parser() -> argparse.ArgumentParser:
         help="the faults whose group and name contain this, such as People",
     )
     add("--seed", type=int, default=0, help="of what is left to chance (0)")
-    add("--json", type=Path, default=Path("chaos.json"), help="where the certificate is written (chaos.json)")
+    add(
+        "--json",
+        type=Path,
+        help="where the certificate is written (chaos.json; with --celery chaos-celery.json)",
+    )
     add("--resume", action="store_true", help="go on with what the certificate has, after an interruption")
     add("--update", action="store_true", help="write the table into benchmarks/README.md")
     add("--folder", help="where Airflow's files and logs go (.chaos in the checkout)")
@@ -86,37 +92,42 @@ def _chosen(options: argparse.Namespace) -> list[Fault]:
 def _run(
     options: argparse.Namespace, faults: list[Fault], console: Console, signals: Signals, folder: Path
 ) -> int:
+    path = options.json or Path("chaos-celery.json" if options.celery else "chaos.json")
+    facts = _facts(options)
+    certificate = Certificate.read(path, facts) if options.resume else Certificate()
+    before = float(certificate.facts.get("seconds", 0))
+    certificate.facts |= facts
     if left := end_recorded(folder / "processes.json"):
         console.print(f"Ended {len(left)} processes that an earlier one had left behind.")
     processes = Processes(folder / "logs", folder / "processes.json", signals)
     started = time.monotonic()
-    certificate = Certificate.read(options.json) if options.resume else Certificate()
     kills = options.kills or (QUICK_KILLS if options.short else KILLS)
     try:
         with running(folder, console, processes, signals, celery=options.celery) as world:
-            save = partial(certificate.write, options.json)
+            save = partial(certificate.write, path)
             campaign = Campaign(world, console, faults, kills, options.seed, certificate, save)
             campaign.run()
     finally:
-        certificate.facts |= _facts(
-            options, time.monotonic() - started, float(certificate.facts.get("seconds", 0))
-        )
-        certificate.write(options.json)
+        certificate.facts["seconds"] = round(time.monotonic() - started + before)
+        certificate.write(path)
         console.print(render(certificate))
+    _tell(certificate, console)
+    console.print(f"{certificate.kills} kills; certificate: {path}; logs: {folder / 'logs'}", markup=False)
+    if options.update:
+        _update(certificate)
+    return 0 if certificate.good else 1
+
+
+def _tell(certificate: Certificate, console: Console) -> None:
+    """Say what went wrong, and what was not tried."""
     for side in ("ours", "stock"):
         found = certificate.findings(side)
         console.print(f"{side}: {len(found)} things went wrong" if found else f"{side}: nothing went wrong")
     for one in certificate.findings("ours"):
         console.print(f"  {one.measure}: {one.text}", style="red", markup=False, soft_wrap=True)
     for row in certificate.rows.values():
-        if not row.injected:
-            console.print(f"  {row.fault}: could not be injected", style="red", markup=False)
-    console.print(
-        f"{certificate.kills} kills; certificate: {options.json}; logs: {folder / 'logs'}", markup=False
-    )
-    if options.update:
-        _update(certificate)
-    return 0 if certificate.good else 1
+        if not row.hits("ours"):
+            console.print(f"  {row.fault}: could not be injected into ours", style="red", markup=False)
 
 
 def _update(certificate: Certificate) -> None:
@@ -128,14 +139,13 @@ def _update(certificate: Certificate) -> None:
     path.write_text(with_numbers(path.read_text(), name, numbers))
 
 
-def _facts(options: argparse.Namespace, seconds: float, before: float) -> dict[str, object]:
+def _facts(options: argparse.Namespace) -> dict[str, object]:
     return {
         "executor": "CeleryExecutor" if options.celery else "LocalExecutor",
         "airflow": version("apache-airflow"),
         "astronomer-providers": version("astronomer-providers"),
         "python": platform.python_version(),
         "seed": options.seed,
-        "seconds": round(seconds + before),
     }
 
 

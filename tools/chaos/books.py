@@ -25,6 +25,7 @@ class Wait:
     :param cleared: the moments at which it was cleared, epoch seconds: what began before must be gone.
     :param ended_by: what somebody did to it or to its job, after which the job may be cancelled.
     :param grace: seconds from then to the end of its job.
+    :param succeeded: when it was first seen to have succeeded; ``unsuccessful`` is when it was last seen before that.
     :param over: when it was over for its user, if that was before its own end.
     """
 
@@ -44,6 +45,8 @@ class Wait:
     tries: int = 0
     ended: float | None = None
     seen_active: float = 0.0
+    succeeded: float | None = None
+    unsuccessful: float = 0.0
 
     @property
     def name(self) -> str:
@@ -67,9 +70,14 @@ class Finding:
         return replace(self, text=f"{self.text}; before: {cause}")
 
 
-def audit(wait: Wait, jobs: Sequence[Job], now: float) -> list[Finding]:
-    """Return all that is wrong with one task and its jobs, oldest first."""
+def audit(wait: Wait, jobs: Sequence[Job], now: float, awaited: Wait | None = None) -> list[Finding]:
+    """Return all that is wrong with one task and its jobs, oldest first.
+
+    :param awaited: the task for whose success it waits, if it is a sensor.
+    """
     found = [*_duplicates(wait, jobs), *_orphans(wait, jobs, now), *_wrong_cancels(wait, jobs)]
+    if awaited:
+        found += _early(wait, awaited)
     if lost := _lost(wait, jobs, now):
         found.append(lost)
     return sorted(found, key=lambda one: one.at)
@@ -111,6 +119,15 @@ def _wrong_cancels(wait: Wait, jobs: Sequence[Job]) -> Iterator[Finding]:
         if job.cancelled and not asked:
             text = f"{_told(job)} of {wait.name} was cancelled, and nobody had asked for that"
             yield Finding("wrong_cancels", wait.side, job.ended or job.started, text)
+
+
+def _early(wait: Wait, awaited: Wait) -> Iterator[Finding]:
+    """A sensor must not succeed before what it waits for."""
+    if wait.succeeded is None or wait.ended_by:
+        return
+    if awaited.succeeded is None or wait.succeeded < awaited.unsuccessful:
+        text = f"{wait.name} succeeded although {awaited.task_id} had not"
+        yield Finding("lost", wait.side, wait.succeeded, text)
 
 
 def _lost(wait: Wait, jobs: Sequence[Job], now: float) -> Finding | None:

@@ -77,18 +77,22 @@ class Campaign:
         scene.clean()
         tasks = Counter(wait.side for wait in waits)
         seconds = time.monotonic() - started
-        return Row(fault.group, fault.name, scene.injected, scene.kills, tasks, jobs, findings, seconds)
+        return Row(fault.group, fault.name, scene.hits.total(), scene.kills, tasks, jobs, findings, seconds)
 
     def _say(self, row: Row) -> None:
         wrong = {side: sum(one.side == side for one in row.findings) for side in ("ours", "stock")}
         self.console.print(
-            f"{row.group}: {row.fault}: injected {row.injected}, {sum(row.tasks.values())} tasks, "
+            f"{row.group}: {row.fault}: injected {_told(row)}, {sum(row.tasks.values())} tasks, "
             f"wrong {wrong['ours']} / stock {wrong['stock']}, {row.seconds:.0f} s, {self.certificate.kills} kills so far",
             markup=False,
         )
         for one in row.findings:
             if one.side == "ours":
                 self.console.print(f"  {one.measure}: {one.text}", style="red", markup=False, soft_wrap=True)
+
+
+def _told(row: Row) -> str:
+    return ", ".join(f"{number} {side}" for side, number in row.injected.items()) or "0"
 
 
 def plan(

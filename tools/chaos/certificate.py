@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,23 +13,30 @@ from rich.table import Table
 from rich.text import Text
 
 from tools.chaos.books import MEASURES, Finding
+from tools.chaos.hits import BOTH, SIDES, UNKNOWN
 
-SIDES = ("ours", "stock")
 ENOUGH = 0.8
+SAME = ("executor", "airflow", "astronomer-providers")
+"""The facts that all rows of a certificate share."""
+
+
+class OtherCampaignError(Exception):
+    """What was written is about something else, and cannot be gone on with."""
 
 
 @dataclass
 class Row:
     """One fault.
 
-    :param injected: how often it was injected; ``kills`` of that ended processes.
+    :param injected: how often it was injected, by whom it hit (:class:`tools.chaos.hits.Hits`).
+    :param kills: how many processes it ended.
     :param tasks: how many tasks lived through it, by side; ``jobs`` is how many remote jobs they started.
     :param seconds: how long that took.
     """
 
     group: str
     fault: str
-    injected: int = 0
+    injected: Counter[str] = field(default_factory=Counter)
     kills: int = 0
     tasks: Counter[str] = field(default_factory=Counter)
     jobs: Counter[str] = field(default_factory=Counter)
@@ -38,6 +45,10 @@ class Row:
 
     def count(self, side: str, measure: str) -> int:
         return sum((one.side, one.measure) == (side, measure) for one in self.findings)
+
+    def hits(self, side: str) -> int:
+        """Return how often it has hit one side for certain."""
+        return self.injected[side] + self.injected[BOTH]
 
     def add(self, other: Row) -> None:
         """Take in what was found when the same fault was tried once more."""
@@ -80,7 +91,7 @@ class Certificate:
     @property
     def good(self) -> bool:
         """Whether nothing of ours went wrong, and all was tried that was to be tried."""
-        tried = all(row.injected and row.tasks["ours"] for row in self.rows.values())
+        tried = all(row.hits("ours") and row.tasks["ours"] for row in self.rows.values())
         return self.complete and self.enough and bool(self.rows) and tried and not self.findings("ours")
 
     @property
@@ -104,10 +115,17 @@ class Certificate:
         path.write_text(json.dumps(self.as_json(), indent=1) + "\n")
 
     @classmethod
-    def read(cls, path: Path) -> Certificate:
-        """Return what was written, to go on with it; what was begun and not ended is not in it."""
+    def read(cls, path: Path, facts: Mapping[str, Any]) -> Certificate:
+        """Return what was written, to go on with it; what was begun and not ended is not in it.
+
+        :param facts: of what goes on.
+        :raises OtherCampaignError: they are not those of what was written.
+        """
         found = json.loads(path.read_text())
         certificate = cls(facts=found["facts"])
+        if other := [name for name in SAME if certificate.facts.get(name) != facts.get(name)]:
+            told = ", ".join(f"{name} {certificate.facts.get(name)}, not {facts.get(name)}" for name in other)
+            raise OtherCampaignError(f"{path} is of another campaign: {told}. It cannot be resumed here.")
         for row in found["rows"]:
             certificate.add(_row(row))
         return certificate
@@ -146,13 +164,18 @@ def _row(found: dict[str, Any]) -> Row:
     return Row(
         found["group"],
         found["fault"],
-        found["injected"],
+        _injected(found["injected"]),
         found["kills"],
         tasks=counts("tasks"),
         jobs=counts("jobs"),
         findings=findings,
         seconds=found["seconds"],
     )
+
+
+def _injected(found: int | dict[str, int]) -> Counter[str]:
+    """A number alone is of a campaign that did not know whom it hit."""
+    return Counter(found if isinstance(found, dict) else {UNKNOWN: found})
 
 
 def markdown(certificate: Certificate) -> str:
@@ -183,12 +206,13 @@ def render(certificate: Certificate) -> Table:
 
 
 def _cells(rows: Sequence[Row]) -> list[str]:
-    """How often, and ours / stock of each count."""
+    """Ours / stock of each count."""
+    injected = [sum(row.hits(side) for row in rows) for side in SIDES]
     counted = [
         [sum(getattr(row, name)[side] for row in rows) for side in SIDES] for name in ("tasks", "jobs")
     ]
     wrong = [[sum(row.count(side, measure) for row in rows) for side in SIDES] for measure in MEASURES]
-    return [str(sum(row.injected for row in rows)), *map(_pair, [*counted, *wrong])]
+    return [*map(_pair, [injected, *counted, *wrong])]
 
 
 def _pair(values: Sequence[int]) -> str:

@@ -10,9 +10,17 @@ from typing import Any
 
 from astronomer.lab.databricks import LabClient as DatabricksClient
 from astronomer.lab.snowflake import LabClient as SnowflakeClient
+from tools.chaos.hits import UNKNOWN
 
 OWNER = re.compile(r"chaos\|([^|]+)\|([^|]+)\|([^|]+)\|(\d*)")
 CANCELLED_QUERY = "000604"
+OURS = re.compile(r"^/queries/|^/monitoring/queries|/jobs/runs/list$|/sql/history")
+"""Only ours use Snowflake's connector here, and ask for many jobs at once."""
+
+
+def side_of(dag_id: str) -> str:
+    """Return whose a Dag is: ``ours`` or ``stock``."""
+    return "stock" if dag_id.startswith("chaos_stock") else "ours"
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,17 @@ class Remote:
         """Return the jobs of one task, oldest first."""
         owner = (dag_id, run_id, task_id, index)
         return sorted((one for one in self.jobs.values() if one.owner == owner), key=lambda one: one.started)
+
+    def named(self, request: Mapping[str, Any]) -> Job | None:
+        """Return the job that a request to a service names in its address."""
+        words = {*request["path"].split("/"), *request["query"].values()}
+        return next((one for one in self.jobs.values() if one.id.rpartition(":")[2] in words), None)
+
+    def side(self, request: Mapping[str, Any]) -> str:
+        """Return who has sent a request, as far as that can be told."""
+        if job := self.named(request):
+            return side_of(job.owner[0])
+        return "ours" if OURS.search(request["path"]) else UNKNOWN
 
     def end(self, job: Job) -> None:
         """End one as an administrator."""

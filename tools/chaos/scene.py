@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tools.chaos.books import FINAL, GRACE, Finding, Wait, audit
-from tools.chaos.jobs import Job, Remote
+from tools.chaos.hits import Hits
+from tools.chaos.jobs import Job, Remote, side_of
 from tools.chaos.world import World
 from tools.demo.board import epoch
 
 BOTH = ("chaos_ours", "chaos_stock")
 HELPERS = {"numbers", "statements"}
-SENSORS = {"external_task"}
+SENSORS = {"external_task": "snowflake_sql_api"}
+"""The sensors, and the task that each waits for."""
 STEPS = {
     "submit": (
         "POST",
@@ -55,7 +57,7 @@ class Scene:
     conf: dict[str, Any] = field(default_factory=dict)
     waits: dict[tuple[str, str, str, int], Wait] = field(default_factory=dict)
     started: dict[str, set[str]] = field(default_factory=dict)
-    injected: int = 0
+    hits: Hits = field(default_factory=Hits)
     kills: int = 0
     known: set[str] = field(default_factory=set)
     began: float = field(default_factory=time.time)
@@ -149,26 +151,49 @@ class Scene:
             for lab in labs:
                 lab.clear_faults()
 
-    def disturbers(self, step: str, since: float) -> Iterator[int]:
-        """Return the ports from which the disturbed requests of a step have come."""
+    def disturbers(self, step: str, since: float) -> Iterator[dict[str, Any]]:
+        """Return the disturbed requests of a step."""
         method, pattern = STEPS[step]
         for lab in (self.world.snowflake, self.world.databricks):
             for one in lab.requests(since):
                 if one["fault"] and one["method"] == method and re.search(pattern, one["path"]):
-                    yield int(one["client_port"])
+                    yield one
 
-    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
-        """Kill a part of Airflow."""
-        killed = self.world.end(name, number)
-        self.injected += killed
-        self.kills += killed
+    def hit(self, number: int = 1) -> None:
+        """Count a fault of whatever goes on now."""
+        self.hits.all(self.going(), number)
+
+    def going(self) -> set[str]:
+        """Return the sides of which tasks go on."""
+        unseen = {
+            dag_id for dag_id, runs in self.started.items() for run in runs if not self._seen(dag_id, run)
+        }
+        live = {wait.side for wait in self.waits.values() if not self.done(wait)}
+        return live | set(map(side_of, unseen))
+
+    def kill(self, name: str, number: int = signal.SIGKILL, side: str | None = None) -> None:
+        """Kill a part of Airflow.
+
+        :param side: whom that hits, if it is not whatever goes on.
+        """
+        going = {side} if side else self.going()
+        if self.world.end(name, number):
+            self.hits.all(going)
+            self.kills += 1
 
     def kill_task(self, pid: int, *, machine: bool = False) -> bool:
         """Kill the process of a task."""
+        if pid not in self.hits.tasks:
+            self.watch()
         killed = self.world.kill_task(pid, machine=machine)
-        self.injected += killed
-        self.kills += killed
+        if killed:
+            self.killed_task(pid)
         return killed
+
+    def killed_task(self, pid: int) -> None:
+        """Count a task's process that was killed."""
+        self.hits.process(pid)
+        self.kills += 1
 
     # The end.
 
@@ -188,7 +213,9 @@ class Scene:
         self.remote.look()
         self.known = {job.id for wait in self.all_waits() for job in self.jobs(wait)}
         now = time.time()
-        found = [one for wait in self.all_waits() for one in audit(wait, self.jobs(wait), now)]
+        found = [
+            one for wait in self.all_waits() for one in audit(wait, self.jobs(wait), now, self._awaited(wait))
+        ]
         return [one.because(self._cause(one.at)) for one in found]
 
     def latecomers(self) -> list[Finding]:
@@ -211,6 +238,9 @@ class Scene:
         """Return the jobs that go on although their tasks have ended."""
         return [job for wait, job in self.active_jobs() if self.done(wait)]
 
+    def _awaited(self, wait: Wait) -> Wait | None:
+        return self.waits.get((wait.dag_id, wait.run_id, SENSORS.get(wait.task_id, ""), -1))
+
     def _cause(self, at: float) -> str:
         before = [f"{what} {at - moment:.1f} s" for moment, what in self.world.injections if moment <= at]
         return ", ".join(before[-3:]) or "nothing"
@@ -230,16 +260,22 @@ class Scene:
         key = _key(one)
         if key[0] == "chaos_many" and key[2] == "wait" and key[3] < 0:
             return  # it is going to be expanded
-        side = "stock" if key[0].startswith("chaos_stock") else "ours"
-        has_job = key[2] not in HELPERS | SENSORS
+        side, now = side_of(key[0]), time.time()
+        has_job = key[2] not in HELPERS | set(SENSORS)
         wait = self.waits.setdefault(key, Wait(side, *key, has_job=has_job))
         wait.state, wait.tries = str(one["state"] or "none"), int(one["try_number"])
+        if one.get("pid"):
+            self.hits.tasks[int(one["pid"])] = side
         if wait.state in FINAL:
             # Airflow 3.3 keeps the end of the first try, when a later one ends in the triggerer.
             ended = epoch(one["end_date"]) if one.get("end_date") else 0.0
             wait.ended = max(ended, wait.seen_active)
         else:
-            wait.ended, wait.seen_active = None, time.time()
+            wait.ended, wait.seen_active = None, now
+        if wait.state == "success":
+            wait.succeeded = wait.succeeded or now
+        elif wait.succeeded is None:
+            wait.unsuccessful = now
 
 
 def _key(one: dict[str, Any]) -> tuple[str, str, str, int]:

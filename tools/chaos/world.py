@@ -7,7 +7,7 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,15 +175,22 @@ class World:
     def paused(self, name: str) -> Iterator[None]:
         """Stop the processes of a part for the block."""
         program = self.program(name)
-        members = family(program.process.pid) if program else []
+        with self.stopped(family(program.process.pid) if program else [], name):
+            yield
+
+    @contextmanager
+    def stopped(self, members: Sequence[psutil.Process], what: str) -> Iterator[int]:
+        """Stop processes for the block; gives how many of them ran."""
+        found = 0
         for one in members:
             with suppress(psutil.Error):
                 one.suspend()
-        self.note(f"SIGSTOP {name}")
+                found += 1
+        self.note(f"SIGSTOP {what}")
         try:
-            yield
+            yield found
         finally:
-            self.note(f"SIGCONT {name}")
+            self.note(f"SIGCONT {what}")
             for one in members:
                 with suppress(psutil.Error):
                     one.resume()
@@ -200,18 +207,24 @@ class World:
 
         :param machine: and its supervisor, as when the machine dies.
         """
-        process = self.task_processes().get(pid)
-        if process is None:
+        members = self.of_task(pid)
+        if not members:
             return False
         with suppress(psutil.Error):
-            supervisor = process.parent()
-            roots = {one.process.pid for one in self.processes.programs}
-            if machine and supervisor and supervisor.pid not in roots:
-                supervisor.kill()
-            process.kill()
+            for one in members if machine else members[-1:]:
+                one.kill()
             self.note(f"SIGKILL task process {pid}{' and its supervisor' if machine else ''}")
             return True
         return False
+
+    def of_task(self, pid: int) -> list[psutil.Process]:
+        """Return the supervisor of a task's process, unless that is a part of Airflow, and the process itself."""
+        process = self.task_processes().get(pid)
+        with suppress(psutil.Error):
+            supervisor = process.parent() if process else None
+            roots = {one.process.pid for one in self.processes.programs}
+            return [one for one in (supervisor, process) if one and one.pid not in roots]
+        return []
 
     def sender(self, port: int) -> psutil.Process | None:
         """Return the process that has a connection from this port."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
 from rich.console import Console
 
 from tools.demo import summary
+from tools.demo.alone import BusyError, alone
 from tools.demo.backend import Backend, OneMachine, Servers
 from tools.demo.demo import Run
 from tools.demo.environment import Places
@@ -30,10 +30,6 @@ WIDE = 130
 PATIENT, IMPATIENT = 15.0, 3.0
 
 
-class BusyError(Exception):
-    """Another demo runs in this checkout."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo and return its exit status: 0 only if every task ended as it should."""
     options = _parser().parse_args(arguments)
@@ -43,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signals = Signals()
     signals.watch()
     try:
-        with _alone(places):
+        with alone(places.state, "demo"):
             return _run(options, console, places, signals)
     except (ProcessEndedError, BusyError, MissingServerError) as error:
         console.print(f"{error}", style="red", markup=False, soft_wrap=True)
@@ -132,23 +128,6 @@ def _keep(console: Console, services: Services) -> None:
     except Interrupted as interrupted:
         if interrupted.number != signal.SIGINT:
             raise
-
-
-@contextlib.contextmanager
-def _alone(places: Places) -> Iterator[None]:
-    """Let one demo at a time use a checkout's state."""
-    with (places.state / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise BusyError(
-                f"A demo runs in this checkout already (process {lock.read().strip()}). Stop it first with Ctrl-C."
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
 
 
 if __name__ == "__main__":

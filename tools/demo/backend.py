@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from sqlalchemy import URL, create_engine, make_url, text
@@ -39,6 +40,9 @@ class Backend(Protocol):
     def databases(self) -> list[str]:
         """Return the URLs of databases that are no files of Airflow's."""
 
+    def folders(self) -> list[Path]:
+        """Return where servers of ours keep what passed through them, but for their databases."""
+
     def close(self) -> None:
         """Throw away what they kept, once they have ended."""
 
@@ -57,6 +61,10 @@ class OneMachine:
         return {}
 
     def databases(self) -> list[str]:
+        """Return none."""
+        return []
+
+    def folders(self) -> list[Path]:
         """Return none."""
         return []
 
@@ -108,7 +116,9 @@ class Servers:
         if self._cluster and POSTGRES not in running:
             cluster = self._cluster
             processes.start(
-                POSTGRES, cluster.command, {}, cluster.directory, server=True, owner=cluster.owner
+                *(POSTGRES, cluster.command, _environment(), cluster.directory),
+                server=True,
+                owner=cluster.owner,
             )
             patience.until(lambda: cluster.answers() is None, POSTGRES)
         if self._redis and REDIS not in running:
@@ -137,6 +147,10 @@ class Servers:
     def databases(self) -> list[str]:
         """Return Airflow's."""
         return [self.database.render_as_string(hide_password=False)]
+
+    def folders(self) -> list[Path]:
+        """Return Redis's, unless it is somebody else's."""
+        return [self._redis.data] if self._redis else []
 
     def close(self) -> None:
         """Throw away what they kept: all of our servers, and our database on somebody else's."""
@@ -167,4 +181,5 @@ class Servers:
 
 
 def _environment() -> dict[str, str]:
+    """What a server keeps of ours: also the mark by which one that was left behind is found."""
     return {name: os.environ[name] for name in KEPT if name in os.environ}

@@ -158,6 +158,7 @@ class Run:
             {one.name: one.client for one in self.remote},
             passwords={f"password of {name}": one.installation.password for name, one in airflows.items()},
             databases=self.services.backend.databases(),
+            folders=self.services.backend.folders(),
         )
 
     def _other_runs(self) -> dict[str, summary.OtherRun]:

@@ -100,9 +100,13 @@ class Deployment:
 
         :param more: variables for them, such as connections.
         """
-        self._env |= more
+        self.change(more)
         for name in self.parts:
             self.start_part(name)
+
+    def change(self, more: Mapping[str, str]) -> None:
+        """Change variables of the programs that are started from now on."""
+        self._env |= more
 
     def start_part(self, name: str, more: Mapping[str, str] = NONE) -> Program:
         """Start one of its programs.
@@ -141,5 +145,6 @@ class Deployment:
     ) -> Program:
         variables = {**self._env, **more}
         words = self.launch(self.called(name), command, variables)
-        root = self.installation.places.root
-        return self.processes.start(self.called(name), words, variables, root, once=once)
+        # Not the checkout: `python -m` looks there first, and would take no other release of this package.
+        home = self.installation.places.home
+        return self.processes.start(self.called(name), words, variables, home, once=once)

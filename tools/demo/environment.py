@@ -122,7 +122,8 @@ class Installation:
         """Return the whole environment of its processes."""
         settings = {**self._core(), **self._api(), **self._pace()}
         airflow = {f"AIRFLOW__{name}": str(value) for name, value in settings.items()}
-        return {**base_environment(self.places), "AIRFLOW_HOME": str(self.places.home), **airflow}
+        ours = {"AIRFLOW_HOME": str(self.places.home), "PYTHONPATH": str(self.places.root)}
+        return {**base_environment(self.places), **ours, **airflow}
 
     def _core(self) -> dict[str, object]:
         return {

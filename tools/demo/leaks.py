@@ -89,6 +89,7 @@ def leaks(
     passwords: Mapping[str, str] | None = None,
     homes: Collection[Path] = (),
     databases: Collection[str | Engine] = (),
+    folders: Collection[Path] = (),
 ) -> list[str]:
     """Return where a credential stands in what a demo has written; what is empty is well.
 
@@ -99,6 +100,7 @@ def leaks(
     :param labs: clients of the local services that still run, by name.
     :param passwords: more secrets, by name, such as that of Airflow's user.
     :param homes: more files that hold a credential, such as the ``passwords.json`` of another Airflow.
+    :param folders: what else has been written, outside of ``.demo``.
     :param databases: those that are no files in ``.demo``, as URLs of SQLAlchemy's.
     """
     secrets = [one for name, variables in environments.items() for one in airflow_secrets(variables, name)]
@@ -112,6 +114,8 @@ def leaks(
     airflows = (places, OtherPlaces(places.root))
     but = {*(one.passwords for one in airflows), *homes, *(places.lab / name for name in of_the_lab)}
     found = search.files(places.state, but, told={places.logs / "local-services.log"})
+    for folder in folders:
+        found += search.files(folder, but)
     for database in databases:
         found += search.database(database)
     return sorted({str(one) for one in found})

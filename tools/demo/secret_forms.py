@@ -15,6 +15,7 @@ SHORTEST = 4  # characters of a secret; a shorter one would be found everywhere
 _SHORTEST_ENCODED = 8  # likewise of its base64 and hexadecimal forms, of which there are more
 _LONG = 24  # a half of what is as long as this is a secret too
 _NESTED = 3  # texts within texts: JSON in JSON, in a message that shows its repr
+_PACKED = 2  # likewise within base64: Celery packs JSON that has JSON in it
 _PEM = "-----BEGIN "
 _PEM_FIRST = 20  # too short for halves
 _PEM_LINE = 48  # characters; the last line of a key may be very short
@@ -62,8 +63,9 @@ def _all(value: str, user: str) -> Iterator[tuple[str, bytes, int]]:
         yield form, text.encode(), SHORTEST
     for form, text in _halves(value):
         yield form, text.encode(), _LONG // 2
-    for form, needle in _base64(data):
-        yield form, needle, _SHORTEST_ENCODED
+    for text in {value, *_escaped({value}, _PACKED)}:
+        for form, needle in _base64(text.encode()):
+            yield form, needle, _SHORTEST_ENCODED
     for form, needle in _base64(base64.b64encode(data)):
         yield f"{form}, twice", needle, 2 * _SHORTEST_ENCODED
     for text in (data.hex(), data.hex().upper()):

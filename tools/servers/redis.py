@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 import socket
+import subprocess
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,8 @@ MISSING = (
     "no Redis server found on PATH: install one (Debian: `apt-get install redis-server`) "
     "or name one with REDIS_URL=redis://:PASSWORD@HOST:PORT/0"
 )
+# A title is written over the variables by which tools/leftovers.py finds a server that was left behind.
+_UNTITLED = "set-proc-title no\n"  # since Redis 6.2
 
 
 def binary() -> str | None:
@@ -44,12 +48,19 @@ class Redis:
         found = cls(Path(tempfile.mkdtemp(prefix="astronomer-redis-")))
         settings = found._settings
         settings.touch(0o600)  # the password is not for the list of processes
+        found.data.mkdir()
         settings.write_text(
             f"bind {LOOPBACK}\nport {found.port}\nrequirepass {found._password}\n"
-            f'dir {found.directory}\nappendonly yes\nappendfsync everysec\nsave ""\n',
+            f'dir {found.data}\nappendonly yes\nappendfsync everysec\nsave ""\n'
+            f"{_UNTITLED if _version() >= (6, 2) else ''}",
             encoding="utf-8",
         )
         return found
+
+    @property
+    def data(self) -> Path:
+        """Where it keeps every command that changed something."""
+        return self.directory / "data"
 
     @property
     def url(self) -> str:
@@ -80,6 +91,12 @@ class Redis:
     @property
     def _settings(self) -> Path:
         return self.directory / "redis.conf"
+
+
+def _version() -> tuple[int, int]:
+    told = subprocess.run([str(binary()), "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"v=(\d+)\.(\d+)", told)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _read(one: socket.socket) -> bytes:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
 from tools.chaos.books import FORGOTTEN_GRACE, GRACE, Wait
 from tools.chaos.faults import Fault
+from tools.chaos.faults.processes import EACH, HELD, sender_killer
 from tools.chaos.faults.triggerers import started
+from tools.chaos.jobs import side_of
+from tools.chaos.release import LOADED, Release
 from tools.chaos.scene import Scene
-from tools.demo.backend import SCHEDULER, TRIGGERER, WORKER
+from tools.chaos.world import World
+from tools.demo.backend import TRIGGERER
 
 GROUP = "People"
 LONG = 900.0
 LATE = 60.0  # seconds from the begin of a task that may take 25 to its end, on a busy machine
 TAKEN_UP = 3.0
 TAKEN_OVER = 30.0  # until the triggers of one that was killed run in another one
-RESTART = (TRIGGERER, SCHEDULER, WORKER)
+DEPLOYING = 180.0  # seconds until every program has loaded a release
 
 
 def mark(scene: Scene, _kills: int, *, state: str, but: Collection[str] = ()) -> None:
@@ -29,14 +33,30 @@ def mark(scene: Scene, _kills: int, *, state: str, but: Collection[str] = ()) ->
 
     :param but: the runs that go on.
     """
+    for wait in _mark(scene, state, but):
+        scene.hits.add(wait.side)
+
+
+def _mark(
+    scene: Scene, state: str, but: Collection[str] = (), then: Callable[[], None] = lambda: None
+) -> list[Wait]:
+    """Mark every task that has not ended, and return which.
+
+    :param then: is done after each.
+    """
     scene.dags = ()
     _deferred(scene)
+    found = []
     for one in scene.watch():
-        if one["dag_run_id"] in but or scene.done(scene.wait_of(one)):
+        wait = scene.wait_of(one)
+        if one["dag_run_id"] in but or scene.done(wait):
             continue
         moment = time.time()
         scene.world.ask(scene.world.airflow.mark, one, state)
-        _ended(scene, scene.wait_of(one), f"marked {state}", moment, {state})
+        _ended(scene, wait, f"marked {state}", moment, {state})
+        found.append(wait)
+        then()
+    return found
 
 
 def clear(scene: Scene, _kills: int) -> None:
@@ -50,10 +70,10 @@ def clear(scene: Scene, _kills: int) -> None:
             for wait in scene.waits.values():
                 if (wait.dag_id, wait.run_id) == (dag_id, run_id):
                     wait.cleared.append(moment)
-                    scene.injected += 1
+                    scene.hits.add(wait.side)
     scene.world.note("cleared")
     time.sleep(GRACE / 2)
-    mark(scene, 0, state="failed")
+    _mark(scene, "failed")
 
 
 def delete_run(scene: Scene, _kills: int) -> None:
@@ -66,6 +86,7 @@ def delete_run(scene: Scene, _kills: int) -> None:
             for wait in scene.waits.values():
                 if (wait.dag_id, wait.run_id) == (dag_id, run_id):
                     _ended(scene, wait, "deleted with its run", moment, set())
+                    scene.hits.add(wait.side)
 
 
 def mark_while_away(scene: Scene, _kills: int) -> None:
@@ -80,12 +101,14 @@ def mark_while_away(scene: Scene, _kills: int) -> None:
 
 
 def kill_cancelling(scene: Scene, kills: int) -> None:
-    """The triggerers are killed while they cancel the jobs of one run's tasks, which were marked as failed."""
+    """Triggerers are killed as they cancel the jobs of one run's tasks, which were marked as failed."""
     other = _spared(scene)
-    mark(scene, 0, state="failed", but=other)
-    time.sleep(scene.random.uniform(0.0, 2.0))
-    for name in scene.world.names(TRIGGERER)[:kills]:
-        scene.kill(name)
+    kill = sender_killer(scene, kills, step="cancel", whose="triggerer")
+    with scene.disturbed("late", "cancel", delay=HELD):
+        _mark(scene, "failed", other, kill)
+        until = time.monotonic() + EACH
+        while scene.kills < kills and time.monotonic() < until:
+            kill()
     _end_others(scene)
 
 
@@ -109,7 +132,7 @@ def _end_others(scene: Scene) -> None:
         if time.monotonic() > until - FORGOTTEN_GRACE + TAKEN_OVER and not scene.outliving():
             break
         time.sleep(2.0)
-    mark(scene, 0, state="failed")
+    _mark(scene, "failed")
 
 
 def exceed(scene: Scene, _kills: int) -> None:
@@ -124,6 +147,7 @@ def exceed(scene: Scene, _kills: int) -> None:
     moment = time.time()
     for wait in scene.all_waits():
         _ended(scene, wait, "ended by its execution_timeout", moment + LATE, {"failed"})
+        scene.hits.add(wait.side)
 
 
 def pause(scene: Scene, _kills: int) -> None:
@@ -131,7 +155,7 @@ def pause(scene: Scene, _kills: int) -> None:
     scene.until_deferred()
     for dag_id in scene.dags:
         scene.world.ask(scene.world.airflow.pause, dag_id)
-        scene.injected += 1
+        scene.hits.add(side_of(dag_id))
     scene.world.note("Dags paused")
     time.sleep(scene.seconds)
     for dag_id in scene.dags:
@@ -145,7 +169,7 @@ def edit_connections(scene: Scene, _kills: int) -> None:
     for name, connection in scene.world.services.connections.items():
         connection["extra"] = {**connection["extra"], "login_timeout": 30 + scene.random.randrange(30)}
         scene.world.ask(scene.world.airflow.edit_connection, name, connection)
-        scene.injected += 1
+        scene.hit()
     scene.world.note("connections edited")
 
 
@@ -156,7 +180,7 @@ def edit_timeout(scene: Scene, _kills: int) -> None:
     file = scene.world.places.dags / "chaos.py"
     text = file.read_text()
     file.write_text(text.replace("minutes=20", "minutes=19"))
-    scene.injected += 1
+    scene.hit()
     scene.world.note("execution_timeout changed")
     time.sleep(15.0)
     file.write_text(text)
@@ -167,35 +191,34 @@ def deploy(scene: Scene, _kills: int) -> None:
 
     It is the same code under another number and in another place, so what is tried is the exchange, and that triggers
     which one version has written are taken up by another. What older releases have written is in tests/serialised.
+    It counts only once each of these programs has loaded it.
     """
     waiting = scene.until_deferred(900.0)
-    with tempfile.TemporaryDirectory(prefix="astronomer-release-") as folder:
-        _new_release(scene.world.places.root, Path(folder))
-        python = f"{Path(__file__).parents[1] / 'python'}:{folder}"
-        for part in RESTART:
-            for name in scene.world.names(part):
-                scene.world.end(name, signal.SIGTERM, hold=True)
-                scene.world.services.first.start_part(name, {"PYTHONPATH": python})
-                scene.world.release(name)
-                time.sleep(10.0)
-        scene.injected += waiting
-        scene.world.note(f"a new version deployed while {waiting} tasks waited")
+    deferred = Counter(wait.side for wait in scene.waits.values() if wait.state == "deferred")
+    world, first = scene.world, scene.world.services.first
+    before = first.environment["PYTHONPATH"]
+    with tempfile.TemporaryDirectory(prefix="astronomer-release-", ignore_cleanup_errors=True) as folder:
+        release = Release.new(world.places.root, Path(folder))
+        first.change({"PYTHONPATH": release.path})
+        _restart(world)
+        if world.until(lambda: not release.missing(world), DEPLOYING):
+            for side, number in deferred.items():
+                scene.hits.add(side, number)
+            world.note(f"a new version deployed while {waiting} tasks waited")
+        else:
+            world.note(f"no new version in {', '.join(release.missing(world))}")
         scene.settle(max(300.0, 2.0 * waiting))
-    for part in RESTART:
-        for name in scene.world.names(part):
-            scene.world.end(name, signal.SIGTERM)
-    scene.world.tend()
+        first.change({"PYTHONPATH": before})
+        _restart(world)
 
 
-def _new_release(root: Path, folder: Path) -> None:
-    """Copy the package as one that calls itself the next release."""
-    shutil.copytree(root / "astronomer", folder / "astronomer", ignore=shutil.ignore_patterns("__pycache__"))
-    info = folder / "astronomer_providers-2.999.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: astronomer-providers\nVersion: 2.999.0\n")
-    (info / "entry_points.txt").write_text(
-        "[apache_airflow_provider]\nprovider_info = astronomer.providers.package:get_provider_info\n"
-    )
+def _restart(world: World) -> None:
+    """Let the programs that a release is for end and come back, one after the other."""
+    for part in LOADED:
+        for name in world.names(part):
+            world.end(name, signal.SIGTERM)
+            world.tend()
+            time.sleep(10.0)
 
 
 def _deferred(scene: Scene) -> list[dict[str, object]]:
@@ -206,7 +229,6 @@ def _deferred(scene: Scene) -> list[dict[str, object]]:
 
 def _ended(scene: Scene, wait: Wait, what: str, moment: float, expected: set[str]) -> None:
     wait.ended_by, wait.over, wait.expected = what, moment, frozenset(expected)
-    scene.injected += 1
     scene.world.note(f"{what} {wait.task_id}")
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 
+import psutil  # type: ignore[import-untyped]
+
+from tools.chaos.books import Wait
 from tools.chaos.faults import Fault
 from tools.chaos.scene import Scene, pids
 from tools.chaos.world import restart_database
@@ -16,6 +20,7 @@ GROUP = "Processes"
 HELD = 6.0  # seconds for which a service holds an answer, while who waits for it is killed
 EACH = 30.0  # seconds within which the next moment for a kill comes
 PAUSE = (30.0, 90.0)
+PAUSED = 3  # tasks at once
 
 
 def kill_tasks(scene: Scene, kills: int, *, machine: bool = False) -> None:
@@ -24,32 +29,97 @@ def kill_tasks(scene: Scene, kills: int, *, machine: bool = False) -> None:
 
 
 def kill_before_submit(scene: Scene, kills: int) -> None:
-    """Processes of tasks that have just begun."""
+    """Processes of tasks that have just begun; one whose job was there already does not count."""
     known: set[int] = set()
 
     def one() -> None:
-        for pid in pids(scene.watch()):
-            if pid not in known and scene.kills < kills:
-                known.add(pid)
-                scene.kill_task(pid)
+        for instance in scene.in_state("running"):
+            wait, pid = scene.wait_of(instance), int(instance["pid"] or 0)
+            if pid in known or not wait.has_job or scene.kills >= kills:
+                continue
+            known.add(pid)
+            if not _submitted(scene, wait) and scene.world.kill_task(pid) and not _submitted(scene, wait):
+                scene.killed_task(pid)
 
     _while(scene, kills, one)
 
 
+def _submitted(scene: Scene, wait: Wait) -> bool:
+    """Whether a task has a job that it would go on with."""
+    scene.remote.look()
+    return any(job.ended is None or job.succeeded for job in scene.jobs(wait))
+
+
 def kill_senders(scene: Scene, kills: int, *, step: str, whose: str = "task") -> None:
     """Whoever has sent a request of this step, done by the service but not yet answered."""
-    since, killed = time.time(), set[int]()
+    with scene.disturbed("late", step, delay=HELD, rate=0.5, seed=scene.random.randrange(1000)):
+        _while(scene, kills, sender_killer(scene, kills, step=step, whose=whose))
+
+
+def sender_killer(scene: Scene, kills: int, *, step: str, whose: str) -> Callable[[], None]:
+    """Return what kills those who wait for an answer of a step now.
+
+    :param whose: ``task``: the process of a task on a worker; or ``triggerer``.
+    """
+    since, seen = time.time(), set[float]()
 
     def one() -> None:
-        scene.feed()
-        scene.world.tend()
-        for port in scene.disturbers(step, since):
-            if port not in killed and scene.kills < kills:
-                killed.add(port)
-                _kill_sender(scene, port, whose)
+        scene.watch()
+        for process, triggerer, side in _senders(scene, step, since, seen):
+            if scene.kills >= kills or (triggerer is None) == (whose == "triggerer"):
+                continue
+            if triggerer:
+                scene.kill(triggerer, side=side)
+            else:
+                scene.kill_task(process.pid)
 
-    with scene.disturbed("late", step, delay=HELD, rate=0.5, seed=scene.random.randrange(1000)):
-        _while(scene, kills, one)
+    return one
+
+
+def _senders(
+    scene: Scene, step: str, since: float, seen: set[float]
+) -> Iterator[tuple[psutil.Process, str | None, str]]:
+    """Return who waits for an answer of a step, each of its requests once: the process, its triggerer, the side."""
+    scene.remote.look()
+    for request in scene.disturbers(step, since):
+        at, job = float(request["at"]), scene.remote.named(request)
+        early = step == "result" and not (job and job.ended and job.ended <= at)  # it is a poll as well
+        if at in seen or request["status"] or early:
+            continue
+        if process := scene.world.sender(int(request["client_port"])):
+            seen.add(at)
+            triggerer, side = scene.world.triggerer_of(process), scene.remote.side(request)
+            # Stock operators submit nothing in a triggerer.
+            yield process, triggerer, "ours" if triggerer and step == "submit" else side
+
+
+def pause_senders(scene: Scene, _kills: int, *, step: str) -> None:
+    """Some who wait for an answer of a step stop until others have taken their work over."""
+    since, seen = time.time(), set[float]()
+    with ExitStack() as stack:
+        with scene.disturbed("late", step, delay=HELD):
+            until = time.monotonic() + EACH
+            while len(seen) < PAUSED and time.monotonic() < until:
+                scene.watch()
+                for process, triggerer, side in _senders(scene, step, since, seen):
+                    _pause_sender(scene, stack, process, triggerer, side)
+        scene.go_on(scene.random.uniform(*PAUSE), feed=True)
+
+
+def _pause_sender(
+    scene: Scene, stack: ExitStack, process: psutil.Process, triggerer: str | None, side: str
+) -> None:
+    if triggerer:
+        stack.enter_context(scene.world.paused(triggerer))
+        scene.hits.add(side)
+    else:
+        _pause_task(scene, stack, process.pid)
+
+
+def _pause_task(scene: Scene, stack: ExitStack, pid: int) -> None:
+    """Stop a task's process and its supervisor until the stack ends."""
+    if stack.enter_context(scene.world.stopped(scene.world.of_task(pid), f"task process {pid}")):
+        scene.hits.process(pid)
 
 
 def kill_after_submit(scene: Scene, kills: int) -> None:
@@ -110,22 +180,11 @@ def kill_anything(scene: Scene, kills: int) -> None:
 
 def pause_tasks(scene: Scene, _kills: int) -> None:
     """Processes of tasks and their supervisors stop, and the scheduler takes them for dead."""
-    stopped = []
     found = scene.world.until(lambda: pids(scene.look()), EACH) or []
-    for pid in found[:3]:
-        process = scene.world.task_processes().get(pid)
-        supervisor = process.parent() if process else None
-        for one in (supervisor, process):
-            if one is not None:
-                one.suspend()
-                stopped.append(one)
-        scene.injected += 1
-    scene.world.note(f"SIGSTOP task processes {found[:3]}")
-    scene.go_on(scene.random.uniform(*PAUSE), feed=True)
-    for one in stopped:
-        if one.is_running():
-            one.resume()
-    scene.world.note(f"SIGCONT task processes {found[:3]}")
+    with ExitStack() as stack:
+        for pid in found[:PAUSED]:
+            _pause_task(scene, stack, pid)
+        scene.go_on(scene.random.uniform(*PAUSE), feed=True)
 
 
 def pause_part(scene: Scene, _kills: int, *, part: str) -> None:
@@ -134,7 +193,8 @@ def pause_part(scene: Scene, _kills: int, *, part: str) -> None:
     name = scene.world.names(part)[0]
     scene.world.tend()
     with scene.world.paused(name):
-        scene.injected += scene.world.program(name) is not None
+        if scene.world.program(name) is not None:
+            scene.hit()
         until = time.monotonic() + scene.random.uniform(*PAUSE)
         while time.monotonic() < until:
             time.sleep(1.0)
@@ -147,7 +207,7 @@ def restart_databases(scene: Scene, kills: int) -> None:
         scene.go_on(scene.random.uniform(5.0, 15.0), feed=True)
         how = (signal.SIGINT, signal.SIGQUIT)[number % 2]
         restart_database(scene.world, how)
-        scene.injected += 1
+        scene.hit()
         scene.kills += how == signal.SIGQUIT
 
 
@@ -168,25 +228,27 @@ def _one_task(scene: Scene, *, machine: bool) -> None:
         scene.kill_task(scene.random.choice(found), machine=machine)
 
 
-def _kill_sender(scene: Scene, port: int, whose: str) -> None:
-    process = scene.world.sender(port)
-    if process is None:
-        return
-    if triggerer := scene.world.triggerer_of(process):
-        if whose == "triggerer":
-            scene.kill(triggerer)
-    elif whose == "task":
-        scene.kill_task(process.pid)
-
-
 FAULTS = (
     Fault(GROUP, "task killed at random", kill_tasks, weight=20, runs=2, quick=True),
     Fault(GROUP, "task killed before it submits", kill_before_submit, weight=8, runs=2, quick=True),
     Fault(
         GROUP, "task killed as it submits", partial(kill_senders, step="submit"), weight=8, runs=2, quick=True
     ),
+    Fault(
+        *(GROUP, "triggerer killed as it submits", partial(kill_senders, step="submit", whose="triggerer")),
+        weight=2,
+    ),
+    Fault(GROUP, "paused as it submits", partial(pause_senders, step="submit"), seconds=30),
     Fault(GROUP, "task killed before it defers", kill_after_submit, weight=5, runs=2),
     Fault(GROUP, "task killed as it finishes", kill_finishing, weight=8, runs=2, quick=True),
+    Fault(
+        GROUP, "task killed as it reads the result", partial(kill_senders, step="result"), weight=4, runs=2
+    ),
+    Fault(
+        *(GROUP, "triggerer killed as it reads the result"),
+        partial(kill_senders, step="result", whose="triggerer"),
+        weight=2,
+    ),
     Fault(GROUP, "worker's machine killed", partial(kill_tasks, machine=True), weight=4, runs=2),
     Fault(
         *(GROUP, "triggerer killed as it polls", partial(kill_senders, step="poll", whose="triggerer")),

@@ -23,11 +23,11 @@ def weather(scene: Scene, _kills: int, *, kind: str, seconds: float = STORM, **f
         lab.add_fault(kind, seconds=seconds, **fault)
     scene.world.note(f"{kind} {fault}")
     scene.go_on(seconds, feed=True)
-    scene.injected += sum(
-        bool(one["fault"])
-        for lab in (scene.world.snowflake, scene.world.databricks)
-        for one in lab.requests(scene.began)
-    )
+    scene.remote.look()
+    for lab in (scene.world.snowflake, scene.world.databricks):
+        for one in lab.requests(scene.began):
+            if one["fault"]:
+                scene.hits.add(scene.remote.side(one))
 
 
 def expire(scene: Scene, _kills: int) -> None:
@@ -39,7 +39,7 @@ def expire(scene: Scene, _kills: int) -> None:
     time.sleep(5.0)
     scene.world.snowflake.expire_masters()
     scene.world.note("credentials expired")
-    scene.injected += 3
+    scene.hit(3)
 
 
 def rotate(scene: Scene, _kills: int) -> None:
@@ -56,7 +56,7 @@ def rotate(scene: Scene, _kills: int) -> None:
     for name, secret in (("snowflake_default", password), ("databricks_default", token)):
         connections[name] = {**connections[name], "password": secret}
         scene.world.ask(scene.world.airflow.edit_connection, name, connections[name])
-    scene.injected += 2
+    scene.hit(2)
 
 
 def skew(scene: Scene, _kills: int) -> None:
@@ -64,7 +64,7 @@ def skew(scene: Scene, _kills: int) -> None:
     scene.world.databricks.advance(HOUR)
     scene.remote.ahead += HOUR
     scene.world.note("an hour ahead")
-    scene.injected += 1
+    scene.hit()
     scene.until_deferred()
 
 
@@ -73,7 +73,11 @@ def unknown(scene: Scene, _kills: int) -> None:
     with scene.disturbed("rewrite", "poll", old='"RUNNING"', new='"HIBERNATING"'):
         scene.world.note("unknown states")
         scene.go_on(30.0)
-        scene.injected += sum(1 for _ in scene.disturbers("poll", scene.began))
+        scene.remote.look()
+        for one in scene.disturbers(
+            "poll", scene.began
+        ):  # an answer that was not changed counts as undisturbed
+            scene.hits.add(scene.remote.side(one))
 
 
 def end_jobs(scene: Scene, _kills: int, *, how: Callable[[Scene, str], bool], what: str) -> None:
@@ -84,7 +88,7 @@ def end_jobs(scene: Scene, _kills: int, *, how: Callable[[Scene, str], bool], wh
             wait.ended_jobs.add(job.id)
             wait.expected = frozenset({"success", "failed"})
             scene.world.note(f"{what} {job.id}")
-            scene.injected += 1
+            scene.hits.add(wait.side)
     scene.remote.look()  # what was deleted is gone from now on
 
 

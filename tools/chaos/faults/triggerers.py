@@ -20,7 +20,7 @@ def move(scene: Scene, _kills: int) -> None:
         return
     for name in scene.world.names(TRIGGERER):
         with scene.world.paused(name):
-            scene.injected += 1
+            scene.hit()
             scene.go_on(TRIGGERER_DEAD_AFTER + 12)
         scene.go_on(5)
 
@@ -30,7 +30,8 @@ def roll(scene: Scene, _kills: int) -> None:
     if not scene.until_deferred():
         return
     for name in scene.world.names(TRIGGERER):
-        scene.injected += scene.world.end(name, signal.SIGTERM)
+        if scene.world.end(name, signal.SIGTERM):
+            scene.hit()
         started(scene, name)
 
 
@@ -40,7 +41,8 @@ def fill(scene: Scene, _kills: int) -> None:
     if not scene.until_deferred():
         return
     _replace(scene, second, {CAPACITY: "2"})
-    scene.injected += scene.world.end(first, signal.SIGTERM, hold=True)
+    if scene.world.end(first, signal.SIGTERM, hold=True):
+        scene.hit()
     scene.go_on(TRIGGERER_DEAD_AFTER + 15)
     scene.world.release(first)
     started(scene, first)

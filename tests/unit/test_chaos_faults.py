@@ -1,0 +1,242 @@
+"""A fault counts where it hit, and only when it did."""
+
+import random
+import signal
+import time
+from collections import Counter
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from tools.chaos.faults import people, processes
+from tools.chaos.hits import Hits
+from tools.chaos.jobs import Job, Remote
+from tools.chaos.scene import Scene
+
+OURS, STOCK = "chaos_ours", "chaos_stock"
+RESULT = "/api/v2/statements/{}"
+SUBMIT = "/queries/v1/query-request"
+ABORT = "/queries/v1/abort-request"
+
+
+class Lab:
+    """A service whose log is written by the test."""
+
+    def __init__(self):
+        self.log, self.faults = [], []
+
+    def requests(self, _since):
+        return self.log
+
+    def add_fault(self, kind, **fault):
+        self.faults.append((kind, fault))
+
+    def clear_faults(self):
+        self.faults.clear()
+
+
+class Airflow:
+    """Tasks, each in the state and with the process that the test gives it."""
+
+    def __init__(self):
+        self.instances = {}
+
+    def put(self, dag_id, task_id, state="running", pid=None):
+        key = {"dag_id": dag_id, "dag_run_id": "run", "task_id": task_id, "map_index": -1}
+        self.instances[dag_id, task_id] = {**key, "state": state, "pid": pid, "try_number": 1}
+
+    def tasks(self, dag_id, run_id):
+        return [one for (dag, _), one in self.instances.items() if dag == dag_id]
+
+    def mark(self, instance, state):
+        instance["state"] = state
+
+
+class World:
+    """Processes that are only numbers: a port is the id of the process that asks from it."""
+
+    def __init__(self):
+        self.airflow, self.snowflake, self.databricks = Airflow(), Lab(), Lab()
+        self.triggerers, self.killed, self.paused_parts, self.alive = {}, [], [], set()
+
+    def ask(self, question, *arguments):
+        return question(*arguments)
+
+    def until(self, condition, _seconds):
+        return condition()
+
+    def tend(self):
+        """Nothing dies by itself."""
+
+    def note(self, _what):
+        """Nobody asks what was before."""
+
+    def names(self, _part):
+        return sorted(set(self.triggerers.values()))
+
+    def sender(self, port):
+        return SimpleNamespace(pid=port)
+
+    def triggerer_of(self, process):
+        return self.triggerers.get(process.pid)
+
+    def kill_task(self, pid, *, machine=False):
+        self.killed.append(pid)
+        return True
+
+    def end(self, name, number):
+        assert number == signal.SIGKILL
+        self.killed.append(name)
+        return True
+
+    def of_task(self, pid):
+        return [pid] if pid in self.alive else []
+
+    @contextmanager
+    def stopped(self, members, _what):
+        yield len(members)
+
+    @contextmanager
+    def paused(self, name):
+        self.paused_parts.append(name)
+        yield
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+@pytest.fixture
+def scene(world, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(Remote, "look", lambda _remote: None)
+    scene = Scene(world, Remote(None, None), random.Random(0), dags=())
+    scene.started = {OURS: {"run"}, STOCK: {"run"}}
+    return scene
+
+
+def asked(path, port, *, at=50.0, method="GET", status=0):
+    return {
+        "path": path,
+        "query": {},
+        "client_port": port,
+        "at": at,
+        "method": method,
+        "status": status,
+        "fault": "late",
+    }
+
+
+def job(name, task_id, ended=None, dag_id=OURS):
+    return Job(name, (dag_id, "run", task_id, -1), "SUCCESS" if ended else "RUNNING", 1.0, ended, False)
+
+
+class TestHits:
+    def test_a_process_is_told_once_airflow_knows_it(self):
+        hits = Hits()
+        hits.process(7)
+        assert hits.total() == Counter(unknown=1)
+        hits.tasks[7] = "ours"
+        assert hits.total() == Counter(ours=1)
+
+    @pytest.mark.parametrize(
+        ("going", "hit"), [({"ours", "stock"}, "both"), ({"stock"}, "stock"), (set(), "unknown")]
+    )
+    def test_what_hits_everything_hits_what_goes_on(self, going, hit):
+        hits = Hits()
+        hits.all(going, 2)
+        assert hits.total() == Counter({hit: 2})
+
+    def test_a_run_that_nobody_has_seen_yet_goes_on(self, scene, world):
+        assert scene.going() == {"ours", "stock"}
+        world.airflow.put(OURS, "query", "success")
+        scene.watch()
+        assert scene.going() == {"stock"}
+
+
+class TestBeforeSubmit:
+    def kill(self, scene, world, jobs=()):
+        scene.remote.jobs = {one.id: one for one in jobs}
+        world.airflow.put(OURS, "query", pid=1)
+        world.airflow.put(OURS, "external_task", pid=2)
+        world.airflow.put(STOCK, "query", pid=3)
+        processes.kill_before_submit(scene, 2)
+
+    def test_hits_each_process_that_has_begun_a_job_to_come(self, scene, world):
+        self.kill(scene, world)
+        assert world.killed == [1, 3], "a sensor submits nothing"
+        assert scene.hits.total() == Counter(ours=1, stock=1)
+
+    def test_spares_a_task_that_has_its_job(self, scene, world, monkeypatch):
+        monkeypatch.setattr(processes, "EACH", 0.05)
+        self.kill(scene, world, [job("q1", "query")])
+        assert world.killed == [3]
+
+    def test_a_job_that_began_before_the_kill_makes_it_another_fault(self, scene, world, monkeypatch):
+        monkeypatch.setattr(processes, "EACH", 0.05)
+        monkeypatch.setattr(
+            world, "kill_task", lambda pid: scene.remote.jobs.update(q=job("q", "query")) is None
+        )
+        self.kill(scene, world)
+        assert (scene.kills, scene.hits.total()) == (1, Counter(stock=1)), "only stock's had none of its own"
+
+
+class TestSenders:
+    def killed(self, scene, step, whose):
+        processes.sender_killer(scene, 9, step=step, whose=whose)()
+        return scene.world.killed
+
+    def test_a_worker_and_a_triggerer_may_submit(self, scene, world):
+        world.airflow.put(STOCK, "query", pid=1)
+        world.triggerers[2] = "triggerer"
+        world.snowflake.log = [asked(SUBMIT, port, method="POST", at=float(port)) for port in (1, 2)]
+        assert self.killed(scene, "submit", "task") == [1]
+        assert self.killed(scene, "submit", "triggerer") == [1, "triggerer"]
+        assert scene.hits.total() == Counter(stock=1, ours=1)
+
+    def test_who_has_its_answer_is_no_longer_in_the_step(self, scene, world):
+        world.snowflake.log = [asked(SUBMIT, 1, method="POST", status=200)]
+        assert self.killed(scene, "submit", "task") == []
+
+    def test_a_result_is_read_from_a_job_that_has_ended(self, scene, world):
+        scene.remote.jobs = {
+            one.id: one for one in (job("q1", "a", 40.0), job("q2", "b"), job("q3", "c", 60.0))
+        }
+        world.snowflake.log = [
+            asked(RESULT.format(f"q{number}"), number, at=50.0 + number) for number in (1, 2, 3)
+        ]
+        assert self.killed(scene, "result", "task") == [1]
+
+    def test_a_triggerer_is_killed_in_the_midst_of_a_cancel(self, scene, world, monkeypatch):
+        monkeypatch.setattr(people, "EACH", 0.0)
+        monkeypatch.setattr(people, "_spared", lambda _scene: set())
+        monkeypatch.setattr(people, "_end_others", lambda _scene: None)
+        world.airflow.put(OURS, "query", "deferred")
+        world.triggerers[2] = "triggerer"
+        cancelled = asked(ABORT, 2, method="POST")
+        monkeypatch.setattr(world.airflow, "mark", lambda *_: world.snowflake.log.append(cancelled))
+        people.kill_cancelling(scene, 2)
+        assert world.killed == ["triggerer"]
+        assert scene.hits.total() == Counter(ours=1), "a mark is no kill"
+
+
+class TestPauses:
+    def test_count_the_processes_that_were_stopped(self, scene, world, monkeypatch):
+        monkeypatch.setattr(Scene, "go_on", lambda *_, **__: None)
+        for pid in (1, 2):
+            world.airflow.put(OURS, f"query{pid}", pid=pid)
+        world.alive = {2}
+        processes.pause_tasks(scene, 0)
+        assert scene.hits.total() == Counter(ours=1)
+
+    def test_stop_who_submits(self, scene, world, monkeypatch):
+        monkeypatch.setattr(Scene, "go_on", lambda *_, **__: None)
+        monkeypatch.setattr(processes, "EACH", 0.1)
+        world.airflow.put(STOCK, "query", pid=1)
+        world.alive, world.triggerers = {1}, {2: "triggerer"}
+        world.snowflake.log = [asked(SUBMIT, port, method="POST", at=float(port)) for port in (1, 2)]
+        processes.pause_senders(scene, 0, step="submit")
+        assert world.paused_parts == ["triggerer"]
+        assert scene.hits.total() == Counter(stock=1, ours=1)
