@@ -130,7 +130,7 @@ class Deployment:
         return set(self.dags) <= self.user.dags()
 
     def _patience(self, part: str) -> Mapping[str, str]:
-        """Return for how many seconds a part waits for a lock of SQLite.
+        """Return the variable by which a part waits a minute for a lock of SQLite; none where it must not.
 
         The API server can wait for one that it holds itself, and gives up after SQLite's usual five; a scheduler that
         then gave up as well would end.
