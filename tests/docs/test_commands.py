@@ -33,6 +33,9 @@ ELSEWHERE = {
     'make image-test ARGS="-k celery"': "a part of `make image-test`",
     'make image-test ARGS="-k kubernetes"': "a part of `make image-test`",
     "docker build -t orders runtime/sample-project": "tests/image/test_project.py builds the same folder",
+    "buildah build -t orders runtime/sample-project": "tests/image/test_project.py builds the same folder",
+    "podman run --rm orders airflow runtime version": "tests/image/test_contents.py, in the image that orders is from",
+    "docker build --secret id=pip,src=pip.conf -t orders .": "tests/image/test_private_index.py",
     "airflow runtime-auth roles": "tests/integration/runtime/test_start.py",
     "airflow runtime-auth check-token < token.txt": "tests/integration/runtime/test_start.py",
     "python -m astronomer.lab issuer": "tests/lab/test_issuer.py",
@@ -48,7 +51,7 @@ ELSEWHERE = {
         for queues in ("", " --queues default", " --queues snowflake", " --queues databricks")
     },
     "airflow celery worker --queues default,snowflake,databricks": "make demo-celery starts it so",
-    'pip install "astronomer-providers[all,celery]"': "from a registry; make demo-celery installs the extras from the checkout",
+    'pip install -c constraints/airflow-3.3.txt ".[all,celery]"': "make demo-celery installs these extras from the checkout",
     "airflow providers list": "tests/unit/test_package.py",
     "airflow config list --section astronomer_providers --defaults": "tests/unit/test_package.py",
     "airflow standalone": "make demo starts the same four parts, one by one",

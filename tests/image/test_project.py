@@ -8,12 +8,13 @@ import pytest
 from tests.image.conftest import ROOT
 from tools.image.__main__ import tag
 from tools.image.container import Container
+from tools.image.engine import Build
 
 SAMPLE = ROOT / "runtime" / "sample-project"
 
 
 def built(engine, folder: Path, name: str):
-    return engine.build(folder, name, target=None, arguments={}, file=None)
+    return engine.build(Build(folder, name))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from astronomer.runtime.versions import Manifest, Release
 from tools.image.base import local_base
-from tools.image.engine import Buildah, Engine, ImageError, found
+from tools.image.engine import Build, Buildah, Engine, ImageError, found
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "astronomer-runtime"
@@ -75,7 +75,7 @@ def build(engine: Engine, release: Release, base_image: str | None) -> list[Buil
 def _variant(engine: Engine, name: str, target: str, arguments: dict[str, str]) -> Built:
     started = time.monotonic()
     file = ROOT / "runtime" / "Dockerfile"
-    done = engine.build(ROOT, name, target=target, arguments=arguments, file=file)
+    done = engine.build(Build(ROOT, name, target=target, arguments=arguments, file=file))
     if done.returncode:
         raise ImageError(f"{name} could not be built:\n{done.stdout[-4000:]}")
     if target == "onbuild" and not engine.config(name).get("OnBuild"):

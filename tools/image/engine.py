@@ -30,6 +30,37 @@ class ImageError(Exception):
     """An image cannot be built or run; the message says what to do."""
 
 
+@dataclass(frozen=True)
+class Build:
+    """What an image is built from.
+
+    :param context: the folder whose files its steps see.
+    :param tag: what it is called.
+    :param target: the stage of the Dockerfile at which the build ends; the last one otherwise.
+    :param arguments: those of the build, by name.
+    :param file: the Dockerfile, if it is not the one in the context.
+    :param secrets: files that a step may mount and that stay outside the image, by id.
+    """
+
+    context: Path
+    tag: str
+    target: str | None = None
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    file: Path | None = None
+    secrets: Mapping[str, Path] = field(default_factory=dict)
+
+    def words(self) -> list[str]:
+        """Return the arguments of the ``build`` command, in which Docker and buildah agree."""
+        words = ["--tag", self.tag]
+        words += ["--file", str(self.file)] if self.file else []
+        words += ["--target", self.target] if self.target else []
+        for name, value in self.arguments.items():
+            words += ["--build-arg", f"{name}={value}"]
+        for name, path in self.secrets.items():
+            words += ["--secret", f"id={name},src={path}"]
+        return [*words, str(self.context)]
+
+
 class Engine(Protocol):
     """What builds and runs images."""
 
@@ -37,9 +68,7 @@ class Engine(Protocol):
     def name(self) -> str:
         """What does it."""
 
-    def build(
-        self, context: Path, tag: str, *, target: str | None, arguments: Mapping[str, str], file: Path | None
-    ) -> subprocess.CompletedProcess[str]:
+    def build(self, build: Build) -> subprocess.CompletedProcess[str]:
         """Build an image; the caller looks at the status."""
 
     def run(self, *options: str | Path) -> list[str]:
@@ -61,10 +90,8 @@ class Docker:
 
     name: str = "Docker"
 
-    def build(
-        self, context: Path, tag: str, *, target: str | None, arguments: Mapping[str, str], file: Path | None
-    ) -> subprocess.CompletedProcess[str]:
-        return _run(["docker", "build", *_build(context, tag, target, arguments, file)], os.environ)
+    def build(self, build: Build) -> subprocess.CompletedProcess[str]:
+        return _run(["docker", "build", "--network", "host", *build.words()], os.environ)
 
     def run(self, *options: str | Path) -> list[str]:
         return self.execute("run", "--rm", "--network", "host", *map(str, options))
@@ -119,12 +146,9 @@ class Buildah:
         """The variables of both programs."""
         return {**os.environ, **self.settings}
 
-    def build(
-        self, context: Path, tag: str, *, target: str | None, arguments: Mapping[str, str], file: Path | None
-    ) -> subprocess.CompletedProcess[str]:
-        words = _build(context, tag, target, arguments, file)
+    def build(self, build: Build) -> subprocess.CompletedProcess[str]:
         # Without --force-rm a build that fails leaves its container mounted.
-        return _run(["buildah", "build", "--layers", "--force-rm", *words], self.environment)
+        return _run(["buildah", "build", "--layers", "--force-rm", *build.words()], self.environment)
 
     def run(self, *options: str | Path) -> list[str]:
         # Health is asked for by hand: podman leaves that to systemd.
@@ -185,16 +209,6 @@ def _has_docker() -> bool:
         return False
     told = _run(["docker", "version"], os.environ)
     return not told.returncode and "podman" not in told.stdout.lower()
-
-
-def _build(
-    context: Path, tag: str, target: str | None, arguments: Mapping[str, str], file: Path | None
-) -> list[str]:
-    words = ["--tag", tag]
-    words += ["--file", str(file)] if file else []
-    words += ["--target", target] if target else []
-    words += [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
-    return [*words, str(context)]
 
 
 def _limit(number: int) -> str:
