@@ -36,6 +36,19 @@ class Killing:
         await asyncio.wait({self.running})
         await self.trigger.on_kill()
 
+    def happens(self, after, *, then_open=None):
+        """Begin, and end after what is awaited; a gate that is opened then lets the step end that it holds."""
+
+        async def main():
+            await self.begin()
+            await after
+            await self.end()
+            if then_open:
+                then_open.open()
+                await asyncio.wait({self.trigger._step})
+
+        self.free.timeline.run(main)
+
 
 def deferred(free, count):
     """What Airflow says of how many such task instances are deferred."""
@@ -52,13 +65,7 @@ class TestJob:
     def test_ends_with_the_wait(self, free, kind):
         killing = Killing(free, free.task(kind))
         deferred(free, 0)
-
-        async def main():
-            await killing.begin()
-            await let(30)
-            await killing.end()
-
-        free.timeline.run(main)
+        killing.happens(let(30))
         assert free.service.cancels == ["job-1"]
         assert free.service.status("job-1").phase is Phase.CANCELLED
 
@@ -67,13 +74,7 @@ class TestJob:
         monkeypatch.setattr(kind, "on_kill", gate.opened_by(kind.on_kill))
         killing = Killing(free, free.task(kind))
         deferred(free, 0)
-
-        async def main():
-            await killing.begin()
-            await gate.reached()
-            await killing.end()
-
-        free.timeline.run(main)
+        killing.happens(gate.reached())
         assert free.service.status("job-1").phase is Phase.CANCELLED
 
     def test_ends_when_it_is_being_submitted(self, free, kind, gate, monkeypatch):
@@ -81,40 +82,20 @@ class TestJob:
         monkeypatch.setattr(kind, "on_kill", gate.opened_by(kind.on_kill))
         killing = Killing(free, free.task(kind))
         deferred(free, 0)
-
-        async def main():
-            await killing.begin()
-            await gate.reached()
-            await killing.end()
-
-        free.timeline.run(main)
+        killing.happens(gate.reached())
         assert free.service.jobs == free.service.cancels == ["job-1"]
 
     def test_goes_on_when_the_trigger_moves_during_the_wait(self, free, kind):
         killing = Killing(free, free.task(kind))
         deferred(free, 1)
-
-        async def main():
-            await killing.begin()
-            await let(30)
-            await killing.end()
-
-        free.timeline.run(main)
+        killing.happens(let(30))
         assert not free.service.cancels
 
     def test_goes_on_when_the_trigger_moves_during_the_submit(self, free, kind, gate, monkeypatch):
         monkeypatch.setattr(kind, "submit", gate.before(kind.submit))
         killing = Killing(free, free.task(kind))
         deferred(free, 1)
-
-        async def main():
-            await killing.begin()
-            await gate.reached()
-            await killing.end()
-            gate.open()
-            await asyncio.wait({killing.trigger._step})
-
-        free.timeline.run(main)
+        killing.happens(gate.reached(), then_open=gate)
         assert free.service.jobs == ["job-1"]
         assert not free.service.cancels
 
@@ -122,13 +103,7 @@ class TestJob:
     def test_goes_on_when_the_task_went_on_without_this_trigger(self, free, kind, state):
         killing = Killing(free, free.task(kind))
         is_in(free, state)
-
-        async def main():
-            await killing.begin()
-            await let(30)
-            await killing.end()
-
-        free.timeline.run(main)
+        killing.happens(let(30))
         assert free.service.jobs == ["job-1"]
         assert not free.service.cancels
 
@@ -137,15 +112,7 @@ class TestJob:
         monkeypatch.setattr(kind, "submit", gate.before(kind.submit))
         killing = Killing(free, free.task(kind))
         is_in(free, state)
-
-        async def main():
-            await killing.begin()
-            await gate.reached()
-            await killing.end()
-            gate.open()
-            await asyncio.wait({killing.trigger._step})
-
-        free.timeline.run(main)
+        killing.happens(gate.reached(), then_open=gate)
         assert free.service.jobs == ["job-1"]
         assert not free.service.cancels
 
@@ -153,13 +120,7 @@ class TestJob:
     def test_ends_when_nobody_goes_on_with_the_task(self, free, kind, state):
         killing = Killing(free, free.task(kind))
         is_in(free, state)
-
-        async def main():
-            await killing.begin()
-            await let(30)
-            await killing.end()
-
-        free.timeline.run(main)
+        killing.happens(let(30))
         assert free.service.cancels == ["job-1"]
 
     def test_goes_on_when_the_triggerer_shuts_down(self, free, kind):
@@ -178,13 +139,7 @@ class TestJob:
     def test_goes_on_when_that_is_asked_for(self, free, kind):
         killing = Killing(free, free.task(kind, cancel_on_kill=False))
         deferred(free, 0)
-
-        async def main():
-            await killing.begin()
-            await let(30)
-            await killing.end()
-
-        free.timeline.run(main)
+        killing.happens(let(30))
         assert not free.service.cancels
 
 
@@ -205,15 +160,7 @@ class TestNothing:
         free.airflow.before = gate.before(lambda message: None)
         killing = Killing(free, free.task())
         deferred(free, 0)
-
-        async def main():
-            await killing.begin()
-            await gate.reached()
-            await killing.end()
-            gate.open()
-            await asyncio.wait({killing.trigger._step})
-
-        free.timeline.run(main)
+        killing.happens(gate.reached(), then_open=gate)
         assert not free.service.submits
         assert not free.airflow.of(GetTICount)
 
@@ -221,13 +168,7 @@ class TestNothing:
         free.service.start("a", runs_for=1000)
         killing = Killing(free, free.task(WatchOperator))
         deferred(free, 0)
-
-        async def main():
-            await killing.begin()
-            await let(30)
-            await killing.end()
-
-        free.timeline.run(main)
+        killing.happens(let(30))
         assert not free.service.cancels
 
     def test_is_waited_for_longer_than_airflow_gives(self, free, gate, monkeypatch):
@@ -251,11 +192,5 @@ class TestNothing:
         monkeypatch.setattr(FreeOperator, "on_kill", gate.opened_by(FreeOperator.on_kill))
         killing = Killing(free, free.task())
         deferred(free, 0)
-
-        async def main():
-            await killing.begin()
-            await gate.reached()
-            await killing.end()
-
-        free.timeline.run(main)
+        killing.happens(gate.reached())
         assert free.service.status("job-1").phase is Phase.SUCCEEDED
