@@ -157,11 +157,12 @@ def _run_and_let_time_pass(self: InTriggerer, call: Callable[[], Coroutine[Any, 
 
 
 class Gate:
-    """Holds up a step until it is opened."""
+    """Holds up a step until it is opened; meanwhile time passes."""
 
     def __init__(self) -> None:
         self._reached: Future[None] = Future()
         self._opened = threading.Event()
+        self._loop: Any = None
 
     def before(self, step: Callable[..., Any]) -> Callable[..., Any]:
         def held(*given: Any, **more: Any) -> Any:
@@ -183,9 +184,16 @@ class Gate:
 
     async def reached(self) -> None:
         await asyncio.wrap_future(self._reached)
+        self._loop = asyncio.get_running_loop()
+        self._count(-1)
 
     def open(self) -> None:
+        if self._loop is not None and not self._opened.is_set() and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._count, 1)
         self._opened.set()
+
+    def _count(self, threads: int) -> None:
+        self._loop.in_threads += threads
 
 
 def raises(error: Exception) -> Callable[..., Any]:
