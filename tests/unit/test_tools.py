@@ -306,6 +306,14 @@ class TestHygiene:
         assert hygiene.complaint(file) is None
 
 
+@pytest.mark.xdist_group("of-one-worker")
+@pytest.mark.skipif(
+    "PYTEST_XDIST_WORKER" not in os.environ, reason="one process has no workers to choose from"
+)
+def test_what_shares_a_server_is_run_by_one_worker(request):
+    assert request.node.nodeid.endswith("@of-one-worker"), "xdist_group is ignored: servers start many times"
+
+
 def test_ci_runs_both_commands():
     script = (ROOT / ".ci" / "run").read_text()
     assert script.index("timed test") < script.index("timed demo SHORT=1")
