@@ -311,7 +311,9 @@ class TestLoud:
         assert "still logged in" in caught.value.detail
         assert ("token refused", "keys unavailable") in [(one["event"], one.get("reason")) for one in audited]
 
-    @pytest.mark.parametrize("token", ["", "a.b.c", PLATFORM.token(aud="other")])
+    @pytest.mark.parametrize(
+        "token", ["", "a.b.c", PLATFORM.token(aud="other")], ids=["none", "no token", "of another"]
+    )
     def test_what_opens_nothing_has_nothing_to_end(self, manager, revoked, token):
         manager.revoke_token(token)
         assert not revoked

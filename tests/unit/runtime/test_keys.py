@@ -289,7 +289,8 @@ class TestPem:
         assert key.find("any").algorithm == "ES256"
 
     @pytest.mark.parametrize("content", [b"", b"no key", pem(rsa.generate_private_key(65537, 1024)),
-        pem(ec.generate_private_key(ec.SECP256K1())), pem(dsa.generate_private_key(2048))])  # fmt: skip
+        pem(ec.generate_private_key(ec.SECP256K1())), pem(dsa.generate_private_key(2048))],
+        ids=["empty", "no key", "short", "another curve", "dsa"])  # fmt: skip
     def test_a_file_without_a_usable_key_leaves_none_in_force(self, file, content):
         self.write(file, Platform("i", "a").public_pem(), 1)
         key = PemKey(file, ALLOWED)
