@@ -1,5 +1,5 @@
 # Thin on purpose: each target is a command of tools/run.py, which also runs without make.
-# Variables: PYTHON=python3.12  KEEP=1  SHORT=1  AIRFLOW=3.1  FAMILY=databricks  ARGS="..."
+# Variables: PYTHON=python3.12  KEEP=1  SHORT=1  LONG=1  AIRFLOW=3.1  FAMILY=databricks  ARGS="..."
 
 COMMANDS := help demo demo-celery test test-matrix chaos soak image image-test lint type docs bench lock clean
 

@@ -62,7 +62,7 @@ def demo_celery() -> NoReturn:
 
 
 def test() -> int:
-    """Prove the code: lint, types, tests, coverage of the engine, documentation."""
+    """Prove the code: lint, types, tests, coverage of the engine, documentation (LONG=1 for all there is, as CI does)."""
     python = _python("dev")
     return run_steps([*_lint(python), _types(python), *_tests(python), _docs(python)])
 
@@ -245,8 +245,9 @@ def _types(python: Path) -> Step:
 
 
 def _tests(python: Path) -> list[Step]:
+    which = ["-m", "not image"] if _asked("LONG") else []
     return [
-        Step("tests", [*_pytest(python), "-n", "3", "--cov", "--cov-report=", "tests"]),
+        Step("tests", [*_pytest(python), "-n", "4", *which, "--cov", "--cov-report=", *_arguments(), "tests"]),
         Step("coverage: every line and branch of the engine", _coverage(python, ENGINE, 100)),
     ]
 

@@ -123,7 +123,7 @@ class TestDeadline:
 
     def test_the_job_ends_and_the_task_times_out(self, world):
         task = FreeTask(world, FOREVER, execution_timeout=timedelta(seconds=8 * world.beat))
-        task.stopped(lambda: bool(world.started))
+        task.stopped(task.knows_its_job)
         ended = task.go_on()
         assert ended.state == "failed"
         assert "did not end before the task's execution_timeout; it was cancelled" in task.said

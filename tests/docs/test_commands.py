@@ -25,7 +25,7 @@ ELSEWHERE = {
     'make chaos ARGS="--list"': "tests/unit/test_chaos.py",
     'make chaos ARGS="--only People"': "by hand, as all of them",
     "make demo-celery": "by hand; .ci/run breaks the same servers by `make chaos`, and tests/unit/test_servers.py starts them",
-    "make test": ".ci/run, which is what runs this",
+    "make test": ".ci/run, with LONG=1, which is what runs this",
     "make bench FAMILY=databricks": "by hand, where the numbers in benchmarks/README.md come from",
     "make image": "by hand, before `make image-test`: it needs root or Docker, and takes minutes",
     "make image-test": "by hand, after `make image`",

@@ -261,6 +261,7 @@ def test_without_a_server_the_command_says_what_to_install(monkeypatch, capsys):
 @pytest.mark.skipif(
     find_spec("psycopg2") is None, reason="no driver for PostgreSQL: pip install psycopg2-binary"
 )
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_tiny_run_prints_one_object_of_the_promised_shape(capsys):
     crowd = ["--sensors", "20", "--dags", "4", "--kind", MIXED, "--interval", "1", "--json"]

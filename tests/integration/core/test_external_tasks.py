@@ -18,6 +18,7 @@ from airflow.providers.standard.sensors.external_task import ExternalTaskSensor 
 from astronomer.deferral import Hub, Pacing
 from astronomer.deferral._compat import AirflowException, AirflowSkipException, TaskDeferred
 from astronomer.providers.core.sensors.external_task import ExternalDagRunSensor, ExternalTaskSensor
+from tests.effort import examples
 from tests.integration.core.airflow_db import DAY, day
 from tests.unit.deferral.fakes import events_of, revived
 
@@ -77,7 +78,7 @@ def test_a_poke_says_what_a_stock_poke_says(airflow, kind):
     chosen = random.Random(kind)
     runs = [airflow.run(f"run-{number}", day(number)) for number in range(3)]
     context = airflow.context()
-    for _ in range(60):
+    for _ in range(examples(60)):
         for run_id in runs:
             shake(airflow, run_id, chosen)
         numbers = chosen.choice([[0], [0, 1], [0, 1, 2], [1, 5], [7]])

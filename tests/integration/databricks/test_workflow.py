@@ -171,8 +171,8 @@ class TestWhole:
     @pytest.mark.parametrize("group", [DatabricksWorkflowTaskGroup, StockWorkflowTaskGroup])
     def test_stock_tasks_and_ours_side_by_side(self, lab, group):
         """Our group launches a stock member; the stock group launches one of ours."""
-        stock = waits("stock", operator=StockNotebookOperator, polling_period_seconds=0)
-        run = DagRun(workflow(stock, waits("ours"), group=group, name=f"mixed-{group.__module__}"))
+        stock = waits("stock", 2, operator=StockNotebookOperator, polling_period_seconds=0)
+        run = DagRun(workflow(stock, waits("ours", 2), group=group, name=f"mixed-{group.__module__}"))
         parent = run.launch()
         run["ours"].run()
         run["stock"].run()
@@ -241,7 +241,7 @@ class TestEnd:
         assert api.results(parent) == {"slow": "CANCELED", "sibling": "RUNNING"}
 
     def test_a_cleared_launch_ends_its_run_and_its_members_follow_the_new_one(self, lab, api):
-        run = DagRun(workflow(waits("long", 0.5), waits("other", 60), name="clear"))
+        run = DagRun(workflow(waits("long", 3), waits("other", 60), name="clear"))
         first = run.launch()
         run["long"].deferred()
         run["launch"].clear()

@@ -11,7 +11,7 @@ from tests.integration.security.conftest import VARIABLE_NAME
 from tools.demo.leaks import airflow_secrets
 from tools.demo.secrets import Search, Secret
 
-pytestmark = [pytest.mark.xdist_group("security"), pytest.mark.timeout(360)]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("security"), pytest.mark.timeout(360)]
 
 
 @pytest.fixture(scope="session")

@@ -127,7 +127,7 @@ class TestWeather:
 
 class TestCredentials:
     def test_an_expired_session_is_renewed_without_a_login(self, lab):
-        task = query()
+        task = query("CALL SYSTEM$WAIT(2)")
         task.deferred()
 
         async def expire(trigger):

@@ -92,7 +92,7 @@ class TestAnswers:
         assert task.resume() == (False, None)
         assert task.events[-1]["pokes"] == 2
         first, second = user_queries("max(a)")
-        assert second.started_at - first.started_at == pytest.approx(0.3, abs=0.25)
+        assert second.started_at - first.started_at > 0.2
 
     def test_of_failure_comes_first(self, lab):
         task = sensor("select 1", success=lambda cell: True, failure=lambda cell: cell == 1)

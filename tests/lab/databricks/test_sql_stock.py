@@ -152,7 +152,7 @@ class TestSqlHook:
         thread.start()
         until(lambda: lab.active_statements == 1)
         lab.advance(60)
-        thread.join(20)
+        thread.join(60)
         assert rows == [(60,)]
 
     def test_session_configuration(self, lab):

@@ -11,6 +11,7 @@ from astronomer.deferral import Hub, Pacing, Phase, Transient, watch
 from astronomer.deferral.testing import FakeClock
 from astronomer.providers.core.jobs.dag_poller import ExternalDagPoller
 from astronomer.providers.core.jobs.external import FAILED, NOT_FOUND, SKIPPED, ExternalWait, Sight, judge
+from tests.effort import examples
 from tests.unit.core.airflow_side import AirflowSide, api_error, day, iso
 
 STEADY = Pacing(gather=0.0, jitter=0.0)
@@ -270,7 +271,7 @@ class TestAnyWaits:
         st.lists(st.tuples(kinds, numbers, st.booleans(), bad), min_size=1, max_size=8),
         st.lists(st.lists(st.tuples(st.integers(0, 5), states, states, states), max_size=3), max_size=4),
     )
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=examples(300), deadline=None)
     def test_learn_what_is_true(self, wanted, rounds):
         """Waits of all kinds together, while runs come and change between the looks."""
         airflow = AirflowSide()

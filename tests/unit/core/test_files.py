@@ -21,6 +21,7 @@ from astronomer.deferral import Hub, Pacing, Phase, Transient, watch
 from astronomer.deferral.testing import FakeClock
 from astronomer.providers.core.jobs import files
 from astronomer.providers.core.jobs.files import FilePoller, FileWait, look
+from tests.effort import examples
 
 QUICK = Pacing(spacing=0.01, gather=0.0, backoff=0.01, max_backoff=0.02, linger=0.0)
 
@@ -57,8 +58,8 @@ def found(waits):
 
 
 @pytest.fixture
-def listed(monkeypatch):
-    """The directories that were listed, in order."""
+def listed(monkeypatch, tmp_path):
+    """The directories that were listed, in order; not those that making the temporary one has listed."""
     seen, scandir = [], os.scandir
 
     def noted(path=os.curdir):
@@ -160,7 +161,9 @@ def grown(tree):
 
 @pytest.mark.parametrize("names_at_once", [0, 50])
 class TestAgreesWithStock:
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
     @given(
         tree=TREES,
         paths=st.lists(PATHS, min_size=1, max_size=6),

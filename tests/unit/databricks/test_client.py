@@ -19,6 +19,7 @@ from astronomer.providers.databricks.errors import RequestRejected
 from astronomer.providers.databricks.hooks import client as client_module
 from astronomer.providers.databricks.hooks.budget import RequestBudget
 from astronomer.providers.databricks.hooks.client import DatabricksClient
+from tests.effort import examples
 from tests.unit.databricks.fakes import HOST, SECRET, Workspace, answer, connection, pat, principal
 
 RUN = "2.2/jobs/runs/get"
@@ -462,7 +463,9 @@ TEXT = st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_si
 BODIES = st.sampled_from(["error_code", "message", "error", "error_description"])
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.sampled_from([200, 302, 400, 401, 403, 404, 429, 500]), BODIES, TEXT, TEXT, st.booleans())
 def test_no_secret_is_in_any_error_or_log(caplog, status, name, before, after, at_login):
     """Not even where a server repeats what it was sent."""

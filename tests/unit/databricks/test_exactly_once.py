@@ -31,6 +31,7 @@ from astronomer.providers.databricks.operators.databricks import (
     DatabricksRunNowOperator,
     DatabricksSubmitRunOperator,
 )
+from tests.effort import examples
 from tests.unit.databricks.airflow_side import Task
 from tests.unit.databricks.workspace import CANCEL, GET, LIST, RUN_NOW, SUBMIT, Lost
 from tests.unit.deferral.fakes import Count, FakeSupervisor, MemoryStore, events_of, revived
@@ -385,7 +386,7 @@ class OneTaskWithoutJobBefore33(OneTaskBefore33):
     kind = SubmitRun
 
 
-MANY = settings(max_examples=260, stateful_step_count=16, deadline=None)
+MANY = settings(max_examples=examples(260), stateful_step_count=16, deadline=None)
 
 
 @pytest.mark.parametrize("machine", [OneTask, OneTaskWithoutJob, OneTaskBefore33, OneTaskWithoutJobBefore33])

@@ -15,6 +15,7 @@ from astronomer.deferral._compat import AirflowException
 from astronomer.providers.databricks.hooks.client import DatabricksClient
 from astronomer.providers.databricks.hooks.credentials import basic, bearer
 from astronomer.providers.databricks.hooks.workspace import Mode, Workspace
+from tests.effort import examples
 from tests.unit.databricks.fakes import HOST, answer, connection
 
 K8S = {"client_id": "federated"}
@@ -172,7 +173,9 @@ EXTRAS = st.fixed_dictionaries(
 LOGINS = st.sampled_from([None, "", "me", "federated_aws", "federated_k8s"])
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(LOGINS, st.sampled_from([None, "", "secret-one"]), EXTRAS)
 async def test_any_combination_is_the_stock_hooks(login, password, extra):
     read = connection(login=login, password=password, extra_dejson=extra)

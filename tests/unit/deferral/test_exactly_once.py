@@ -25,6 +25,7 @@ from structlog.testing import capture_logs
 from astronomer.deferral import JobError, JobStatus, Outcome, Phase, Transient
 from astronomer.deferral._compat import TaskDeferred
 from astronomer.deferral.testing import ScriptedJob, ScriptedService
+from tests.effort import examples
 from tests.unit.deferral.fakes import (
     Count,
     FakeSupervisor,
@@ -356,7 +357,7 @@ class OneTaskBefore33(OneTask):
         self.clear(told)
 
 
-MANY = settings(max_examples=70, stateful_step_count=20, deadline=None)
+MANY = settings(max_examples=examples(70), stateful_step_count=20, deadline=None)
 
 
 @pytest.mark.parametrize("machine", [OneTask, OneTaskWithoutDedup, OneTaskBefore33])

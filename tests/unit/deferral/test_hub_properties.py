@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from astronomer.deferral import Hub, Outcome, Phase, TaskIdentity, clock, watch
 from astronomer.deferral.testing import FakeClock
+from tests.effort import examples
 from tests.unit.deferral.fakes import START, PollerJob
 from tests.unit.deferral.rough import (
     EPS,
@@ -113,7 +114,7 @@ def world(plans, weather, max_jobs=None, least_interval=0.0, changes=()):
 
 
 @given(SEEDS, plans, weather, LIMITS, st.sampled_from([0.0, 5.0, 30.0]), RESTS)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @example(0, [Plan(0.0, 0.0), Plan(0.0, 0.0), Plan(0.0, 92.0)], [("slow", 90.0)], 1, 0.0, 90.0)
 def test_every_wait_ends_with_its_own_outcome_and_a_cancelled_one_disturbs_nobody(
     seed, plans, weather, max_jobs, interval, rest
@@ -133,7 +134,7 @@ def test_every_wait_ends_with_its_own_outcome_and_a_cancelled_one_disturbs_nobod
 
 
 @given(SEEDS, plans, weather, changes, LIMITS, st.sampled_from([5.0, 30.0]), RESTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_a_poll_that_has_seen_a_change_is_followed_soon_and_never_too_soon(
     seed, plans, weather, changes, max_jobs, interval, rest
 ):
@@ -143,7 +144,7 @@ def test_a_poll_that_has_seen_a_change_is_followed_soon_and_never_too_soon(
 
 
 @given(SEEDS, plans, weather)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_one_login_serves_all_and_the_last_to_leave_closes(seed, plans, weather):
     remote = world(plans, weather)
     closed_after = live(plans, remote, seed=seed)
@@ -157,7 +158,7 @@ def test_one_login_serves_all_and_the_last_to_leave_closes(seed, plans, weather)
 
 
 @given(SEEDS, plans, weather, st.integers(1, 4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_a_limit_starves_nobody(seed, plans, weather, max_jobs):
     remote = world(plans, weather, max_jobs)
     live(plans, remote, seed=seed)
@@ -172,7 +173,7 @@ def test_a_limit_starves_nobody(seed, plans, weather, max_jobs):
 
 
 @given(SEEDS, plans, rough_weather, st.lists(seconds, min_size=8, max_size=8), RESTS)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 def test_deadlines_and_refusals_among_many(seed, plans, weather, deadlines, rest):
     """Every wait has a deadline here; each is over by then, or was cancelled, or its login was refused."""
     for plan, deadline in zip(plans, deadlines, strict=False):
@@ -192,7 +193,7 @@ def test_deadlines_and_refusals_among_many(seed, plans, weather, deadlines, rest
 
 
 @given(SEEDS, st.integers(2, 40), st.sampled_from([1.0, 5.0, 60.0]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_the_number_of_polls_does_not_grow_with_the_number_of_waits(seed, waits, interval):
     plans = [Plan(0.0, 300.0) for _ in range(waits)]
     remote = world(plans, [])
@@ -212,7 +213,7 @@ identities = st.builds(
 
 
 @given(identities, identities, st.integers(0, 100), st.integers(0, 100))
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 def test_submit_keys_are_equal_exactly_when_everything_is(one, other, first, second):
     again = dataclasses.replace(one)
     assert one.submit_key(first) == again.submit_key(first)
@@ -220,7 +221,7 @@ def test_submit_keys_are_equal_exactly_when_everything_is(one, other, first, sec
 
 
 @given(identities, st.sampled_from([one.name for one in dataclasses.fields(TaskIdentity)]), st.integers(0, 9))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_every_field_makes_another_submit_key(identity, name, sequence):
     value = getattr(identity, name)
     changed = dataclasses.replace(identity, **{name: value + ("x" if isinstance(value, str) else 1)})

@@ -25,6 +25,7 @@ from structlog.testing import capture_logs
 from astronomer.deferral import Hub, JobLost, Pacing, Phase, recipe, xcom_memory
 from astronomer.deferral.in_triggerer import InTriggerer, Steps
 from astronomer.deferral.testing import FakeClock, ScriptedOperator, ScriptedService
+from tests.effort import examples
 from tests.worker_free import Installation, Killed, WorkerFreeTask
 
 SILENT = 30.0
@@ -420,6 +421,7 @@ def test_a_pause_at_every_point_until_another_triggerer_has_done_all(kind, told_
 
 
 @KINDS
+@pytest.mark.long
 @pytest.mark.parametrize("told_after", [300.0])
 def test_a_pause_at_every_point_until_another_triggerer_is_at_any_point(kind, told_after):
     every = range(1, len(points(kind)) + 1)
@@ -537,7 +539,7 @@ class Schedule:
 @KINDS
 @pytest.mark.parametrize("part", range(4))
 def test_random_schedules(kind, part):
-    for seed in range(130 * part, 130 * (part + 1)):
+    for seed in range(130 * part, 130 * part + examples(130)):
         schedule = Schedule(kind, seed)
         try:
             schedule.world.run(schedule.play)

@@ -23,6 +23,7 @@ from astronomer.runtime.tokens import (
     fingerprint,
     role_names,
 )
+from tests.effort import examples
 
 PLATFORM = Platform("https://platform.example", "deployment.example")
 ALLOWED = ("RS256", "ES256", "EdDSA")
@@ -290,7 +291,7 @@ class TestShape:
         }
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.data())
 def test_whatever_is_changed_of_a_token_it_is_refused(data):
     token = PLATFORM.token("viewer")
@@ -317,7 +318,7 @@ def decoded(text):
     return base64.urlsafe_b64decode(text.replace("+", "-").replace("/", "_") + "=" * (-len(text) % 4))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from([*REQUIRED, "email", "deployments", "extra"]),
