@@ -247,7 +247,9 @@ def _types(python: Path) -> Step:
 def _tests(python: Path) -> list[Step]:
     which = ["-m", "not image"] if _asked("LONG") else []
     return [
-        Step("tests", [*_pytest(python), "-n", "4", *which, "--cov", "--cov-report=", *_arguments(), "tests"]),
+        Step(
+            "tests", [*_pytest(python), "-n", "4", *which, "--cov", "--cov-report=", *_arguments(), "tests"]
+        ),
         Step("coverage: every line and branch of the engine", _coverage(python, ENGINE, 100)),
     ]
 
