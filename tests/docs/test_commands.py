@@ -35,7 +35,7 @@ ELSEWHERE = {
     "docker build -t orders runtime/sample-project": "tests/image/test_project.py builds the same folder",
     "buildah build -t orders runtime/sample-project": "tests/image/test_project.py builds the same folder",
     "podman run --rm orders airflow runtime version": "tests/image/test_contents.py, in the image that orders is from",
-    "docker build --secret id=pip,src=pip.conf -t orders .": "tests/image/test_private_index.py",
+    "docker build --secret id=pip,src=$HOME/.config/pip/pip.conf -t orders .": "tests/image/test_private_index.py",
     "airflow runtime-auth roles": "tests/integration/runtime/test_start.py",
     "airflow runtime-auth check-token < token.txt": "tests/integration/runtime/test_start.py",
     "python -m astronomer.lab issuer": "tests/lab/test_issuer.py",

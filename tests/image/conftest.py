@@ -1,5 +1,6 @@
 """The image that `make image` has built."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from astronomer.runtime.versions import Manifest
 from tools.image.__main__ import tag
 from tools.image.container import Container
-from tools.image.engine import ImageError, found
+from tools.image.engine import Build, ImageError, found
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +37,16 @@ def images(engine, release):
         return {target: engine.config(tag(release, target)) for target in ("base", "onbuild")}
     except ImageError as error:
         pytest.fail(f"There is no image to try: run `make image` first. {error}", pytrace=False)
+
+
+@contextmanager
+def built(engine, *what, **more):
+    """What the build of an image has said; nothing of it stays."""
+    build = Build(*what, **more)
+    try:
+        yield engine.build(build)
+    finally:
+        engine.remove(build.tag)
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """The how-to's Dockerfile on the base image: a private index whose password stays outside the image."""
 
 import base64
+import re
+import shutil
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,8 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tests.docs.pages import blocks
+from tests.image.conftest import ROOT, built
+from tools.image.__main__ import tag
 from tools.image.container import Container
-from tools.image.engine import Build
 
 PASSWORD = "the-password-of-the-index"
 WHEEL = "orders_private-1.0-py3-none-any.whl"
@@ -51,34 +54,43 @@ def index(tmp_path_factory):
 
 
 @pytest.fixture
-def project(tmp_path):
-    """A project with the how-to's own Dockerfile."""
-    [recipe] = [
+def project(tmp_path, release):
+    """A project with the how-to's own Dockerfile, and the files that a project has."""
+    (recipe,) = [
         block.body for block in blocks() if block.language == "dockerfile" and "type=secret" in block.body
     ]
+    assert recipe.startswith(f"FROM {tag(release, 'base')}\n")
     folder = tmp_path / "project"
-    folder.mkdir()
+    shutil.copytree(ROOT / "runtime" / "sample-project", folder)
     (folder / "Dockerfile").write_text(recipe)
     (folder / "requirements.txt").write_text("orders-private==1.0\n")
     return folder
 
 
-def test_the_package_is_there_and_the_password_is_not(engine, images, index, project, tmp_path):
-    settings = tmp_path / "pip.conf"
+def who_has(container, word):
+    """The files with a word in them, in all of the container's file system."""
+    words = f"grep -rl --exclude-dir=proc --exclude-dir=sys {word} / 2>/dev/null"
+    return container.run("sh", "-c", words, options=("--user", "0")).stdout.split()
+
+
+def test_the_package_is_there_and_the_password_is_not(engine, images, index, project):
+    settings = project / "pip.conf"
     settings.write_text(f"[global]\nindex-url = {index}\n")
-    done = engine.build(Build(project, "astronomer-runtime-private", secrets={"pip": settings}))
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert PASSWORD not in done.stdout
-    container = Container(engine, "astronomer-runtime-private")
-    said = container.run("python", "-c", "import orders_private; print(orders_private.FROM)").stdout
-    assert "the private index" in said
-    assert PASSWORD not in str(engine.config("astronomer-runtime-private"))
-    words = ("grep", "-rl", "--exclude-dir=proc", "--exclude-dir=sys", PASSWORD, "/")
-    found = container.run("sh", "-c", f"{' '.join(words)} 2>/dev/null", options=("--user", "0"))
-    assert (found.returncode, found.stdout) in {(1, ""), (2, "")}
+    with built(engine, project, "astronomer-runtime-private", secrets={"pip": settings}) as done:
+        assert done.returncode == 0, done.stdout[-3000:]
+        assert PASSWORD not in done.stdout
+        assert PASSWORD not in str(engine.config("astronomer-runtime-private"))
+        container = Container(engine, "astronomer-runtime-private")
+        said = container.run("python", "-c", "import orders_private; print(orders_private.FROM)").stdout
+        assert "the private index" in said
+        assert who_has(container, "orders-private==1.0") == ["/usr/local/airflow/requirements.txt"]
+        assert who_has(container, PASSWORD) == []
 
 
-def test_without_the_secret_nothing_is_installed(engine, images, project):
-    done = engine.build(Build(project, "astronomer-runtime-private-not"))
-    assert done.returncode != 0
-    assert "pip" in done.stdout
+def test_without_the_secret_the_public_index_is_not_asked(engine, images, project):
+    # What was built with the secret must not be taken from the cache.
+    (project / "requirements.txt").write_text("orders-private==1.0  # another line\n")
+    with built(engine, project, "astronomer-runtime-private-not") as done:
+        assert done.returncode != 0
+        assert re.search(r"secret|pip: not found", done.stdout), done.stdout[-3000:]
+        assert "orders-private" not in done.stdout, "pip has looked for it"

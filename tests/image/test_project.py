@@ -1,20 +1,14 @@
 """A project on the image: what its build installs, and what it refuses."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 
-from tests.image.conftest import ROOT
+from tests.image.conftest import ROOT, built
 from tools.image.__main__ import tag
 from tools.image.container import Container
-from tools.image.engine import Build
 
 SAMPLE = ROOT / "runtime" / "sample-project"
-
-
-def built(engine, folder: Path, name: str):
-    return engine.build(Build(folder, name))
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +17,9 @@ def project(engine, images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("project") / "sample"
     shutil.copytree(SAMPLE, folder)
     (folder / ".env").write_text("PASSWORD=not-for-the-image\n")
-    done = built(engine, folder, "astronomer-runtime-sample")
-    assert done.returncode == 0, done.stdout[-3000:]
-    return Container(engine, "astronomer-runtime-sample")
+    with built(engine, folder, "astronomer-runtime-sample") as done:
+        assert done.returncode == 0, done.stdout[-3000:]
+        yield Container(engine, "astronomer-runtime-sample")
 
 
 def test_the_sample_is_for_the_newest_release(release):
@@ -52,13 +46,13 @@ def test_nothing_of_a_project_takes_the_place_of_an_installed_module(engine, rel
     for name in ("airflow/__init__.py", "secrets.py", "celery.py", "mine.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"print('of the project: {name}')\n")
-    done = built(engine, tmp_path, "astronomer-runtime-shadow")
-    assert done.returncode == 0, done.stdout[-3000:]
-    container = Container(engine, "astronomer-runtime-shadow")
-    said = container.run("airflow", "version").stdout
-    assert release.airflow in said
-    assert "of the project" not in said
-    assert "mine.py" in container.run("python", "-P", "-c", "import mine").stdout
+    with built(engine, tmp_path, "astronomer-runtime-shadow") as done:
+        assert done.returncode == 0, done.stdout[-3000:]
+        container = Container(engine, "astronomer-runtime-shadow")
+        said = container.run("airflow", "version").stdout
+        assert release.airflow in said
+        assert "of the project" not in said
+        assert "mine.py" in container.run("python", "-P", "-c", "import mine").stdout
 
 
 def test_its_dag_runs(project):
@@ -96,9 +90,9 @@ def test_another_airflow_is_refused(engine, release, images, tmp_path, line, tol
     (tmp_path / "Dockerfile").write_text(f"FROM {tag(release, 'onbuild')}\n")
     (tmp_path / "packages.txt").write_text("")
     (tmp_path / "requirements.txt").write_text(f"{line}\n")
-    done = built(engine, tmp_path, "astronomer-runtime-refused")
-    assert done.returncode != 0
-    assert told in done.stdout, done.stdout[-3000:]
+    with built(engine, tmp_path, "astronomer-runtime-refused") as done:
+        assert done.returncode != 0
+        assert told in done.stdout, done.stdout[-3000:]
 
 
 @pytest.mark.parametrize("line", ["apache-airflow", "apache-airflow[amazon]>=3", "# apache-airflow==2.0"])
@@ -106,5 +100,5 @@ def test_the_same_airflow_is_welcome(engine, release, images, tmp_path, line):
     (tmp_path / "Dockerfile").write_text(f"FROM {tag(release, 'onbuild')}\n")
     (tmp_path / "packages.txt").write_text("# nothing\n")
     (tmp_path / "requirements.txt").write_text(f"{line}\n")
-    done = built(engine, tmp_path, "astronomer-runtime-welcome")
-    assert done.returncode == 0, done.stdout[-3000:]
+    with built(engine, tmp_path, "astronomer-runtime-welcome") as done:
+        assert done.returncode == 0, done.stdout[-3000:]

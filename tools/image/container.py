@@ -40,16 +40,20 @@ class Container:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; the output has both streams."""
         words = self._words("one", options, variables or {})
-        return subprocess.run(
-            [*words, *command],
-            env={**os.environ, **(variables or {})},
-            input=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
+        try:
+            return subprocess.run(
+                [*words, *command],
+                env={**os.environ, **(variables or {})},
+                input=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:  # that ends what speaks to the engine only
+            self.remove()
+            raise
 
     def command(self, name: str, words: list[str], variables: Mapping[str, str]) -> list[str]:
         """Return what runs one of Airflow's programs: the form of :data:`tools.demo.deployment.Launch`."""

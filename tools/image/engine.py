@@ -83,6 +83,9 @@ class Engine(Protocol):
     def size(self, tag: str) -> int:
         """Return the size of an image in bytes."""
 
+    def remove(self, tag: str) -> None:
+        """Remove an image, if there is one of that name."""
+
 
 @dataclass(frozen=True)
 class Docker:
@@ -106,6 +109,9 @@ class Docker:
 
     def size(self, tag: str) -> int:
         return int(self._inspect(tag)["Size"])
+
+    def remove(self, tag: str) -> None:
+        _run(["docker", "image", "rm", "--force", tag], os.environ)
 
     def _inspect(self, tag: str) -> dict[str, Any]:
         return dict(json.loads(_checked(["docker", "image", "inspect", tag], os.environ))[0])
@@ -165,6 +171,9 @@ class Buildah:
     def size(self, tag: str) -> int:
         told = _checked(["podman", "image", "inspect", "--format", "{{.Size}}", tag], self.environment)
         return int(told)
+
+    def remove(self, tag: str) -> None:
+        _run(["podman", "image", "rm", "--force", tag], self.environment)
 
     def has(self, tag: str) -> bool:
         """Return whether there is an image of that name."""

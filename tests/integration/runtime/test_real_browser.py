@@ -24,7 +24,8 @@ def chromium(tmp_path_factory):
         pytest.skip(MISSING)
     options = webdriver.ChromeOptions()
     options.binary_location = found[0]
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.add_experimental_option("prefs", {"intl.accept_languages": "en-US,en"})
+    options.ignore_local_proxy_environment_variables()
     profile = tmp_path_factory.mktemp("chromium")
     arguments = [
         "--headless=new",
@@ -95,9 +96,12 @@ def test_in_and_out(tab, deployment, issuer):
 )
 def test_the_menu_is_that_of_the_role(tab, deployment, issuer, who, sees):
     log_in(tab, deployment, issuer, who)
-    entries = {link.text for link in tab.find_elements(By.XPATH, "//*[self::a or self::button]")}
-    assert entries > {"Dags", "Browse"}
-    assert ("Admin" in entries) is sees
+
+    def entries():
+        return {link.text for link in tab.find_elements(By.XPATH, "//*[self::a or self::button]")}
+
+    wait(tab, "the menu", lambda: entries() > {"Dags", "Browse"})
+    assert ("Admin" in entries()) is sees
     if sees:
         press(tab, "Admin")
         press(tab, "Connections")

@@ -61,18 +61,19 @@ class TestWaiting:
             became = started(monkeypatch, "airflow", "scheduler", AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=url)
         assert became == [["airflow", "scheduler"]]
 
-    def test_one_that_does_not_come_ends_the_start(self, monkeypatch, nobody):
+    @pytest.mark.parametrize("command", [("airflow", "triggerer"), ("airflow", "db", "migrate")])
+    def test_one_that_does_not_come_ends_the_start(self, monkeypatch, nobody, command):
         with pytest.raises(SystemExit, match=f"The database at {nobody} cannot be reached"):
             started(
                 monkeypatch,
-                *("airflow", "triggerer"),
+                *command,
                 AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"postgresql://user:hidden@{nobody}/a",
                 ASTRONOMER_WAIT_SECONDS="0.01",
             )
 
     @pytest.mark.parametrize(
         ("command", "seconds"),
-        [(("airflow", "db", "migrate"), "1"), (("bash",), "1"), (("airflow", "celery", "worker"), "0")],
+        [(("airflow", "version"), "1"), (("bash",), "1"), (("airflow", "celery", "worker"), "0")],
     )
     def test_some_do_not_wait(self, monkeypatch, nobody, command, seconds):
         url = f"postgresql://{nobody}/a"
@@ -149,6 +150,8 @@ class TestTheHealthOfAnApiServer:
         [
             ("", (8080, "/api/v2/monitor/health", "127.0.0.1", False)),
             ("-p 9090 --host 10.0.0.7", (9090, "/api/v2/monitor/health", "10.0.0.7", False)),
+            ("-H 0.0.0.0", (8080, "/api/v2/monitor/health", "127.0.0.1", False)),
+            ("-H ::", (8080, "/api/v2/monitor/health", "::1", False)),
             ("--ssl-cert c --ssl-key k", (8080, "/api/v2/monitor/health", "127.0.0.1", True)),
             ("--apps execution", (8080, "/execution/health", "127.0.0.1", False)),
         ],

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 
+import yaml
 from airflow.cli import cli_parser
+from airflow.configuration import retrieve_configuration_description
 
-from tests.docs.pages import blocks
+from astronomer.runtime.versions import Manifest
+from tests.docs.pages import PAGES, ROOT, blocks
 from tests.unit.runtime.manifests import FOLDER, QUEUES, deployment, merged
 
 
@@ -56,6 +59,27 @@ def test_the_pages_create_each_secret():
         (values["jwtSecretName"], "jwt-secret"),
     }
     assert created == named
+
+
+def test_the_page_on_executors_fits_the_image_and_airflow():
+    page = "".join(block.body for block in blocks() if block.page == "docs/howto/runtime-executors.md")
+    template = (ROOT / "runtime" / "pod_template.yaml").read_text()
+    (pod,) = yaml.safe_load(template)["spec"]["containers"]
+    (config_map,) = re.findall(r"kubectl create configmap (\S+)", page)
+    assert pod["envFrom"] == [{"configMapRef": {"name": config_map, "optional": True}}]
+    described = retrieve_configuration_description(include_providers=True)
+    named = re.findall(r"AIRFLOW__([A-Z_]+?)__([A-Z_]+)=", page)
+    assert len(named) >= 7
+    for section, option in named:
+        assert option.lower() in described[section.lower()]["options"]
+
+
+def test_the_pages_name_the_newest_release():
+    newest = Manifest.read(ROOT / "runtime" / "versions.json").newest()
+    named = {
+        tag for page in PAGES for tag in re.findall(r"astronomer-runtime:(\d[\w.]*-\d+)", page.read_text())
+    }
+    assert named == {str(newest.tag)}
 
 
 def references(*documents):
