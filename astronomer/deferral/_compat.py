@@ -70,6 +70,7 @@ __all__ = [
     "in_other_hands",
     "in_other_hands_in_worker",
     "is_over",
+    "is_supervised",
     "lacking",
     "read_connection",
     "sensor_timeout",
@@ -160,8 +161,8 @@ async def in_other_hands(
     In Airflow 3.3.0 to 3.3.2 ``on_kill`` also fires when a live trigger moves to another triggerer
     (apache/airflow#73454), and in a triggerer that was paused until another one had seen the end of the wait. So a
     trigger asks this before it cancels anything. As long as a next step of the task is to come, the job is that
-    step's: it settles it, goes on with it in a retry, or ends it after a clear. What was cleared while it ran, or is not
-    yet scheduled, as in a paused Dag, may have none.
+    step's: it settles it, goes on with it in a retry, or ends it after a clear. What was cleared while it ran may have
+    none.
 
     There is no public question for it: the supervisor's message is the one that
     ``RuntimeTaskInstance.get_ti_count`` sends.
@@ -186,11 +187,14 @@ def in_other_hands_in_worker(task: Any) -> str | None:
 
     Where there is no supervisor to ask, whoever calls ``on_kill`` is the user.
     """
+    return asyncio.run(in_other_hands(task, ask=ask_supervisor_in_worker)) if is_supervised() else None
+
+
+def is_supervised() -> bool:
+    """Whether this process has somebody to ask about tasks."""
     from airflow.sdk.execution_time import task_runner
 
-    if getattr(task_runner, "SUPERVISOR_COMMS", None) is None:
-        return None
-    return asyncio.run(in_other_hands(task, ask=ask_supervisor_in_worker))
+    return getattr(task_runner, "SUPERVISOR_COMMS", None) is not None
 
 
 async def is_over(task: Any) -> bool:
@@ -205,10 +209,13 @@ async def is_over(task: Any) -> bool:
         return False
 
 
-async def has_succeeded(task: Any) -> bool | None:
-    """Whether a task has succeeded; ``None`` when Airflow does not answer."""
+async def has_succeeded(task: Any, ask: Callable[[Any], Awaitable[Any]] | None = None) -> bool | None:
+    """Whether a task has succeeded; ``None`` when Airflow does not answer.
+
+    :param ask: puts the question; :func:`ask_supervisor` by default.
+    """
     try:
-        return await _count(task, ["success"]) > 0
+        return await _count(task, ["success"], ask) > 0
     except Exception:
         log.warning("Airflow did not say whether %s has succeeded", task.task_id, exc_info=True)
         return None

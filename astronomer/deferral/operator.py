@@ -14,10 +14,11 @@ from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
 from astronomer.deferral import _compat, clock
 from astronomer.deferral._compat import AirflowFailException, AirflowTaskTimeout, setting
-from astronomer.deferral.errors import JobCancelled, JobError, JobFailed, JobLost, JobTimedOut
+from astronomer.deferral.errors import JobCancelled, JobError, JobFailed, JobLost, JobTimedOut, Transient
 from astronomer.deferral.hub import Hub
 from astronomer.deferral.identity import TaskIdentity
 from astronomer.deferral.job import JobStatus, Outcome, Phase, Poller, RemoteJob
+from astronomer.deferral.killing import end_for_user
 from astronomer.deferral.lineage import Lineage, job_in_xcom
 from astronomer.deferral.memory import Attempt, LastWord, Memory
 from astronomer.deferral.pacing import Pacing
@@ -173,6 +174,7 @@ class JobOperator(Lineage, WorkerFree):
         job = self._job
         if job is None or not self.cancel_on_kill:
             return
+        # A timeout may have cut an answer of Airflow in two: then no question is answered any more.
         timed_out = isinstance(sys.exc_info()[1], AirflowTaskTimeout)
         self._kill(job, None if timed_out else self._known_to)
 
@@ -182,14 +184,14 @@ class JobOperator(Lineage, WorkerFree):
         :param known_to: the task whose next try would know of the job; ``None`` for one that is ended in any case.
         """
         left_alone: list[str | None] = []
-        status: list[JobStatus] = []
+        status: list[JobStatus | None] = []
         answered = threading.Event()
 
         def end() -> None:
             left_alone.append(_compat.in_other_hands_in_worker(known_to) if known_to else None)
             answered.set()
             if left_alone == [None]:
-                status.append(self._run(lambda: self._end(job)))
+                status.append(self._run(lambda: self._end_for_user(job, known_to)))
 
         # A thread, because in a worker this runs as a signal handler, maybe inside a running event loop, or in the
         # middle of another question to Airflow. With a late answer it goes on when the handler has returned.
@@ -201,7 +203,12 @@ class JobOperator(Lineage, WorkerFree):
             self.log.warning("%s goes on: the task is %s", job.name, *left_alone or ["in an unknown state"])
             return
         killer.join(_KILL_BUDGET + 5)
-        self.log.info("Task ended: %s is %s", job.name, status[0] if status else "not known to have ended")
+        if status == [None]:
+            self.log.warning("%s goes on: it is not known whether the task has succeeded by it", job.name)
+        else:
+            self.log.info(
+                "Task ended: %s is %s", job.name, status[0] if status else "not known to have ended"
+            )
 
     # Words for what went wrong.
 
@@ -303,10 +310,7 @@ class JobOperator(Lineage, WorkerFree):
 
     def _resume(self, context: Mapping[str, Any], memory: Memory) -> tuple[Attempt, Outcome | None]:
         """The attempt to go on with: one without a job is to be submitted; an outcome, if known already."""
-        last = memory.last()
-        if last is not None and last.generation != memory.identity.generation:
-            self._end_superseded(context, last)
-            last = None
+        last = None if self._end_cleared(context, memory) else memory.last()
         if last is not None and last.settled is not None and last.settled != self._clears(context):
             return memory.next(last, self._deadline()), None
         if last is None and (memory.lasting or context["ti"].try_number == 1):
@@ -380,7 +384,7 @@ class JobOperator(Lineage, WorkerFree):
         try:
             attempt = memory.save(attempt, job=job.to_dict())
         except BaseException:  # whoever ends the task wants the job to end, even if nobody may write any more
-            self._known_to, self._job = None, job
+            self._job = job
             if self._killed:
                 self.on_kill()
             raise
@@ -422,6 +426,21 @@ class JobOperator(Lineage, WorkerFree):
         self._job = None  # from here on the trigger owns it
         self.defer(trigger=self.make_trigger(job, deadline), method_name="execute_complete")
 
+    def _end_cleared(self, context: Mapping[str, Any], memory: Memory) -> bool:
+        """End what runs of the generation before a clear; whether what is remembered is of that one."""
+        last = memory.last()
+        if last is None or last.generation == memory.identity.generation:
+            return False
+        self._end_superseded(context, last)
+        return True
+
+    def end_earlier(self, context: Mapping[str, Any]) -> None:
+        """Do so for a task that goes on without the engine: what it once deferred for must not run beside it."""
+        memory = self._memory(context)
+        last = memory.last()
+        if last is not None and self._end_cleared(context, memory):
+            memory.save(last, ended=True)
+
     def _end_superseded(self, context: Mapping[str, Any], attempt: Attempt) -> None:
         """The task was cleared: the job of the generation before must not run beside the new one."""
         if attempt.ended:
@@ -433,14 +452,32 @@ class JobOperator(Lineage, WorkerFree):
         if (outcome := self._wait(job, attempt.deadline, self.quick_wait)) is not None:
             status = outcome.status
         else:
-            status = self._run(lambda: self._end(job, setting("cancel_confirm_timeout", 60.0)))
+            patience = max(setting("cancel_confirm_timeout", 60.0), self.outage_tolerance)
+            status = self._run(lambda: self._end(job, patience))
+        if status.phase is Phase.LOST and not status.raw:  # not even the remote side says that it is gone
+            raise JobLost(
+                f"The task was cleared, and {job.name} of the earlier run may still be running: {status.message} "
+                "Nothing was started. The next try asks again."
+            ) from Transient(status.message or "")
         self.log.info("The task was cleared: %s of the earlier run is %s", job.name, status.phase.value)
         if status.phase is Phase.LOST:
             self.log.warning("%s", status.message)
 
-    async def _end(self, job: RemoteJob, timeout: float = _KILL_BUDGET) -> JobStatus:
+    async def _end(self, job: RemoteJob, timeout: float) -> JobStatus:
         async with self._hub() as hub:
             return await cancel_and_confirm(job, hub=hub, timeout=timeout)
+
+    async def _end_for_user(self, job: RemoteJob, known_to: TaskIdentity | None) -> JobStatus | None:
+        if self.in_triggerer is not None:
+            task, ask = self.in_triggerer.memory.identity, _compat.ask_supervisor
+        elif known_to is not None and _compat.is_supervised():
+            task, ask = known_to, _compat.ask_supervisor_in_worker
+        else:
+            return await self._end(job, _KILL_BUDGET)
+        async with self._hub() as hub:
+            return await end_for_user(
+                job, task, hub=hub, look_for=_KILL_BUDGET, go_on_for=_KILL_BUDGET, ask=ask
+            )
 
     @asynccontextmanager
     async def _hub(self) -> AsyncIterator[Hub]:

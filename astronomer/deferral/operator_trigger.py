@@ -38,6 +38,7 @@ _AHEAD = 10.0  # of Airflow's own limit, which fails the task and leaves the job
 _SHARE = 0.2
 _STEP_PATIENCE = 5.0  # a step holds a thread, of which there are few
 _KILL_BUDGET = 25.0  # Airflow gives on_kill 30 s by default
+_NOTING = 600.0
 
 
 @dataclass(eq=False, repr=False)
@@ -145,18 +146,38 @@ class OperatorTrigger(BaseTrigger):
                 continue
             except Contested as contested:
                 self.log.info("Waiting: %s", contested)
-                await asyncio.sleep(SUBMITTED_BY * random.uniform(1, 1.5))  # noqa: S311  # no secret
+                await asyncio.sleep(_soon())
             except (AirflowSkipException, NeedsWorker):
                 raise
             except Exception as error:
                 pause = outage.pause(
                     error, life.patience, cast("InTriggerer", life.task.in_triggerer).deadline
                 )
-                if pause is None:
-                    await self._run(life.leave_open)
+                if pause is None and await self._left_open(life):
                     raise
-                await asyncio.sleep(pause)
+                await asyncio.sleep(pause or _soon())
             await self._begin()
+
+    async def _left_open(self, life: Life) -> bool:
+        """Note that the retry has to look for the job; ``False`` when the task has not failed: another trigger has it.
+
+        While Airflow cannot be asked, neither is known, and a retry that finds nothing noted starts the job again.
+        """
+        give_up = asyncio.get_running_loop().time() + _NOTING
+        while True:
+            try:
+                await self._run(life.leave_open)
+            except Contested as contested:
+                self.log.info("Waiting: %s", contested)
+                return False
+            except Exception as error:
+                if asyncio.get_running_loop().time() > give_up:
+                    self.log.exception("A retry may start the job of this task again")
+                    return True
+                self.log.warning("Airflow cannot be told that the job may still run: %s", error)
+                await asyncio.sleep(_soon())
+            else:
+                return True
 
     async def _steps(self, life: Life, outage: Outage) -> Any:
         step: Callable[[], Any] = life.execute
@@ -266,7 +287,11 @@ class OperatorTrigger(BaseTrigger):
             return
         more = {"error": error} if state == "failed" else {}
         lineage = getattr(getattr(ti.task, "in_triggerer", None), "lineage", ())
-        await asyncio.shield(Steps.current().tell(lambda: airflow.tell_listeners(state, ti, lineage, **more)))
+        telling = Steps.current().tell(lambda: airflow.tell_listeners(state, ti, lineage, **more))
+        try:
+            await asyncio.shield(telling)
+        except Exception:  # whatever a listener does, it is not the task's end
+            self.log.exception("A listener failed")
 
     async def _hand_over(self, why: str) -> TriggerEvent:
         self.log.info("A worker goes on: %s", why)
@@ -286,6 +311,11 @@ class OperatorTrigger(BaseTrigger):
         self.log.error(
             "Task failed: %s: %s", type(error).__name__, error, exc_info=None if expected else error
         )
+
+
+def _soon() -> float:
+    """Seconds after which it is known what somebody else does with the task."""
+    return SUBMITTED_BY * random.uniform(1, 1.5)  # noqa: S311  # no secret
 
 
 def _heard(step: asyncio.Future[Any]) -> None:

@@ -12,13 +12,13 @@ from astronomer.deferral import _compat, clock
 from astronomer.deferral._compat import BaseTrigger, TriggerEvent
 from astronomer.deferral.hub import Hub
 from astronomer.deferral.job import JobStatus, Outcome, Phase, RemoteJob
+from astronomer.deferral.killing import end_for_user
 from astronomer.deferral.ledger import Ledger, Line
-from astronomer.deferral.watch import cancel_and_confirm, look_once, watch
+from astronomer.deferral.watch import watch
 
 __all__ = ["JobTrigger"]
 
 _KILL_BUDGET = 25.0  # Airflow gives on_kill 30 s by default
-_LAST_LOOK = 10.0
 _KILL_GOES_ON = 600.0  # hundreds of kills at once take a vendor that limits cancels longer than that
 _kills: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
 
@@ -122,23 +122,16 @@ class JobTrigger(BaseTrigger):
         if left_alone is not None:
             self.log.warning("%s goes on: the task is %s", job.name, left_alone)
             return
-        status = await self._seen_to_succeed(job)
-        if status is not None:
+        status = await end_for_user(
+            job, self.task_instance, hub=Hub.current(), look_for=_KILL_GOES_ON, go_on_for=_KILL_GOES_ON
+        )
+        if status is None:  # its line in the ledger stays, and is looked at again
+            self.log.warning("%s goes on: it is not known whether the task has succeeded by it", job.name)
+            return
+        if status.phase is Phase.SUCCEEDED:
             self.log.info("%s is %s: there is nothing to end", job.name, status.phase.value)
-        else:
-            status = await cancel_and_confirm(job, timeout=_KILL_GOES_ON)
-            # Without the remote side's words: they may quote the SQL, and no secret is known here to be masked.
+        else:  # without the remote side's words: they may quote the SQL, and no secret is known here to be masked
             self.log.info("Task ended by a user: %s is %s", job.name, status.phase.value)
         ledger = Ledger.current()
         if ledger is not None and status.phase is not Phase.LOST:
             ledger.strike(Line.of(job, self.task_instance))
-
-    async def _seen_to_succeed(self, job: RemoteJob) -> JobStatus | None:
-        """What was waited for, if the task has succeeded by it: while this trigger slept, another one saw it.
-
-        The job may be of use to others, as the run of a workflow is that has been started.
-        """
-        if not await _compat.has_succeeded(self.task_instance):
-            return None
-        status = await look_once(job, Hub.current(), _LAST_LOOK)
-        return status if status is not None and status.phase is Phase.SUCCEEDED else None

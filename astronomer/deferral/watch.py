@@ -94,17 +94,24 @@ async def cancel_and_confirm(job: RemoteJob, *, hub: Hub | None = None, timeout:
             await asking
 
 
-async def look_once(job: RemoteJob, hub: Hub, timeout: float) -> JobStatus | None:
-    """Return what the remote side says of a job; ``None`` when it cannot be asked within so many seconds."""
+async def look_once(
+    job: RemoteJob, hub: Hub, timeout: float, *, through_weather: bool = False
+) -> JobStatus | None:
+    """Return what the remote side says of a job; ``None`` when it cannot be asked within so many seconds.
+
+    :param through_weather: whether to ask again until then, and not to give up when the first question fails.
+    """
     async with hub.subscribe(job, interval=1.0, urgent=True) as seen:
-        await _first_word(seen, timeout)
+        await _first_word(seen, timeout, through_weather=through_weather)
         return seen.status
 
 
-async def _first_word(seen: Subscription, timeout: float) -> None:
+async def _first_word(seen: Subscription, timeout: float, *, through_weather: bool = False) -> None:
     loop = asyncio.get_running_loop()
     give_up = loop.time() + timeout
-    while seen.status is None and seen.trouble is None and seen.refused is None and loop.time() < give_up:
+    while seen.status is None and seen.refused is None and loop.time() < give_up:
+        if seen.trouble is not None and not through_weather:
+            return
         await seen.changed(give_up - loop.time())
 
 

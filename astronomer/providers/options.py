@@ -69,7 +69,8 @@ WAITING = {
         example=True,
     ),
     "worker_free_threads": _option(
-        "Threads of one triggerer that render, submit and read results for tasks without a worker.",
+        "Threads of one triggerer that render, submit and read results for tasks without a worker; as many more "
+        "tell listeners.",
         "integer",
         8,
         example=16,

@@ -7,6 +7,7 @@ import itertools
 import logging
 import re
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -494,6 +495,17 @@ class TestDeadWorker:
         assert task.run() == WAITED
         assert lab.queries[first].error_code == "000604"
         assert len(user_queries(WAIT)) == 1
+
+    def test_so_does_one_whose_new_sql_needs_a_session(self, lab, tmp_path):
+        task = query(LONG)
+        task.deferred()
+        first = task.query_id
+        (tmp_path / "rows.csv").write_text("1\n")
+        task.clear()
+        task._arguments["sql"] = f"put file://{tmp_path}/rows.csv @~"
+        with suppress(Exception):  # what a local stand-in makes of a file is not the point
+            task.run()
+        assert lab.queries[first].error_code == "000604"
 
     def test_an_answer_that_was_lost_does_not_start_it_twice(self, lab, user_queries):
         task = query()

@@ -8,7 +8,8 @@ import pytest
 from airflow.sdk.execution_time.comms import DeleteXCom, SetXCom
 
 from astronomer.deferral import Phase, _compat_triggerer, xcom_memory
-from astronomer.deferral.xcom_memory import SUBMITTED_BY, XCOM_KEY
+from astronomer.deferral.life import Life
+from astronomer.deferral.xcom_memory import SUBMITTED_BY, XCOM_KEY, Contested
 from tests.unit.deferral.fakes import START, let
 from tests.unit.deferral.free import ClaimingOperator, FreeOperator, Gate, WatchOperator
 from tests.worker_free import RUN
@@ -202,6 +203,44 @@ class TestRetry:
         assert [free.run(task).state, free.run(task).state] == ["up_for_retry", "success"]
         assert free.service.jobs == ["job-1"]
         assert free.airflow.pull("task") == "done"
+
+    @pytest.mark.parametrize(
+        ("troubles", "states"),
+        [
+            ([RuntimeError("503")] * 3, ["up_for_retry", "success"]),
+            ([Contested("another has it")], ["success"]),
+        ],
+        ids=["Airflow does not answer", "another trigger has it"],
+    )
+    def test_of_one_that_could_not_be_noted_starts_nothing(self, free, monkeypatch, troubles, states):
+        monkeypatch.setattr(_compat_triggerer, "push_result", _fails_once(_compat_triggerer.push_result))
+        leave_open = Life.leave_open
+
+        def left(life):
+            if troubles:
+                raise troubles.pop()
+            leave_open(life)
+
+        monkeypatch.setattr(Life, "leave_open", left)
+        task = free.task(retries=1)
+        assert [free.run(task).state for _ in states] == states
+        assert free.service.jobs == ["job-1"]
+        assert not free.service.cancels
+
+    def test_of_one_that_can_never_be_noted_comes_in_the_end(self, free, monkeypatch):
+        def never(life):
+            raise RuntimeError("503")
+
+        monkeypatch.setattr(Life, "leave_open", never)
+        monkeypatch.setattr(FreeOperator, "finish", _fails_once(FreeOperator.finish))
+        assert free.run(free.task(retries=1)).state == "up_for_retry"
+
+    def test_after_a_success_is_nothing_that_a_listener_can_cause(self, free, monkeypatch):
+        def exits(what, *rest, **more):
+            raise SystemExit(what)
+
+        monkeypatch.setattr(_compat_triggerer, "tell_listeners", exits)
+        assert free.result(free.task()) == "done"
 
     def test_after_a_clear_of_it_starts_another(self, free):
         task = free.task(what="no dictionary", multiple_outputs=True)

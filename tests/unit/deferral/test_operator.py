@@ -20,6 +20,7 @@ from astronomer.deferral import (
     Phase,
     TaskIdentity,
     Transient,
+    _compat,
 )
 from astronomer.deferral._compat import AirflowFailException, AirflowTaskTimeout, settling_time
 from astronomer.deferral.testing import ScriptedJob, ScriptedOperator, ScriptedTrigger
@@ -349,15 +350,44 @@ class TestClear:
         assert world.deferred().job["job_id"] == "job-1"
         assert world.service.cancels == []
 
-    def test_a_job_that_does_not_obey_is_told_of(self, world):
-        world.script = {"runs_for": 1e6, "obeys_cancel": False}
+    def test_nothing_starts_beside_a_job_that_does_not_obey(self, world):
+        world.script = {"runs_for": 5000.0, "obeys_cancel": False}
         world.deferred()
         world.clear()
+        with pytest.raises(
+            JobLost,
+            match=r"has not confirmed it within 3600 s\. It may still be running\. Nothing was started",
+        ):
+            world.execute()
+        assert world.service.jobs == ["job-1"]
+        world.retry()
+        assert world.deferred().job["job_id"] == "job-2"
+
+    def test_nor_during_an_outage(self, world):
+        world.deferred()
+        world.service.weather = [Transient("503")] * 15
+        world.clear()
+        assert world.deferred().job["job_id"] == "job-2"
+        assert world.service.cancels == ["job-1"]
+
+    def test_a_job_that_the_remote_side_has_forgotten_is_told_of(self, world):
+        world.deferred()
+        world.service._jobs.clear()
+        world.clear()
         with capture_logs() as lines:
-            world.deferred()
-        assert [line["event"] for line in lines if line["log_level"] == "warning"] == [
-            "scripted job job-1 was asked to stop but has not confirmed it within 60 s. It may still be running."
-        ]
+            assert world.deferred()
+        assert "no job job-1. " in [line["event"] for line in lines if line["log_level"] == "warning"]
+
+    def test_a_task_that_goes_on_without_the_engine_ends_it_once(self, world):
+        """Such as one whose SQL was changed to some that needs a session."""
+        world.deferred()
+        world.operator.end_earlier(world.context)
+        assert world.service.cancels == []
+        world.clear()
+        for _ in range(2):
+            world.make().end_earlier(world.context)
+        assert world.service.cancels == ["job-1"]
+        assert world.remembered.ended
 
     def test_an_event_about_the_earlier_job_does_not_end_the_new_wait(self, world):
         old = world.deferred()
@@ -547,8 +577,11 @@ class TestOnKill:
         assert world.service.cancels == ["job-1"]
         assert world.remembered.job == {"job_id": "job-1", "service": "scripted"}
 
-    def test_a_kill_before_a_save_that_fails_ends_what_nobody_will_know_of(self, world, monkeypatch):
-        """As in a process that was paused until a retry had begun elsewhere: it may not write any more."""
+    @pytest.mark.parametrize(("state", "cancels"), [("running", []), ("failed", ["job-1"])])
+    def test_a_kill_before_a_save_that_fails_asks_what_became_of_the_task(
+        self, world, monkeypatch, state, cancels
+    ):
+        """A process that was paused until a retry had found its job may not write any more; nor may a task's that was ended."""
 
         class Killed(TimelineOperator):
             def submit(self, context, attempt):
@@ -560,9 +593,9 @@ class TestOnKill:
             raise RuntimeError("410")
 
         world.script = {"runs_for": 1e6}
-        with FakeAirflow(states={"task": "running"}).in_place(), pytest.raises(RuntimeError, match="410"):
+        with FakeAirflow(states={"task": state}).in_place(), pytest.raises(RuntimeError, match="410"):
             world.execute(cls=Killed)
-        assert world.service.cancels == ["job-1"]
+        assert world.service.cancels == cancels
 
     def test_a_timeout_during_a_save_ends_the_job(self, world, monkeypatch):
         class Late(TimelineOperator):
@@ -575,9 +608,10 @@ class TestOnKill:
 
         world.script = {"runs_for": 1e6}
         with FakeAirflow(states={"task": "running"}).in_place():
-            with pytest.raises(AirflowTaskTimeout):
+            try:
                 world.execute(cls=Late)
-            world.operator.on_kill()
+            except AirflowTaskTimeout:  # as Airflow does
+                world.operator.on_kill()
         assert world.service.cancels == ["job-1"]
 
     def test_a_deferred_task_leaves_the_job_to_its_trigger(self, world):
@@ -636,6 +670,36 @@ class TestWhoIsKilled:
         airflow.answer = RuntimeError("503")
         assert killed("running") == "job-1"
         assert world.service.cancels == []
+
+    def test_what_the_task_has_succeeded_by_elsewhere_is_left_alone(self, world, airflow):
+        """The run of a workflow that another process has seen begin, while this one was frozen, is its members'."""
+
+        class Thaws(TimelineOperator):
+            def announce(self, context, job):
+                airflow.states = {"task": "success"}
+                self.on_kill()
+
+        world.script = {"runs_for": 0.0}
+        assert world.execute(cls=Thaws, deferrable=False, quick_wait=0) == "job-1"
+        assert world.service.cancels == []
+
+    def test_nor_is_it_ended_while_that_is_not_known(self, world, airflow, monkeypatch):
+        async def silent(task, ask):
+            return None
+
+        class Thaws(TimelineOperator):
+            def announce(self, context, job):
+                airflow.states = {"task": "success"}
+                self.on_kill()
+
+        monkeypatch.setattr(_compat, "has_succeeded", silent)
+        world.script = {"runs_for": 100.0}
+        with capture_logs() as lines:
+            world.execute(cls=Thaws, deferrable=False, quick_wait=0)
+        assert world.service.cancels == []
+        assert "scripted job job-1 goes on: it is not known whether the task has succeeded by it" in [
+            line["event"] for line in lines
+        ]
 
     def test_the_tasks_own_timeout_ends_it_without_a_question(self, world, killed, airflow):
         with pytest.raises(JobCancelled):

@@ -127,7 +127,7 @@ class TestOnKill:
 
     @pytest.mark.parametrize("state", ["failed", "skipped", "removed", "restarting", "null", None])
     def test_a_task_that_nobody_goes_on_with_leaves_none(self, service, state):
-        """Such as one that was cleared in a paused Dag, or whose run was deleted."""
+        """Such as one that was cleared while it ran, or whose run was deleted."""
         trigger = trigger_for(service, runs_for=1e6)
         run(lambda: _killed_by(trigger, FakeAirflow(states={"task": state} if state else {})))
         assert service.cancels == ["a"]
@@ -152,7 +152,22 @@ class TestOnKill:
         run(lambda: _killed_by(trigger, Succeeded()))
         assert service.cancels == ["a"]
 
-    def test_without_airflows_word_on_success_the_job_is_ended(self, service):
+    def test_it_is_asked_through_bad_weather_what_the_task_has_succeeded_by(self, service):
+        """All waits of a triggerer that wakes up ask at once, and some are refused."""
+        trigger = trigger_for(service, runs_for=100)
+
+        async def main():
+            await trigger.wait()
+            service.weather = [Transient("429"), Transient("503"), Transient("reset")]
+            with Succeeded().in_place():
+                trigger.task_instance = FakeTaskInstance()
+                await trigger.on_kill()
+
+        run(main)
+        assert service.cancels == []
+        assert not service.weather
+
+    def test_without_airflows_word_on_success_the_job_is_left_alone(self, service):
         class Silent(FakeSupervisor):
             def send(self, question):
                 if question.states == ["success"]:
@@ -160,8 +175,12 @@ class TestOnKill:
                 return Count(0)
 
         trigger = trigger_for(service, runs_for=1e6)
-        run(lambda: _killed_by(trigger, Silent()))
-        assert service.cancels == ["a"]
+        with capture_logs() as lines:
+            run(lambda: _killed_by(trigger, Silent()))
+        assert service.cancels == []
+        assert "scripted job a goes on: it is not known whether the task has succeeded by it" in [
+            line["event"] for line in lines
+        ]
 
     def test_nor_does_a_user_who_chose_so(self, service):
         trigger = trigger_for(service, runs_for=1e6)

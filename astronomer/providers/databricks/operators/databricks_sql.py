@@ -83,6 +83,7 @@ class DatabricksSqlOperator(StatementOperator, StockSqlOperator):  # type: ignor
             raise NeedsWorker(f"through databricks-sql-connector: {reason}")
         if reason is not None:
             self.log.info("Running in the worker, through databricks-sql-connector: %s", reason)
+            self.end_earlier(context)
             return StockSqlOperator.execute(self, cast("Any", context))
         return super().execute(context)
 

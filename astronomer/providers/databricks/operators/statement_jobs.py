@@ -36,6 +36,7 @@ T = TypeVar("T")
 _LONGEST_POLL_INTERVAL = 600.0  # a statement that nobody asks about for 15 minutes may be ended
 _LOOK_BACK = 7 * 86_400.0  # where Airflow remembers nothing of an earlier try
 _NEXT = "next"
+_NOT_STARTED = "not started"
 
 
 class StatementFailed(JobFailed, DatabricksSqlExecutionError):
@@ -131,7 +132,7 @@ class StatementOperator(JobOperator):
             return super().settle(context, job, outcome)
         if job.deadline is not None and clock.now() >= job.deadline:
             left = f"{count - job.index - 1} of {count} statements were not started"
-            status = JobStatus(Phase.CANCELLED, raw="not started", message=left, url=job.url)
+            status = JobStatus(Phase.CANCELLED, raw=_NOT_STARTED, message=left, url=job.url)
             return super().settle(context, job, Outcome(status, timed_out=True))
         attempt = self._submit_next(context, job)
         return self._go_on(context, attempt, self._glance(attempt))
@@ -144,6 +145,11 @@ class StatementOperator(JobOperator):
     def external_query(self, job: DatabricksStatement) -> tuple[str, str]:
         """The statement that was run last, and its workspace; for lineage."""
         return lineage.external_query(job.statement_id, job.address)
+
+    def query_failed(self, otherwise: bool) -> bool:
+        """Not the one that ran last before the time was up for the others."""
+        _, status = self.last_seen() or (None, None)
+        return not (status is not None and status.raw == _NOT_STARTED) and super().query_failed(otherwise)
 
     # Steps.
 

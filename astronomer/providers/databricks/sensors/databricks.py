@@ -77,6 +77,11 @@ class DatabricksSQLStatementsSensor(OneStatement, StockStatementsSensor):  # typ
             deadline=attempt.deadline,
         )
 
+    def _end_superseded(self, context: Mapping[str, Any], attempt: Attempt) -> None:
+        """A clear waits on for a statement that was given: no other one would run beside it."""
+        if not self._given_id:
+            super()._end_superseded(context, attempt)
+
     def failure(self, context: Mapping[str, Any], job: DatabricksStatement, outcome: Outcome) -> JobError:
         """The error; the sensor's own timeout is told apart."""
         error = super().failure(context, job, outcome)

@@ -114,6 +114,10 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
             if self.in_triggerer is not None:
                 raise NeedsWorker(_IN_WORKER)
             self.log.info("Running in the worker: %s", _IN_WORKER)
+            try:
+                self.end_earlier(context)
+            finally:
+                self._close(log_out=True)
             return SQLExecuteQueryOperator.execute(self, context)  # type: ignore[no-untyped-call]
         try:
             result = super().execute(context)

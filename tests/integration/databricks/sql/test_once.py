@@ -77,6 +77,16 @@ def test_when_it_dies_and_the_task_is_cleared_nothing_of_it_runs_on(lab, path, s
     assert not started("select")[-1].ended
 
 
+@pytest.mark.filterwarnings("ignore:ProvidersManager.hooks is deprecated")  # what the stock hook calls
+def test_a_clear_ends_what_ran_though_the_new_sql_needs_a_session(lab, path, started):
+    task = query(path, sql="select lab_wait(300)")
+    task.deferred()
+    task.clear()
+    task._arguments["sql"] = "SET spark.sql.shuffle.partitions = 7; SET spark.sql.shuffle.partitions"
+    task.run()
+    assert [one.state for one in started("lab_wait")] == ["CANCELED"]
+
+
 @pytest.mark.parametrize("submits", [1, 2, 3])
 def test_when_it_dies_where_nothing_is_remembered(lab, path, started, submits):
     task = query(path, store=None)

@@ -236,6 +236,14 @@ class TestSensor:
         assert len(started(WAIT)) == 1
         assert task.ti.xcoms["statement_id"] == statement_id
 
+    def test_waits_on_for_it_after_a_clear(self, lab, work, started):
+        statement_id = self.submitted(work, LONG)
+        task = work(DatabricksSQLStatementsSensor, None, statement_id=statement_id)
+        task.deferred()
+        task.clear()
+        task.deferred()
+        assert not started(LONG)[0].ended
+
     def test_fails_with_a_statement_that_was_given(self, lab, work):
         statement_id = self.submitted(work, "selec 1")
         until_now(lambda: lab.statements[statement_id].ended)
