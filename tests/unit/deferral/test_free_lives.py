@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from airflow.sdk.execution_time.comms import DeleteXCom, SetXCom
 
-from astronomer.deferral import Phase, _compat_triggerer, xcom_memory
+from astronomer.deferral import Phase, Transient, _compat_triggerer, xcom_memory
 from astronomer.deferral.life import Life
 from astronomer.deferral.xcom_memory import SUBMITTED_BY, XCOM_KEY, Contested
 from tests.unit.deferral.fakes import START, let
@@ -289,6 +289,19 @@ class TestClear:
         assert free.run(task).state == "success"
         assert free.service.jobs == ["job-1", "job-2"]
         assert free.service.cancels == ["job-1"]
+
+    @pytest.mark.parametrize("polls", [8, 40])
+    @KINDS
+    def test_during_an_outage_ends_the_job_all_the_same_before_it_starts_anew(self, free, kind, polls):
+        free.script["runs_for"] = 100_000.0
+        task = free.task(kind, retries=3)
+        task.schedule()
+        shut_down(free, task, 30)
+        free.service.weather = [Transient("503")] * polls
+        task.schedule()
+        shut_down(free, task, 4000)
+        assert free.service.jobs == ["job-1", "job-2"]
+        assert set(free.service.cancels) == {"job-1"}
 
     def test_twice_starts_two(self, free):
         task = free.task()
