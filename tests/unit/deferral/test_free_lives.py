@@ -292,7 +292,16 @@ class TestClear:
 
     @pytest.mark.parametrize("polls", [8, 40])
     @KINDS
-    def test_during_an_outage_ends_the_job_all_the_same_before_it_starts_anew(self, free, kind, polls):
+    def test_during_an_outage_starts_anew_when_the_end_of_the_job_is_seen(
+        self, free, monkeypatch, kind, polls
+    ):
+        submit, bad_weather = kind.submit, []
+
+        def seen(*given):
+            bad_weather.append(bool(free.service.weather))
+            return submit(*given)
+
+        monkeypatch.setattr(kind, "submit", seen)
         free.script["runs_for"] = 100_000.0
         task = free.task(kind, retries=3)
         task.schedule()
@@ -302,6 +311,7 @@ class TestClear:
         shut_down(free, task, 4000)
         assert free.service.jobs == ["job-1", "job-2"]
         assert set(free.service.cancels) == {"job-1"}
+        assert bad_weather == [False, False]
 
     def test_twice_starts_two(self, free):
         task = free.task()
