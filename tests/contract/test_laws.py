@@ -167,6 +167,23 @@ class TestOnce:
         assert world.running == [second]
         assert world.phase(first) is Phase.CANCELLED
 
+    def test_a_clear_in_an_outage_starts_nothing_beside_the_job(self, world, monkeypatch):
+        lasts = 4 * world.beat
+        monkeypatch.setenv("AIRFLOW__ASTRONOMER_PROVIDERS__CANCEL_CONFIRM_TIMEOUT", str(lasts))
+        task = Task(world, FOREVER, outage_tolerance=lasts)
+        task.defer()
+        (first,) = world.started
+        world.weather("unavailable", times=None)
+        task.clear()
+        with pytest.raises(JobLost, match="Nothing was started"):
+            task.execute()
+        assert world.started == [first]
+        world.clear_up()
+        task.retry()
+        task.defer()
+        first, second = world.started
+        assert world.running == [second]
+
 
 class TestOneOutcome:
     """2. One event, then the trigger returns; every way ends in the same settle."""
