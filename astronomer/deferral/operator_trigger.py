@@ -189,9 +189,14 @@ class OperatorTrigger(BaseTrigger):
                 step = life.resumed(await self._wait_for(life, deferred))
 
     async def _is_our_turn(self, life: Life) -> bool:
-        """Whether nobody else may be submitting; if so, their claim is taken over, and their submit let arrive."""
+        """Whether nobody else may be submitting; if so, their claim is taken over, and their submit let arrive.
+
+        Of two that live, one has to find its own claim: with pauses of one length they take over from each other for
+        ever.
+        """
         pause = await self._run(life.memory.take_over)
         if pause:
+            pause *= random.uniform(1, 3)  # noqa: S311  # no secret
             self.log.info(
                 "A submit of this task may be under way in another triggerer: looking in %g s", pause
             )

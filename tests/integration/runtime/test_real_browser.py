@@ -25,7 +25,6 @@ def chromium(tmp_path_factory):
     options = webdriver.ChromeOptions()
     options.binary_location = found[0]
     options.add_experimental_option("prefs", {"intl.accept_languages": "en-US,en"})
-    options.ignore_local_proxy_environment_variables()
     profile = tmp_path_factory.mktemp("chromium")
     arguments = [
         "--headless=new",
@@ -35,9 +34,11 @@ def chromium(tmp_path_factory):
     ]
     for argument in [*arguments, *(["--no-sandbox"] if os.geteuid() == 0 else [])]:
         options.add_argument(argument)
-    driver = webdriver.Chrome(options, webdriver.ChromeService(found[1]))
-    yield driver
-    driver.quit()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_PROXY", "localhost,127.0.0.1")  # a proxy does not know the driver of this machine
+        driver = webdriver.Chrome(options, webdriver.ChromeService(found[1]))
+        yield driver
+        driver.quit()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from airflow.providers.databricks.operators.databricks_sql import DatabricksSqlOperator as StockSqlOperator
 
 from astronomer.deferral import JobLost
 from astronomer.providers.databricks.operators.databricks_sql import DatabricksSqlOperator
@@ -77,13 +78,13 @@ def test_when_it_dies_and_the_task_is_cleared_nothing_of_it_runs_on(lab, path, s
     assert not started("select")[-1].ended
 
 
-@pytest.mark.filterwarnings("ignore:ProvidersManager.hooks is deprecated")  # what the stock hook calls
-def test_a_clear_ends_what_ran_though_the_new_sql_needs_a_session(lab, path, started):
+def test_a_clear_ends_what_ran_though_the_new_sql_needs_a_session(path, started, monkeypatch):
+    monkeypatch.setattr(StockSqlOperator, "execute", lambda self, context: "in the worker")
     task = query(path, sql="select lab_wait(300)")
     task.deferred()
     task.clear()
     task._arguments["sql"] = "SET spark.sql.shuffle.partitions = 7; SET spark.sql.shuffle.partitions"
-    task.run()
+    assert task.run() == "in the worker"
     assert [one.state for one in started("lab_wait")] == ["CANCELED"]
 
 
