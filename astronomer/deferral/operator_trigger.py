@@ -60,6 +60,7 @@ class OperatorTrigger(BaseTrigger):
         self._ti: Any = None
         self._step: asyncio.Future[Any] | None = None
         self._waiting: BaseTrigger | None = None
+        self._taken_over = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class path and the recipe."""
@@ -191,12 +192,14 @@ class OperatorTrigger(BaseTrigger):
     async def _is_our_turn(self, life: Life) -> bool:
         """Whether nobody else may be submitting; if so, their claim is taken over, and their submit let arrive.
 
-        Of two that live, one has to find its own claim: with pauses of one length they take over from each other for
-        ever.
+        Two that live would take over from each other for ever: one of them has to be so slow that the other one finds
+        its own claim.
         """
+        other = life.memory.last()
         pause = await self._run(life.memory.take_over)
         if pause:
-            pause *= random.uniform(1, 3)  # noqa: S311  # no secret
+            pause *= 3 if self._taken_over and other is not None and life.owner > other.owner else 1
+            self._taken_over = True
             self.log.info(
                 "A submit of this task may be under way in another triggerer: looking in %g s", pause
             )

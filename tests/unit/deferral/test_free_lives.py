@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import random
 from datetime import timedelta
 
 import pytest
@@ -335,7 +334,6 @@ class TestTwoTriggerers:
 
     def test_after_a_clear_a_claim_costs_no_more_time(self, free, monkeypatch):
         monkeypatch.setattr(xcom_memory, "time", free.timeline)
-        monkeypatch.setattr(random, "uniform", lambda least, most: least)
         task = free.task(ClaimingOperator)
         task.schedule()
         monkeypatch.setattr(ClaimingOperator, "submit", _killed)
