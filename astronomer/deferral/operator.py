@@ -310,7 +310,9 @@ class JobOperator(Lineage, WorkerFree):
 
     def _resume(self, context: Mapping[str, Any], memory: Memory) -> tuple[Attempt, Outcome | None]:
         """The attempt to go on with: one without a job is to be submitted; an outcome, if known already."""
-        last = None if self._end_cleared(context, memory) else memory.last()
+        last = memory.last()
+        if last is not None and self._end_cleared(context, memory, last):
+            last = None
         if last is not None and last.settled is not None and last.settled != self._clears(context):
             return memory.next(last, self._deadline()), None
         if last is None and (memory.lasting or context["ti"].try_number == 1):
@@ -426,10 +428,9 @@ class JobOperator(Lineage, WorkerFree):
         self._job = None  # from here on the trigger owns it
         self.defer(trigger=self.make_trigger(job, deadline), method_name="execute_complete")
 
-    def _end_cleared(self, context: Mapping[str, Any], memory: Memory) -> bool:
-        """End what runs of the generation before a clear; whether what is remembered is of that one."""
-        last = memory.last()
-        if last is None or last.generation == memory.identity.generation:
+    def _end_cleared(self, context: Mapping[str, Any], memory: Memory, last: Attempt) -> bool:
+        """End what runs of the generation before a clear; whether the last attempt is of that one."""
+        if last.generation == memory.identity.generation:
             return False
         self._end_superseded(context, last)
         return True
@@ -438,7 +439,7 @@ class JobOperator(Lineage, WorkerFree):
         """Do so for a task that goes on without the engine: what it once deferred for must not run beside it."""
         memory = self._memory(context)
         last = memory.last()
-        if last is not None and self._end_cleared(context, memory):
+        if last is not None and self._end_cleared(context, memory, last):
             memory.save(last, ended=True)
 
     def _end_superseded(self, context: Mapping[str, Any], attempt: Attempt) -> None:
