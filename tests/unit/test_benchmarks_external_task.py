@@ -262,11 +262,15 @@ def test_without_a_server_the_command_says_what_to_install(monkeypatch, capsys):
     find_spec("psycopg2") is None, reason="no driver for PostgreSQL: pip install psycopg2-binary"
 )
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_tiny_run_prints_one_object_of_the_promised_shape(capsys):
     crowd = ["--sensors", "20", "--dags", "4", "--kind", MIXED, "--interval", "1", "--json"]
-    assert program.main([*crowd, "--quiet-for", "2", "--spread", "2", "--patience", "60"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    for quiet in ("2", "20"):  # a busy machine may let two seconds pass without a question
+        assert program.main([*crowd, "--quiet-for", quiet, "--spread", "2", "--patience", "60"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        sides = [found[side] for side in (OURS, OURS_API, STOCK)]
+        if all(one["calls_per_tick"] > 0 and one["sql_times_idle"] > 1 for one in sides):
+            break
     assert set(found) == {OURS, OURS_API, STOCK, "idle", "settings", "machine"}
     assert found["settings"]["sensors"] == 20
     assert found["machine"]["postgresql"]
