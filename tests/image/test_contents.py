@@ -91,6 +91,11 @@ def test_it_knows_its_own_release(container, release):
     assert json.loads(done.stdout[done.stdout.index("{") :])["runtime"] == str(release.tag), done.stdout
 
 
+def test_the_chart_s_probes_find_the_entrypoint(container, release):
+    probe = "CONNECTION_CHECK_MAX_COUNT=0 AIRFLOW__LOGGING__LOGGING_LEVEL=ERROR exec /entrypoint airflow version"
+    assert container.run("sh", "-c", probe).stdout.splitlines()[-1] == release.airflow
+
+
 def test_the_bill_of_materials_has_both_kinds_of_packages(container, release):
     document = json.loads(container.run("cat", "/opt/runtime/sbom.cdx.json").stdout)
     found = {one["purl"].partition("?")[0] for one in document["components"] if "purl" in one}

@@ -8,6 +8,7 @@ import uuid
 
 import jsonschema
 import pytest
+import yaml
 from airflow.cli import cli_parser
 from airflow.configuration import retrieve_configuration_description
 from airflow.executors import workloads
@@ -35,8 +36,11 @@ VALUES = [
     ("values.yaml", "values-queues.yaml"),
     ("values.yaml", "values-celery.yaml"),
     ("values.yaml", "values-celery.yaml", "values-queues.yaml"),
+    ("values.yaml", "values-runtime.yaml"),
+    ("values.yaml", "values-celery.yaml", "values-runtime.yaml"),
 ]
 FORGED_KEY = "Zm9yZ2VkLWtleS1vZi1leGFjdGx5LTMyLWJ5dGVzISE="
+IMAGE_FOLDER = FOLDER.parent
 IMAGE = {"WORKER_CONTAINER_REPOSITORY": "registry.example.org/mine", "WORKER_CONTAINER_TAG": "7"}
 
 
@@ -159,6 +163,25 @@ def test_the_image_is_one_for_all():
     assert load("pod_template.yaml")["spec"]["containers"][0]["image"] == name
     assert deployment()["spec"]["template"]["spec"]["containers"][0]["image"] == name
     assert load("values.yaml")["airflowVersion"] == image["tag"]
+
+
+def test_the_values_of_a_runtime_image_fit_the_image():
+    values, dockerfile = merged("values.yaml", "values-runtime.yaml"), (IMAGE_FOLDER / "Dockerfile").read_text()
+    home = values["airflowHome"]
+    assert f"AIRFLOW_HOME={home} " in dockerfile
+    (mount,) = values["triggerer"]["extraVolumeMounts"]
+    assert values["config"]["astronomer_providers"]["waits_folder"] == mount["mountPath"]
+    assert mount["mountPath"].startswith(f"{home}/")
+    assert "/opt/airflow" not in json.dumps(values)
+    template = yaml.safe_load((IMAGE_FOLDER / "pod_template.yaml").read_text())
+    (source,) = template["spec"]["containers"][0]["envFrom"]
+    told = yaml.safe_load(values["extraConfigMaps"][source["configMapRef"]["name"]]["data"])
+    assert told == {
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": values["config"]["core"]["execution_api_server_url"]
+    }
+    assert "ln -s /opt/runtime/bin/entrypoint /entrypoint" in dockerfile, "the chart's probes call it"
+    for component in ("triggerer", "scheduler", "dagProcessor"):
+        assert values[component]["logGroomerSidecar"] == {"enabled": False}, "the image has no /clean-logs"
 
 
 @pytest.mark.parametrize("queue", QUEUES)

@@ -1,0 +1,286 @@
+"""A Kubernetes of one node, which is this machine: on loopback, in a directory that is thrown away."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import yaml
+
+from astronomer.lab.tls import issue
+from tools.servers import MissingServerError
+from tools.servers.owner import LOOPBACK, free_port
+
+__all__ = ["MISSING", "Cluster", "lacking", "started"]
+
+OWN = ("kube-apiserver", "kube-scheduler", "kubelet")
+OTHERS = ("etcd", "containerd", "ctr", "runc", "unshare")
+MISSING = (
+    "no Kubernetes: {what} cannot be found. Put the server's programs (kube-apiserver, kube-scheduler, kubelet) on PATH or "
+    "into a folder that KUBERNETES_BINARIES names (Debian has the rest: `apt-get install etcd-server containerd runc`)"
+)
+NODE, ADMIN, SYSTEM = "this-machine", "admin", "k8s.io"
+STARTING, STOPPING = 120.0, 30.0
+# The kubelet sets these, and does not start where it cannot. It is given copies, so that the machine's own ones stay.
+KERNEL = {"vm/overcommit_memory": "1", "vm/panic_on_oom": "0", "kernel/panic": "10", "kernel/panic_on_oops": "1"}
+AS_IT_WANTS = 'for one in "$1"/*; do mount --bind "$one" "/proc/sys/$(basename "$one" | tr . /)"; done; shift; exec "$@"'
+
+
+def program(name: str) -> str | None:
+    """Where one of the programs is."""
+    folder = os.environ.get("KUBERNETES_BINARIES")
+    return shutil.which(name, path=f"{folder}{os.pathsep}{os.environ['PATH']}" if folder else None)
+
+
+def lacking() -> str | None:
+    """What has to be installed first; ``None`` if nothing has to."""
+    if missing := [name for name in (*OWN, *OTHERS) if not program(name)]:
+        return MISSING.format(what=", ".join(missing))
+    return "a node is run by root" if os.geteuid() else None
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where it is, and who may do what there.
+
+    :param users: their tokens; the administrator's is among them.
+    """
+
+    directory: Path
+    users: dict[str, str] = field(default_factory=lambda: {ADMIN: secrets.token_urlsafe(16)}, repr=False)
+    port: int = field(default_factory=free_port)
+
+    @property
+    def url(self) -> str:
+        """The API server."""
+        return f"https://{LOOPBACK}:{self.port}"
+
+    @property
+    def socket(self) -> Path:
+        """By which containerd is reached."""
+        return self.directory / "containerd.sock"
+
+    def ask(self, method: str, path: str, document: object = None) -> dict[str, object]:
+        """Ask the API server as the administrator.
+
+        :raises httpx.HTTPError: it does not answer, or refuses.
+        """
+        headers = {"Authorization": f"Bearer {self.users[ADMIN]}"}
+        with httpx.Client(verify=str(self.directory / "ca.pem"), timeout=30) as client:
+            answer = client.request(method, f"{self.url}{path}", headers=headers, json=document)
+        answer.raise_for_status()
+        return dict(answer.json())
+
+    def pods(self, namespace: str) -> list[dict[str, object]]:
+        """Return the pods of a namespace."""
+        found = self.ask("GET", f"/api/v1/namespaces/{namespace}/pods")["items"]
+        return list(found) if isinstance(found, list) else []
+
+    def kubeconfig(self, user: str, folder: Path | None = None) -> Path:
+        """Write the file by which a user's programs find it.
+
+        :param folder: where it goes; the cluster's own one otherwise.
+        """
+        authority = (self.directory / "ca.pem").read_bytes()
+        (ca := (folder or self.directory) / "kubernetes-ca.pem").write_bytes(authority)
+        document = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [
+                {"name": "here", "cluster": {"server": self.url, "certificate-authority": str(ca)}}
+            ],
+            "users": [{"name": user, "user": {"token": self.users[user]}}],
+            "contexts": [{"name": "here", "context": {"cluster": "here", "user": user}}],
+            "current-context": "here",
+        }
+        path = (folder or self.directory) / f"{user}.kubeconfig"
+        path.touch(0o600)
+        path.write_text(yaml.safe_dump(document))
+        return path
+
+    def containerd(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        """Tell containerd something about the pods' images and containers."""
+        command = [str(program("ctr")), "--address", str(self.socket), "--namespace", SYSTEM, *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    def load(self, archive: Path) -> None:
+        """Give the node an image that ``podman save`` or ``docker save`` has written.
+
+        :raises RuntimeError: it is none.
+        """
+        done = self.containerd("images", "import", archive)
+        if done.returncode:
+            raise RuntimeError(f"{archive} cannot be imported:\n{done.stderr}")
+
+    def commands(self, pause: str) -> dict[str, list[str]]:
+        """Write what the programs read; returns what runs each of them, in order.
+
+        :param pause: the image of the container that holds a pod together.
+        """
+        state, peers = free_port(), free_port()
+        return {
+            "etcd": [
+                *(str(program("etcd")), "--data-dir", str(self.directory / "etcd")),
+                *("--listen-client-urls", f"http://{LOOPBACK}:{state}"),
+                *("--advertise-client-urls", f"http://{LOOPBACK}:{state}"),
+                *("--listen-peer-urls", f"http://{LOOPBACK}:{peers}"),
+                *("--initial-advertise-peer-urls", f"http://{LOOPBACK}:{peers}"),
+                *("--initial-cluster", f"default=http://{LOOPBACK}:{peers}"),
+            ],
+            "containerd": [str(program("containerd")), "--config", str(self._containerd(pause))],
+            "kube-apiserver": self._api_server(state),
+            "kube-scheduler": [
+                *(str(program("kube-scheduler")), "--kubeconfig", str(self.kubeconfig(ADMIN))),
+                *("--leader-elect=false", f"--bind-address={LOOPBACK}", f"--secure-port={free_port()}"),
+            ],
+            "kubelet": self._kubelet(),
+        }
+
+    def _api_server(self, state: int) -> list[str]:
+        made = issue(self.directory, "kube-apiserver")
+        tokens = self.directory / "tokens.csv"
+        tokens.touch(0o600)
+        group = {ADMIN: ",system:masters"}
+        lines = [f"{token},{user},{user}{group.get(user, '')}\n" for user, token in self.users.items()]
+        tokens.write_text("".join(lines))
+        return [
+            *(str(program("kube-apiserver")), f"--etcd-servers=http://{LOOPBACK}:{state}"),
+            *(f"--bind-address={LOOPBACK}", f"--advertise-address={LOOPBACK}", f"--secure-port={self.port}"),
+            *("--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.0.0.0/24"),
+            *(f"--tls-cert-file={made.chain}", f"--tls-private-key-file={made.key}"),
+            *(f"--token-auth-file={tokens}", "--authorization-mode=RBAC", "--anonymous-auth=false"),
+            "--service-account-issuer=https://kubernetes.default.svc",
+            *(f"--service-account-key-file={made.key}", f"--service-account-signing-key-file={made.key}"),
+            # Both wait for a controller manager, and there is none.
+            "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
+        ]
+
+    def _containerd(self, pause: str) -> Path:
+        (networks := self.directory / "net.d").mkdir()
+        (networks / "none.conflist").write_text(
+            json.dumps({"cniVersion": "0.4.0", "name": "none", "plugins": [{"type": "loopback"}]})
+        )
+        path = self.directory / "containerd.toml"
+        # Not every root may protect a process from the end of memory.
+        path.write_text(f"""
+version = 2
+root = "{self.directory}/containerd"
+state = "{self.directory}/run"
+[grpc]
+address = "{self.socket}"
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{pause}"
+restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".cni]
+conf_dir = "{networks}"
+""")
+        return path
+
+    def _kubelet(self) -> list[str]:
+        (kernel := self.directory / "kernel").mkdir()
+        for name, value in KERNEL.items():
+            (kernel / name.replace("/", ".")).write_text(f"{value}\n")
+        path = self.directory / "kubelet.yaml"
+        settings = {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "address": LOOPBACK,
+            "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": False}},
+            "authorization": {"mode": "AlwaysAllow"},
+            "cgroupDriver": "cgroupfs",
+            "cgroupRoot": "/",
+            "enforceNodeAllocatable": [],
+            "failSwapOn": False,
+            "healthzPort": 0,
+            "makeIPTablesUtilChains": False,
+            "oomScoreAdj": 0,
+            "port": free_port(),
+            "resolvConf": "",
+        }
+        path.write_text(yaml.safe_dump(settings))
+        endpoint = f"--container-runtime-endpoint=unix://{self.socket}"
+        old = ["--container-runtime=remote"] if _version() < (1, 24) else []
+        return [
+            *(str(program("unshare")), "--mount", "sh", "-ec", AS_IT_WANTS, "kubelet", str(kernel)),
+            *(str(program("kubelet")), f"--config={path}", f"--kubeconfig={self.kubeconfig(ADMIN)}"),
+            *(f"--hostname-override={NODE}", f"--root-dir={self.directory / 'kubelet'}"),
+            *(f"--cert-dir={self.directory / 'pki'}", endpoint, *old),
+        ]
+
+    def ready(self) -> bool:
+        """Whether it takes pods."""
+        try:
+            status = self.ask("GET", f"/api/v1/nodes/{NODE}")["status"]
+        except httpx.HTTPError:
+            return False
+        conditions = status["conditions"] if isinstance(status, dict) else []
+        return any((one["type"], one["status"]) == ("Ready", "True") for one in conditions)
+
+    def empty(self) -> None:
+        """End every container; they would go on without the kubelet."""
+        for name in self.containerd("tasks", "list", "--quiet").stdout.split():
+            self.containerd("tasks", "delete", "--force", name)
+
+
+@contextmanager
+def started(pause: str, users: Sequence[str] = ()) -> Iterator[Cluster]:
+    """Run one for the block, which gets it before the node is ready: the node needs the image first.
+
+    :param pause: the image of the container that holds a pod together; it has to be loaded.
+    :param users: who has a token, beside the administrator; they may do nothing yet.
+    :raises MissingServerError: there is none on this machine; the message says what to do.
+    :raises RuntimeError: it does not start; what its programs have said is in the message.
+    """
+    if missing := lacking():
+        raise MissingServerError(missing)
+    tokens = {user: secrets.token_urlsafe(16) for user in (ADMIN, *users)}
+    # A socket's path has at most 107 characters.
+    with ExitStack() as stack:
+        cluster = Cluster(Path(tempfile.mkdtemp(prefix="astronomer-k8s-")), tokens)
+        stack.callback(shutil.rmtree, cluster.directory, ignore_errors=True)
+        running: dict[str, subprocess.Popen[bytes]] = {}
+        stack.callback(_stop, running)
+        for name, command in cluster.commands(pause).items():
+            log = stack.enter_context((cluster.directory / f"{name}.log").open("wb"))
+            running[name] = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            if name == "containerd":
+                stack.callback(cluster.empty)
+        _wait(cluster, running)
+        yield cluster
+
+
+def _wait(cluster: Cluster, running: Mapping[str, subprocess.Popen[bytes]]) -> None:
+    until = time.monotonic() + STARTING
+    while not cluster.ready():
+        ended = [name for name, one in running.items() if one.poll() is not None]
+        if ended or time.monotonic() > until:
+            told = "\n".join((cluster.directory / f"{name}.log").read_text()[-2000:] for name in ended or running)
+            raise RuntimeError(f"Kubernetes has not started; ended: {ended or 'nothing'}.\n{told}")
+        time.sleep(0.5)
+
+
+def _stop(running: Mapping[str, subprocess.Popen[bytes]]) -> None:
+    for one in reversed(running.values()):
+        one.terminate()
+        try:
+            one.wait(STOPPING)
+        except subprocess.TimeoutExpired:
+            one.kill()
+            one.wait()
+
+
+def _version() -> tuple[int, int]:
+    told = subprocess.run([str(program("kubelet")), "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"v(\d+)\.(\d+)", told)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
