@@ -92,7 +92,9 @@ def test_it_knows_its_own_release(container, release):
 
 
 def test_the_chart_s_probes_find_the_entrypoint(container, release):
-    probe = "CONNECTION_CHECK_MAX_COUNT=0 AIRFLOW__LOGGING__LOGGING_LEVEL=ERROR exec /entrypoint airflow version"
+    probe = (
+        "CONNECTION_CHECK_MAX_COUNT=0 AIRFLOW__LOGGING__LOGGING_LEVEL=ERROR exec /entrypoint airflow version"
+    )
     assert container.run("sh", "-c", probe).stdout.splitlines()[-1] == release.airflow
 
 

@@ -5,12 +5,14 @@ import json
 import shutil
 import time
 from collections import Counter
+from contextlib import ExitStack
 
 import httpx
 import pytest
 from rich.console import Console
 
 from tests.image.conftest import ROOT
+from tests.image.kubernetes import node
 from tools.demo.backend import Servers
 from tools.demo.environment import Places
 from tools.demo.plan import PLANS
@@ -18,6 +20,7 @@ from tools.demo.processes import Processes
 from tools.demo.services import Services
 from tools.image.__main__ import tag
 from tools.image.container import Container
+from tools.servers import kubernetes
 
 FILES = (
     "databricks_job",
@@ -44,9 +47,9 @@ class ImagePlaces(Places):
         return self.root / "state"
 
 
-@pytest.fixture(params=["local", "celery"])
+@pytest.fixture(params=["local", "celery", "kubernetes"])
 def deployment(request, engine, release, images, tmp_path):
-    """A user of an Airflow whose programs are containers, and the file of what OpenLineage is told."""
+    """A user of an Airflow whose programs are containers, the file of what OpenLineage is told, and the node of pods."""
     places = ImagePlaces(tmp_path)
     places.state.mkdir()
     shutil.copytree(ROOT / "examples" / "workspace", places.dags / "workspace")
@@ -58,15 +61,24 @@ def deployment(request, engine, release, images, tmp_path):
     console, told = Console(quiet=True), tmp_path / "lineage.jsonl"
     transport = {"type": "file", "log_file_path": str(told), "append": True}
     settings = {**SETTINGS, "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport)}
-    services = Services(places, processes, console, DAGS, settings, backend=backend, launch=container.command)
-    try:
+    with ExitStack() as stack:
+        pods = None
+        if request.param == "kubernetes":
+            if missing := kubernetes.lacking():
+                pytest.skip(missing)
+            pods = stack.enter_context(node(engine, container.tag, tmp_path))
+            settings |= pods.settings()
+        services = Services(
+            places, processes, console, DAGS, settings, backend=backend, launch=container.command
+        )
+        stack.callback(backend.close)
+        stack.callback(container.remove)
+        stack.callback(processes.stop, 20.0)
+        stack.callback(services.close)
         _, user, _ = services.start()
-        yield user, told
-    finally:
-        services.close()
-        processes.stop(20.0)
-        container.remove()
-        backend.close()
+        if pods:
+            pods.tell_tasks(services.first.environment)
+        yield user, told, pods
 
 
 def all_over(airflow, runs):
@@ -78,7 +90,7 @@ def all_over(airflow, runs):
 
 
 def test_an_example_of_each_family_succeeds_and_tells_its_lineage(deployment):
-    airflow, lineage = deployment
+    airflow, lineage, pods = deployment
     for dag_id in DAGS:
         airflow.unpause(dag_id)
     moment = dt.datetime.now(dt.timezone.utc).isoformat()  # one for all, by which sensors find runs
@@ -102,3 +114,10 @@ def test_an_example_of_each_family_succeeds_and_tells_its_lineage(deployment):
     starts = {one["job"]["name"] for one in told if one["eventType"] == "START"}
     assert set(found) <= starts
     assert {ends[name] for name in set(found) - mapped} == {1}
+    if pods:
+        until = time.monotonic() + 60  # a process ends after it has told Airflow of its task's end
+        while any(phase == "Running" for *_, phase in pods.tasks()) and time.monotonic() < until:
+            time.sleep(1)
+        started = pods.tasks()
+        assert {phase for *_, phase in started} == {"Succeeded"}, started
+        assert {dag_id for dag_id, *_ in started} == set(DAGS)

@@ -15,7 +15,7 @@ from tools.demo.environment import Places
 from tools.demo.patience import Patience
 from tools.demo.processes import Processes
 from tools.demo.secrets import Search, Secret
-from tools.servers import MissingServerError, postgres, redis
+from tools.servers import MissingServerError, kubernetes, postgres, redis
 from tools.servers.postgres import Cluster
 from tools.servers.redis import Redis
 
@@ -164,3 +164,41 @@ def test_parts():
 def test_the_demo_stands_on_one_machine_unless_it_is_told_otherwise(tmp_path):
     assert OneMachine().settings() == {}
     assert Places(tmp_path).database.name == "airflow.db"
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """A machine that has the programs of a Kubernetes, as far as names go."""
+    (folder := tmp_path / "bin").mkdir()
+    for name in (*kubernetes.OWN, *kubernetes.OTHERS):
+        (folder / name).write_text("#!/bin/sh\necho Kubernetes v1.34.0\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("KUBERNETES_BINARIES", str(folder))
+    return folder
+
+
+def test_kubernetes_names_what_it_lacks(programs, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    (programs / "kubelet").unlink()
+    assert kubernetes.lacking().startswith("no Kubernetes: kubelet cannot be found")
+    with pytest.raises(MissingServerError, match="kubelet"), kubernetes.started("pause"):
+        pass
+
+
+def test_kubernetes_listens_on_loopback_and_tells_no_token(programs, tmp_path):
+    cluster = kubernetes.Cluster(
+        tmp_path, {kubernetes.ADMIN: "token-of-a-test", "scheduler": "another-token"}
+    )
+    commands = cluster.commands("pause")
+    for name, words in commands.items():
+        addresses = {word.partition("=")[2] for word in words if word.startswith("--bind-address")}
+        urls = {word for word in words if "http" in word and "-urls" not in word and "issuer" not in word}
+        assert addresses <= LOOPBACK, name
+        assert all("://127.0.0.1:" in url for url in urls), name
+        assert not any("token-of-a-test" in word or "another-token" in word for word in words)
+    assert '"address": "127.0.0.1"' in (tmp_path / "kubelet.json").read_text()
+    secret = {path.name for path in tmp_path.iterdir() if path.is_file() and "-token" in path.read_text()}
+    secret |= {path.name for path in tmp_path.iterdir() if path.is_file() and "token-of" in path.read_text()}
+    assert secret == {"tokens.csv", "admin.kubeconfig"}
+    assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in secret} == {0o600}
+    assert "--container-runtime=remote" not in commands["kubelet"]

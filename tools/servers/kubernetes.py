@@ -7,16 +7,17 @@ import os
 import re
 import secrets
 import shutil
+import ssl
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
-import yaml
 
 from astronomer.lab.tls import issue
 from tools.servers import MissingServerError
@@ -32,8 +33,14 @@ MISSING = (
 )
 NODE, ADMIN, SYSTEM = "this-machine", "admin", "k8s.io"
 STARTING, STOPPING = 120.0, 30.0
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
 # The kubelet sets these, and does not start where it cannot. It is given copies, so that the machine's own ones stay.
-KERNEL = {"vm/overcommit_memory": "1", "vm/panic_on_oom": "0", "kernel/panic": "10", "kernel/panic_on_oops": "1"}
+KERNEL = {
+    "vm/overcommit_memory": "1",
+    "vm/panic_on_oom": "0",
+    "kernel/panic": "10",
+    "kernel/panic_on_oops": "1",
+}
 AS_IT_WANTS = 'for one in "$1"/*; do mount --bind "$one" "/proc/sys/$(basename "$one" | tr . /)"; done; shift; exec "$@"'
 
 
@@ -71,21 +78,21 @@ class Cluster:
         """By which containerd is reached."""
         return self.directory / "containerd.sock"
 
-    def ask(self, method: str, path: str, document: object = None) -> dict[str, object]:
+    def ask(self, method: str, path: str, document: object = None) -> dict[str, Any]:
         """Ask the API server as the administrator.
 
         :raises httpx.HTTPError: it does not answer, or refuses.
         """
         headers = {"Authorization": f"Bearer {self.users[ADMIN]}"}
-        with httpx.Client(verify=str(self.directory / "ca.pem"), timeout=30) as client:
+        trusted = ssl.create_default_context(cafile=self.directory / "ca.pem")
+        with httpx.Client(verify=trusted, timeout=30) as client:
             answer = client.request(method, f"{self.url}{path}", headers=headers, json=document)
         answer.raise_for_status()
         return dict(answer.json())
 
-    def pods(self, namespace: str) -> list[dict[str, object]]:
+    def pods(self, namespace: str) -> list[dict[str, Any]]:
         """Return the pods of a namespace."""
-        found = self.ask("GET", f"/api/v1/namespaces/{namespace}/pods")["items"]
-        return list(found) if isinstance(found, list) else []
+        return list(self.ask("GET", f"/api/v1/namespaces/{namespace}/pods")["items"])
 
     def kubeconfig(self, user: str, folder: Path | None = None) -> Path:
         """Write the file by which a user's programs find it.
@@ -97,57 +104,72 @@ class Cluster:
         document = {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [
-                {"name": "here", "cluster": {"server": self.url, "certificate-authority": str(ca)}}
-            ],
+            "clusters": [{"name": "here", "cluster": {"server": self.url, "certificate-authority": str(ca)}}],
             "users": [{"name": user, "user": {"token": self.users[user]}}],
             "contexts": [{"name": "here", "context": {"cluster": "here", "user": user}}],
             "current-context": "here",
         }
         path = (folder or self.directory) / f"{user}.kubeconfig"
         path.touch(0o600)
-        path.write_text(yaml.safe_dump(document))
+        path.write_text(json.dumps(document))
         return path
 
     def containerd(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
         """Tell containerd something about the pods' images and containers."""
-        command = [str(program("ctr")), "--address", str(self.socket), "--namespace", SYSTEM, *map(str, words)]
+        command = [
+            str(program("ctr")),
+            "--address",
+            str(self.socket),
+            "--namespace",
+            SYSTEM,
+            *map(str, words),
+        ]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    def load(self, archive: Path) -> None:
-        """Give the node an image that ``podman save`` or ``docker save`` has written.
+    def load(self, archive: Path) -> str:
+        """Give the node an image that ``podman save`` or ``docker save`` has written; returns its name there.
 
         :raises RuntimeError: it is none.
         """
         done = self.containerd("images", "import", archive)
-        if done.returncode:
-            raise RuntimeError(f"{archive} cannot be imported:\n{done.stderr}")
+        if done.returncode or not (found := re.search(r"unpacking (\S+) \(sha256:", done.stdout)):
+            raise RuntimeError(f"{archive} cannot be imported:\n{done.stdout}{done.stderr}")
+        return found[1]
 
     def commands(self, pause: str) -> dict[str, list[str]]:
         """Write what the programs read; returns what runs each of them, in order.
 
         :param pause: the image of the container that holds a pod together.
         """
-        state, peers = free_port(), free_port()
+        state, peers = (f"https://{LOOPBACK}:{free_port()}" for _ in range(2))
+        made, authority = issue(self.directory, "etcd"), self.directory / "ca.pem"
         return {
+            # Whoever writes here starts pods, as root if they like: it takes a certificate.
             "etcd": [
                 *(str(program("etcd")), "--data-dir", str(self.directory / "etcd")),
-                *("--listen-client-urls", f"http://{LOOPBACK}:{state}"),
-                *("--advertise-client-urls", f"http://{LOOPBACK}:{state}"),
-                *("--listen-peer-urls", f"http://{LOOPBACK}:{peers}"),
-                *("--initial-advertise-peer-urls", f"http://{LOOPBACK}:{peers}"),
-                *("--initial-cluster", f"default=http://{LOOPBACK}:{peers}"),
+                *("--listen-client-urls", state, "--advertise-client-urls", state),
+                *("--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers),
+                *("--initial-cluster", f"default={peers}"),
+                *("--cert-file", str(made.chain), "--key-file", str(made.key)),
+                *("--peer-cert-file", str(made.chain), "--peer-key-file", str(made.key)),
+                *("--client-cert-auth", "--trusted-ca-file", str(authority)),
+                *("--peer-client-cert-auth", "--peer-trusted-ca-file", str(authority)),
             ],
             "containerd": [str(program("containerd")), "--config", str(self._containerd(pause))],
-            "kube-apiserver": self._api_server(state),
+            "kube-apiserver": [
+                *self._api_server(),
+                *(f"--etcd-servers={state}", f"--etcd-cafile={authority}"),
+                *(f"--etcd-certfile={made.chain}", f"--etcd-keyfile={made.key}"),
+            ],
             "kube-scheduler": [
                 *(str(program("kube-scheduler")), "--kubeconfig", str(self.kubeconfig(ADMIN))),
                 *("--leader-elect=false", f"--bind-address={LOOPBACK}", f"--secure-port={free_port()}"),
+                *(["--port=0"] if _version() < (1, 23) else []),  # without encryption, on all addresses
             ],
             "kubelet": self._kubelet(),
         }
 
-    def _api_server(self, state: int) -> list[str]:
+    def _api_server(self) -> list[str]:
         made = issue(self.directory, "kube-apiserver")
         tokens = self.directory / "tokens.csv"
         tokens.touch(0o600)
@@ -155,7 +177,7 @@ class Cluster:
         lines = [f"{token},{user},{user}{group.get(user, '')}\n" for user, token in self.users.items()]
         tokens.write_text("".join(lines))
         return [
-            *(str(program("kube-apiserver")), f"--etcd-servers=http://{LOOPBACK}:{state}"),
+            str(program("kube-apiserver")),
             *(f"--bind-address={LOOPBACK}", f"--advertise-address={LOOPBACK}", f"--secure-port={self.port}"),
             *("--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.0.0.0/24"),
             *(f"--tls-cert-file={made.chain}", f"--tls-private-key-file={made.key}"),
@@ -191,7 +213,7 @@ conf_dir = "{networks}"
         (kernel := self.directory / "kernel").mkdir()
         for name, value in KERNEL.items():
             (kernel / name.replace("/", ".")).write_text(f"{value}\n")
-        path = self.directory / "kubelet.yaml"
+        path = self.directory / "kubelet.json"
         settings = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
@@ -208,7 +230,7 @@ conf_dir = "{networks}"
             "port": free_port(),
             "resolvConf": "",
         }
-        path.write_text(yaml.safe_dump(settings))
+        path.write_text(json.dumps(settings))
         endpoint = f"--container-runtime-endpoint=unix://{self.socket}"
         old = ["--container-runtime=remote"] if _version() < (1, 24) else []
         return [
@@ -221,10 +243,9 @@ conf_dir = "{networks}"
     def ready(self) -> bool:
         """Whether it takes pods."""
         try:
-            status = self.ask("GET", f"/api/v1/nodes/{NODE}")["status"]
+            conditions = self.ask("GET", f"/api/v1/nodes/{NODE}")["status"]["conditions"]
         except httpx.HTTPError:
             return False
-        conditions = status["conditions"] if isinstance(status, dict) else []
         return any((one["type"], one["status"]) == ("Ready", "True") for one in conditions)
 
     def empty(self) -> None:
@@ -249,6 +270,7 @@ def started(pause: str, users: Sequence[str] = ()) -> Iterator[Cluster]:
     with ExitStack() as stack:
         cluster = Cluster(Path(tempfile.mkdtemp(prefix="astronomer-k8s-")), tokens)
         stack.callback(shutil.rmtree, cluster.directory, ignore_errors=True)
+        stack.callback(_forget_groups, set(_groups()))
         running: dict[str, subprocess.Popen[bytes]] = {}
         stack.callback(_stop, running)
         for name, command in cluster.commands(pause).items():
@@ -265,13 +287,15 @@ def _wait(cluster: Cluster, running: Mapping[str, subprocess.Popen[bytes]]) -> N
     while not cluster.ready():
         ended = [name for name, one in running.items() if one.poll() is not None]
         if ended or time.monotonic() > until:
-            told = "\n".join((cluster.directory / f"{name}.log").read_text()[-2000:] for name in ended or running)
+            told = "\n".join(
+                (cluster.directory / f"{name}.log").read_text()[-2000:] for name in ended or running
+            )
             raise RuntimeError(f"Kubernetes has not started; ended: {ended or 'nothing'}.\n{told}")
         time.sleep(0.5)
 
 
 def _stop(running: Mapping[str, subprocess.Popen[bytes]]) -> None:
-    for one in reversed(running.values()):
+    for one in reversed(list(running.values())):
         one.terminate()
         try:
             one.wait(STOPPING)
@@ -280,7 +304,23 @@ def _stop(running: Mapping[str, subprocess.Popen[bytes]]) -> None:
             one.wait()
 
 
+def _groups() -> list[Path]:
+    """The control groups that a kubelet makes and leaves; those inside come first."""
+    found = (
+        one for top in CONTROL_GROUPS.glob("**/kubepods") for one in (top, *top.rglob("*")) if one.is_dir()
+    )
+    return sorted(found, key=lambda one: len(one.parts), reverse=True)
+
+
+def _forget_groups(before: Collection[Path]) -> None:
+    for one in _groups():
+        if one not in before:
+            one.rmdir()
+
+
 def _version() -> tuple[int, int]:
-    told = subprocess.run([str(program("kubelet")), "--version"], capture_output=True, text=True, check=False).stdout
+    told = subprocess.run(
+        [str(program("kubelet")), "--version"], capture_output=True, text=True, check=False
+    ).stdout
     found = re.search(r"v(\d+)\.(\d+)", told)
     return (int(found[1]), int(found[2])) if found else (0, 0)

@@ -10,6 +10,7 @@ from airflow.configuration import retrieve_configuration_description
 
 from astronomer.runtime.versions import Manifest
 from tests.docs.pages import PAGES, ROOT, blocks
+from tests.image.kubernetes import VERBS
 from tests.unit.runtime.manifests import FOLDER, QUEUES, deployment, merged
 
 
@@ -67,6 +68,8 @@ def test_the_page_on_executors_fits_the_image_and_airflow():
     (pod,) = yaml.safe_load(template)["spec"]["containers"]
     (config_map,) = re.findall(r"kubectl create configmap (\S+)", page)
     assert pod["envFrom"] == [{"configMapRef": {"name": config_map, "optional": True}}]
+    words = " ".join((ROOT / "docs" / "howto" / "runtime-executors.md").read_text().split())
+    assert f"allowed to {', '.join(VERBS[:-1])} and {VERBS[-1]} pods" in words, "the rights with which it is tried"
     described = retrieve_configuration_description(include_providers=True)
     named = re.findall(r"AIRFLOW__([A-Z_]+?)__([A-Z_]+)=", page)
     assert len(named) >= 7
