@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
 import uuid
 
 import jsonschema
@@ -20,6 +21,7 @@ from kubernetes.client import models as k8s
 
 from tests.unit.runtime.manifests import (
     FOLDER,
+    HOME,
     QUEUES,
     check_limits,
     check_no_secret,
@@ -29,6 +31,7 @@ from tests.unit.runtime.manifests import (
     known,
     load,
     merged,
+    rendered,
 )
 
 VALUES = [
@@ -37,10 +40,9 @@ VALUES = [
     ("values.yaml", "values-celery.yaml"),
     ("values.yaml", "values-celery.yaml", "values-queues.yaml"),
     ("values.yaml", "values-runtime.yaml"),
-    ("values.yaml", "values-celery.yaml", "values-runtime.yaml"),
+    ("values.yaml", "values-celery.yaml", "values-queues.yaml", "values-runtime.yaml"),
 ]
 FORGED_KEY = "Zm9yZ2VkLWtleS1vZi1leGFjdGx5LTMyLWJ5dGVzISE="
-IMAGE_FOLDER = FOLDER.parent
 IMAGE = {"WORKER_CONTAINER_REPOSITORY": "registry.example.org/mine", "WORKER_CONTAINER_TAG": "7"}
 
 
@@ -65,14 +67,21 @@ def task(queue="default"):
 
 
 @pytest.fixture
-def pod(monkeypatch):
+def template_file(tmp_path):
+    """What the chart mounts into the scheduler."""
+    (path := tmp_path / "pod_template_file.yaml").write_text(rendered("pod_template.yaml"))
+    return str(path)
+
+
+@pytest.fixture
+def pod(monkeypatch, template_file):
     """The pod that the KubernetesExecutor makes of the template for a task."""
     for name, value in IMAGE.items():
         monkeypatch.setenv(f"AIRFLOW__KUBERNETES_EXECUTOR__{name}", value)
 
     def make(override=None):
         config = KubeConfig()
-        template = get_base_pod_from_template(str(FOLDER / "pod_template.yaml"), config)
+        template = get_base_pod_from_template(template_file, config)
         workload = task()
         made = PodGenerator.construct_pod(
             namespace="airflow",
@@ -94,12 +103,12 @@ def pod(monkeypatch):
     return make
 
 
-def test_pod_template_is_a_pod():
+def test_pod_template_is_a_pod(template_file):
     template = load("pod_template.yaml")
     known("V1Pod", template)
     check_pod(template["spec"])
     check_no_secret(template)
-    assert PodGenerator.deserialize_model_file(str(FOLDER / "pod_template.yaml")).kind == "Pod"
+    assert PodGenerator.deserialize_model_file(template_file).kind == "Pod"
 
 
 def test_the_pod_of_a_task(pod):
@@ -165,23 +174,44 @@ def test_the_image_is_one_for_all():
     assert load("values.yaml")["airflowVersion"] == image["tag"]
 
 
+def mounts(container):
+    """Where what is mounted, but for the folder of logs."""
+    return {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
+
+
 def test_the_values_of_a_runtime_image_fit_the_image():
-    values, dockerfile = merged("values.yaml", "values-runtime.yaml"), (IMAGE_FOLDER / "Dockerfile").read_text()
+    values, dockerfile = (
+        merged("values.yaml", "values-runtime.yaml"),
+        (FOLDER.parent / "Dockerfile").read_text(),
+    )
     home = values["airflowHome"]
     assert f"AIRFLOW_HOME={home} " in dockerfile
-    (mount,) = values["triggerer"]["extraVolumeMounts"]
-    assert values["config"]["astronomer_providers"]["waits_folder"] == mount["mountPath"]
-    assert mount["mountPath"].startswith(f"{home}/")
     assert "/opt/airflow" not in json.dumps(values)
-    template = yaml.safe_load((IMAGE_FOLDER / "pod_template.yaml").read_text())
-    (source,) = template["spec"]["containers"][0]["envFrom"]
-    told = yaml.safe_load(values["extraConfigMaps"][source["configMapRef"]["name"]]["data"])
-    assert told == {
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": values["config"]["core"]["execution_api_server_url"]
+    (mount,) = values["triggerer"]["extraVolumeMounts"]
+    assert values["config"]["astronomer_providers"]["waits_folder"] == mount["mountPath"] == f"{home}/waits"
+    (variable,) = values["env"]
+    assert f"{variable['name']}=/opt/runtime/pod_template.yaml" in dockerfile, (
+        "which the chart's has to replace"
+    )
+    assert variable["value"] == f"{home}/pod_templates/pod_template_file.yaml"
+    (container,) = load("pod_template.yaml", home)["spec"]["containers"]
+    assert mounts(container) == {"config": f"{home}/airflow.cfg", "logs": f"{home}/logs"}
+    text = (FOLDER / "triggerer-queue.yaml").read_text().replace(HOME, home)
+    (container,) = yaml.safe_load(text)["spec"]["template"]["spec"]["containers"]
+    assert mounts(container) == {
+        "config": f"{home}/airflow.cfg",
+        "logs": f"{home}/logs",
+        "waits": mount["mountPath"],
     }
-    assert "ln -s /opt/runtime/bin/entrypoint /entrypoint" in dockerfile, "the chart's probes call it"
+
+
+def test_the_chart_s_probes_and_sidecars_find_their_programs_in_a_runtime_image():
+    assert "ln -s /opt/runtime/bin/entrypoint /entrypoint" in (FOLDER.parent / "Dockerfile").read_text()
+    values = merged("values.yaml", "values-runtime.yaml")
     for component in ("triggerer", "scheduler", "dagProcessor"):
-        assert values[component]["logGroomerSidecar"] == {"enabled": False}, "the image has no /clean-logs"
+        shell, flag, command = values[component]["logGroomerSidecar"]["args"]
+        assert (shell, flag) == ("bash", "-c"), "the image has no /clean-logs"
+        subprocess.run([shell, "-n", flag, command], check=True)
 
 
 @pytest.mark.parametrize("queue", QUEUES)

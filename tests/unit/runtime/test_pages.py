@@ -11,7 +11,7 @@ from airflow.configuration import retrieve_configuration_description
 from astronomer.runtime.versions import Manifest
 from tests.docs.pages import PAGES, ROOT, blocks
 from tests.image.kubernetes import VERBS
-from tests.unit.runtime.manifests import FOLDER, QUEUES, deployment, merged
+from tests.unit.runtime.manifests import FOLDER, HOME, QUEUES, deployment, load, merged
 
 
 def commands():
@@ -38,7 +38,11 @@ def test_the_commands_of_the_pages_fit_the_files():
     for command in commands():
         if command[0] == "sed":
             assert command[1:-1] in [
-                ["-e", f"s/snowflake/{queue}/g", "-e", f"s/SNOWFLAKE/{queue.upper()}/g"] for queue in QUEUES
+                ["-i", f"s,{HOME},{load('values-runtime.yaml')['airflowHome']},g"],
+                *(
+                    ["-e", f"s/snowflake/{queue}/g", "-e", f"s/SNOWFLAKE/{queue.upper()}/g"]
+                    for queue in QUEUES
+                ),
             ]
 
 
@@ -69,7 +73,9 @@ def test_the_page_on_executors_fits_the_image_and_airflow():
     (config_map,) = re.findall(r"kubectl create configmap (\S+)", page)
     assert pod["envFrom"] == [{"configMapRef": {"name": config_map, "optional": True}}]
     words = " ".join((ROOT / "docs" / "howto" / "runtime-executors.md").read_text().split())
-    assert f"allowed to {', '.join(VERBS[:-1])} and {VERBS[-1]} pods" in words, "the rights with which it is tried"
+    assert f"allowed to {', '.join(VERBS[:-1])} and {VERBS[-1]} pods" in words, (
+        "the rights with which it is tried"
+    )
     described = retrieve_configuration_description(include_providers=True)
     named = re.findall(r"AIRFLOW__([A-Z_]+?)__([A-Z_]+)=", page)
     assert len(named) >= 7
