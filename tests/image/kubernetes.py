@@ -33,12 +33,16 @@ NOT_FOR_TASKS = ("AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__CORE__EXECUTOR")
 
 @dataclass
 class Node:
-    """The cluster, the image that it has, and the folder of the test that its pods see."""
+    """The cluster, the image that it has, and the folder of the test that its pods see.
+
+    :param seen: the Dags whose tasks had pods, and the image of those.
+    """
 
     cluster: Cluster
     image: str
     folder: Path
     template: dict[str, Any] = field(init=False)
+    seen: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Make the image's own template one for a node without a network of its own."""
@@ -59,7 +63,6 @@ class Node:
             "POD_TEMPLATE_FILE": str(path),
             "WORKER_CONTAINER_REPOSITORY": repository,
             "WORKER_CONTAINER_TAG": tag,
-            "DELETE_WORKER_PODS": "False",
         }
         return {"AIRFLOW__CORE__EXECUTOR": "KubernetesExecutor"} | {
             f"AIRFLOW__KUBERNETES_EXECUTOR__{name}": value for name, value in found.items()
@@ -88,15 +91,17 @@ class Node:
         document = {"metadata": {"name": source["configMapRef"]["name"]}, "data": told}
         self.cluster.ask("POST", f"/api/v1/namespaces/{NAMESPACE}/configmaps", document)
 
-    def tasks(self) -> list[tuple[str, str, str]]:
-        """Return the Dag, the task and the phase of each pod."""
-        found = [(pod["metadata"]["labels"], pod["status"]["phase"]) for pod in self.cluster.pods(NAMESPACE)]
-        return [(labels["dag_id"], labels["task_id"], phase) for labels, phase in found]
+    def look(self) -> int:
+        """Note which tasks have a pod, which is deleted at its end; returns how many pods there are."""
+        pods = self.cluster.pods(NAMESPACE)
+        self.seen |= {
+            (one["metadata"]["labels"]["dag_id"], one["spec"]["containers"][0]["image"]) for one in pods
+        }
+        return len(pods)
 
 
 def saved(engine: Engine, tag: str, path: Path) -> Path:
     """Write an image into a file; Docker and podman agree in how."""
-    path.unlink(missing_ok=True)
     subprocess.run(engine.execute("save", "--output", str(path), tag), check=True, capture_output=True)
     return path
 
@@ -112,7 +117,8 @@ def node(engine: Engine, tag: str, folder: Path) -> Iterator[Node]:
     try:
         with started(holder.tag, [USER]) as cluster:
             for one in (holder.tag, tag):
-                name = cluster.load(saved(engine, one, folder / "image.tar"))
+                name = cluster.load(saved(engine, one, archive := folder / "image.tar"))
+                archive.unlink()
             made = Node(cluster, name, folder)
             made.admit()
             yield made

@@ -98,13 +98,15 @@ def test_the_chart_s_probes_find_the_entrypoint(container, release):
     assert container.run("sh", "-c", probe).stdout.splitlines()[-1] == release.airflow
 
 
-def test_the_bill_of_materials_has_both_kinds_of_packages(container, release):
+def test_the_bill_of_materials_has_both_kinds_of_packages(container, inside):
     document = json.loads(container.run("cat", "/opt/runtime/sbom.cdx.json").stdout)
     found = {one["purl"].partition("?")[0] for one in document["components"] if "purl" in one}
     assert document["bomFormat"] == "CycloneDX"
-    assert f"pkg:pypi/apache-airflow-core@{release.airflow}" in found
-    assert any(one.startswith("pkg:deb/debian/tini@") for one in found)
-    assert len(found) > 300
+    python = {one.lower().replace("_", "-") for one in found if one.startswith("pkg:pypi/")}
+    assert {f"pkg:pypi/{name}@{one}".replace("_", "-") for name, one in inside["installed"].items()} <= python
+    lines = container.run("dpkg-query", "--show", "--showformat", "${Package}\\n").stdout.split()
+    debian = {one.partition("@")[0] for one in found if one.startswith("pkg:deb/")}
+    assert {f"pkg:deb/debian/{name}".replace("+", "%2B") for name in lines} <= debian
 
 
 @pytest.mark.parametrize(

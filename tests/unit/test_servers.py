@@ -185,6 +185,17 @@ def test_kubernetes_names_what_it_lacks(programs, monkeypatch):
         pass
 
 
+def test_kubernetes_leaves_a_machine_alone_that_runs_pods(programs, tmp_path, monkeypatch):
+    monkeypatch.setattr(kubernetes, "CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    (group := tmp_path / "cpu" / "kubepods" / "besteffort" / "pod1").mkdir(parents=True)
+    for one in (group, *group.parents[:2]):
+        (one / "cgroup.procs").touch()
+    assert kubernetes.lacking() is None
+    (group / "cgroup.procs").write_text("4711\n")
+    assert kubernetes.lacking() == kubernetes.BUSY
+
+
 def test_kubernetes_listens_on_loopback_and_tells_no_token(programs, tmp_path):
     cluster = kubernetes.Cluster(
         tmp_path, {kubernetes.ADMIN: "token-of-a-test", "scheduler": "another-token"}

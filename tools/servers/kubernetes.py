@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,10 @@ __all__ = ["MISSING", "Cluster", "lacking", "started"]
 OWN = ("kube-apiserver", "kube-scheduler", "kubelet")
 OTHERS = ("etcd", "containerd", "ctr", "runc", "unshare")
 MISSING = (
-    "no Kubernetes: {what} cannot be found. Put the server's programs (kube-apiserver, kube-scheduler, kubelet) on PATH or "
-    "into a folder that KUBERNETES_BINARIES names (Debian has the rest: `apt-get install etcd-server containerd runc`)"
+    "no Kubernetes: {what} cannot be found. KUBERNETES_BINARIES names the folder of kube-apiserver, kube-scheduler and "
+    "kubelet (Debian has the rest: `apt-get install etcd-server containerd runc`)"
 )
+BUSY = "this machine runs pods already, and a second kubelet would end them"
 NODE, ADMIN, SYSTEM = "this-machine", "admin", "k8s.io"
 STARTING, STOPPING = 120.0, 30.0
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
@@ -45,16 +46,19 @@ AS_IT_WANTS = 'for one in "$1"/*; do mount --bind "$one" "/proc/sys/$(basename "
 
 
 def program(name: str) -> str | None:
-    """Where one of the programs is."""
-    folder = os.environ.get("KUBERNETES_BINARIES")
-    return shutil.which(name, path=f"{folder}{os.pathsep}{os.environ['PATH']}" if folder else None)
+    """Where one of the programs is; Kubernetes' own ones are asked for, not found by chance."""
+    folder = os.environ.get("KUBERNETES_BINARIES", "")
+    return shutil.which(name, path=folder if name in OWN else f"{folder}{os.pathsep}{os.environ['PATH']}")
 
 
 def lacking() -> str | None:
-    """What has to be installed first; ``None`` if nothing has to."""
+    """What has to be installed first, or done; ``None`` if nothing has to."""
     if missing := [name for name in (*OWN, *OTHERS) if not program(name)]:
         return MISSING.format(what=", ".join(missing))
-    return "a node is run by root" if os.geteuid() else None
+    if os.geteuid():
+        return "a node is run by root"
+    # A kubelet ends what its own API server does not know in the groups that all kubelets share.
+    return BUSY if any((one / "cgroup.procs").read_text() for one in _groups()) else None
 
 
 @dataclass(frozen=True)
@@ -256,9 +260,9 @@ conf_dir = "{networks}"
 
 @contextmanager
 def started(pause: str, users: Sequence[str] = ()) -> Iterator[Cluster]:
-    """Run one for the block, which gets it before the node is ready: the node needs the image first.
+    """Run one for the block, which gets it when the node is ready; a pod needs its image, and ``pause``, loaded.
 
-    :param pause: the image of the container that holds a pod together; it has to be loaded.
+    :param pause: the image of the container that holds a pod together.
     :param users: who has a token, beside the administrator; they may do nothing yet.
     :raises MissingServerError: there is none on this machine; the message says what to do.
     :raises RuntimeError: it does not start; what its programs have said is in the message.
@@ -272,11 +276,15 @@ def started(pause: str, users: Sequence[str] = ()) -> Iterator[Cluster]:
         stack.callback(shutil.rmtree, cluster.directory, ignore_errors=True)
         stack.callback(_forget_groups, set(_groups()))
         running: dict[str, subprocess.Popen[bytes]] = {}
-        stack.callback(_stop, running)
         for name, command in cluster.commands(pause).items():
             log = stack.enter_context((cluster.directory / f"{name}.log").open("wb"))
-            running[name] = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-            if name == "containerd":
+            # A session of its own: Ctrl-C is for us, and they end in an order.
+            one = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+            running[name] = one
+            stack.callback(_stop, one)
+            if name == "containerd":  # the kubelet, which would start them again, has ended by then
                 stack.callback(cluster.empty)
         _wait(cluster, running)
         yield cluster
@@ -294,28 +302,27 @@ def _wait(cluster: Cluster, running: Mapping[str, subprocess.Popen[bytes]]) -> N
         time.sleep(0.5)
 
 
-def _stop(running: Mapping[str, subprocess.Popen[bytes]]) -> None:
-    for one in reversed(list(running.values())):
-        one.terminate()
-        try:
-            one.wait(STOPPING)
-        except subprocess.TimeoutExpired:
-            one.kill()
-            one.wait()
+def _stop(one: subprocess.Popen[bytes]) -> None:
+    one.terminate()
+    try:
+        one.wait(STOPPING)
+    except subprocess.TimeoutExpired:
+        one.kill()
+        one.wait()
 
 
 def _groups() -> list[Path]:
     """The control groups that a kubelet makes and leaves; those inside come first."""
-    found = (
-        one for top in CONTROL_GROUPS.glob("**/kubepods") for one in (top, *top.rglob("*")) if one.is_dir()
-    )
+    tops = [*CONTROL_GROUPS.glob("kubepods"), *CONTROL_GROUPS.glob("*/kubepods")]
+    found = (one for top in tops for one in (top, *top.rglob("*")) if one.is_dir())
     return sorted(found, key=lambda one: len(one.parts), reverse=True)
 
 
 def _forget_groups(before: Collection[Path]) -> None:
     for one in _groups():
         if one not in before:
-            one.rmdir()
+            with suppress(OSError):
+                one.rmdir()
 
 
 def _version() -> tuple[int, int]:
