@@ -67,7 +67,7 @@ class TestBooks:
         assert "still outlives" in found[0].text
 
     def test_a_job_that_ends_soon_after_its_task_is_no_orphan(self):
-        task = wait(state="failed", expected=frozenset({"failed"}), ended_by="marked failed")
+        task = wait(state="failed", expected=frozenset({"failed"}), ended_by="marked failed", asked=12.0)
         assert audit(task, [job(ended=12.0 + GRACE, state="FAILED", cancelled=True)], 500.0) == []
 
     def test_a_job_that_outlives_its_task_is_an_orphan(self):
@@ -83,6 +83,30 @@ class TestBooks:
     def test_a_cancel_that_nobody_asked_for_is_wrong(self):
         found = audit(wait(), [job(state="CANCELED", cancelled=True), job("b", 11.0, 12.0)], 20.0)
         assert measures(found) == ["wrong_cancels"]
+
+    def test_a_cancel_before_anybody_asked_is_wrong(self):
+        """What a row does to its tasks at last excuses nothing of what came before."""
+        jobs = [
+            job("a", 0.0, 100.0, "CANCELED", cancelled=True),
+            job("b", 101.0, 402.0, "CANCELED", cancelled=True),
+        ]
+        marked = wait(
+            state="failed", expected=frozenset({"failed"}), ended_by="marked failed", asked=400.0, ended=400.0
+        )
+        [found] = audit(marked, jobs, 500.0)
+        assert (found.measure, found.text.startswith("a (CANCELED)")) == ("wrong_cancels", True)
+        cleared = wait(cleared=[400.0], ended=600.0)
+        again = job("c", 403.0, 600.0)
+        [found] = audit(cleared, [*jobs, again], 700.0)
+        assert (found.measure, found.text.startswith("a (CANCELED)")) == ("wrong_cancels", True)
+
+    def test_a_try_that_nothing_was_done_to_must_not_fail(self):
+        found = audit(wait(steady=True, tries=2, complaint="JobLost: no answer"), [job()], 20.0)
+        assert measures(found) == ["lost"]
+        assert "tried 2 times, and nothing had been done to it: JobLost: no answer" in found[0].text
+        assert audit(wait(steady=False, tries=2), [job()], 20.0) == []
+        assert audit(wait(steady=True, tries=1), [job()], 20.0) == []
+        assert audit(wait(steady=True, tries=2, cleared=[11.0]), [job(), job("b", 11.5, 12.0)], 20.0) == []
 
     @pytest.mark.parametrize(("state", "text"), [("failed", "ended as failed"), ("deferred", "never ended")])
     def test_a_task_that_does_not_succeed_is_lost(self, state, text):
@@ -142,6 +166,7 @@ class TestCertificate:
                 "kills": 3,
                 "tasks": Counter(ours=2, stock=1),
                 "jobs": Counter(ours=4, stock=1),
+                "retries": Counter(ours=5),
                 **more,
             },
         )
@@ -193,16 +218,30 @@ class TestCertificate:
         assert read["rows"][0]["ours"]["findings"][0]["text"].startswith("chaos_ours.task of run")
         again = Certificate.read(tmp_path / "chaos.json", FACTS)
         assert again.as_json() == certificate.as_json()
-        assert "| processes: killed | 3 / 2 | 2 / 1 | 4 / 1 | 0 / 0 | 0 / 0 | 1 / 0 | 0 / 0 |" in markdown(
-            again
-        )
+        line = "| processes: killed | 3 / 2 | 2 / 1 | 4 / 1 | 5 / 0 | 0 / 0 | 0 / 0 | 1 / 0 | 0 / 0 |"
+        assert line in markdown(again)
         assert "| **all** | 3 / 2 | 2 / 1 |" in markdown(again)
         console = Console(width=150)
         with console.capture() as shown:
             console.print(render(certificate))
         assert re.search(
-            r"killed\s+│\s+3 / 2\s+│\s+2 / 1\s+│\s+4 / 1\s+│\s+0 / 0\s+│\s+0 / 0\s+│\s+1 / 0", shown.get()
+            r"killed\s+│\s+3 / 2\s+│\s+2 / 1\s+│\s+4 / 1\s+│\s+5 / 0\s+│\s+0 / 0\s+│\s+0 / 0\s+│\s+1 / 0",
+            shown.get(),
         )
+
+    def test_where_jobs_are_short_there_can_be_no_orphan(self, certificate):
+        certificate.add(self.row(brief=True))
+        assert "| 5 / 0 | 0 / 0 | – | 0 / 0 | 0 / 0 |\n" in markdown(certificate)
+        certificate.add(Row("Processes", "other"))
+        assert "| **all** | 3 / 2 | 2 / 1 | 4 / 1 | 5 / 0 | 0 / 0 | 0 / 0 | 0 / 0 | 0 / 0 |" in markdown(
+            certificate
+        )
+
+    def test_a_credential_in_a_log_is_no_good(self, certificate):
+        certificate.add(self.row())
+        assert certificate.good
+        certificate.leaks = ["logs/scheduler.log: Snowflake: password 1"]
+        assert not certificate.good
 
     def test_a_number_that_tells_no_side_proves_nothing(self, certificate, tmp_path):
         certificate.facts = FACTS
@@ -271,6 +310,14 @@ class TestPlan:
         assert sum(number for _, number in planned) >= kills
         assert all(number <= AT_ONCE for _, number in planned)
         assert {fault.name for fault, _ in planned} == {fault.name for fault in FAULTS}
+
+    def test_some_faults_have_no_more_kills_than_they_would_have_among_all(self):
+        people = [fault for fault in FAULTS if fault.group == "People"]
+        among = {fault.name: number for fault, number in plan(FAULTS, 50) if fault in people}
+        assert {fault.name: number for fault, number in plan(people, 50, of=FAULTS)} == among
+        assert sum(number for _, number in plan(people, 50)) >= 50, (
+            "a number that is asked for them alone is theirs"
+        )
 
     def test_the_quick_faults_kill_enough_in_one_round(self):
         quick = [fault for fault in FAULTS if fault.quick]

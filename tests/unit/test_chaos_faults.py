@@ -240,3 +240,48 @@ class TestPauses:
         processes.pause_senders(scene, 0, step="submit")
         assert world.paused_parts == ["triggerer"]
         assert scene.hits.total() == Counter(stock=1, ours=1)
+
+
+class TestLimit:
+    """What ended by its execution_timeout says so, and which job it was."""
+
+    def judged(self, scene, world, monkeypatch, told):
+        world.airflow.put(OURS, "query", "failed")
+        world.airflow.put(OURS, "too_late", "failed")
+        world.airflow.put(OURS, "external_task", "failed")
+        world.airflow.put(STOCK, "query", "failed")
+        scene.watch()
+        scene.remote.jobs = {one.id: one for one in (job("q1", "query"), job("q2", "query", dag_id=STOCK))}
+        monkeypatch.setattr(Scene, "complaint", lambda _scene, wait: told.get(wait.task_id, ""))
+        found = people.names_its_limit(scene)
+        assert scene.hits.total() == Counter(ours=2, stock=1), "one had no job yet"
+        return [(one.measure, one.text) for one in found]
+
+    def test_is_named_with_the_job(self, scene, world, monkeypatch):
+        told = {
+            "query": "JobTimedOut: Query q1 did not end before the task's execution_timeout",
+            "external_task": "JobTimedOut: it did not end before the task's execution_timeout",
+        }
+        assert self.judged(scene, world, monkeypatch, told) == []
+
+    @pytest.mark.parametrize(
+        "said", ["", "Login failed", "Query q9 did not end before the execution_timeout"]
+    )
+    def test_another_cause_is_no_cause(self, scene, world, monkeypatch, said):
+        told = {"query": said, "external_task": "the task's execution_timeout"}
+        [(measure, text)] = self.judged(scene, world, monkeypatch, told)
+        assert measure == "lost"
+        assert text.endswith(f"does not say what has not ended in time: {said or 'it says nothing'}")
+
+
+def test_a_retry_tells_the_last_error_of_the_try_before(scene, world):
+    world.airflow.put(OURS, "query", "success")
+    world.airflow.instances[OURS, "query"]["try_number"] = 3
+    lines = ["Submitting", '{"exc_type": "JobLost", "exc_value": "no answer"}', "Post Execute"]
+    world.airflow.log = lambda *words: lines if words[-1] == 2 else []
+    world.injections = []
+    scene.watch()
+    scene.remote.jobs = {"q1": job("q1", "query", 9.0)}
+    [found] = scene.verdict(steady=True)
+    assert (found.measure, "tried 3 times" in found.text, "JobLost" in found.text) == ("lost", True, True)
+    assert scene.verdict() == []

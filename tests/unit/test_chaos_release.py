@@ -111,17 +111,24 @@ class TestDeploy:
         monkeypatch.setattr(people.time, "sleep", lambda _seconds: None)
         monkeypatch.setattr(Release, "missing", lambda _release, world: [] if world.load else [TRIGGERER])
 
-    @pytest.mark.parametrize("load", [True, False])
-    def test_counts_only_what_was_deployed(self, load):
+    @pytest.mark.parametrize(
+        ("load", "wanted", "note"),
+        [
+            (True, 7, "a new version deployed while 7 tasks waited"),
+            (False, 7, f"no new version in {TRIGGERER}"),
+            (True, 8, "only 7 tasks waited for a new version"),
+        ],
+        ids=["deployed", "not loaded", "too few wait"],
+    )
+    def test_counts_only_what_was_deployed_under_as_many_as_should_wait(self, load, wanted, note):
         programs = Programs(load=load)
         waits = {number: SimpleNamespace(side="ours", state="deferred") for number in range(7)}
         settled = {"until_deferred": lambda _seconds: len(waits), "settle": lambda _seconds: None}
-        scene = SimpleNamespace(world=programs, waits=waits, hits=Hits(), **settled)
+        conf = {"tasks": wanted}
+        scene = SimpleNamespace(world=programs, waits=waits, hits=Hits(), conf=conf, **settled)
         people.deploy(scene, 0)
-        assert scene.hits.total()["ours"] == (7 if load else 0)
-        assert programs.notes == [
-            "a new version deployed while 7 tasks waited" if load else f"no new version in {TRIGGERER}"
-        ]
+        assert scene.hits.total()["ours"] == (7 if "deployed while" in note else 0)
+        assert programs.notes == [note]
         new, old = programs.paths
         assert "astronomer-release-" in new
         assert old == "checkout"

@@ -1,5 +1,6 @@
 """What the soak concludes from what it sees: a leak must be found, and so must a wait that was not told, or twice."""
 
+import os
 import random
 import subprocess
 import sys
@@ -22,7 +23,7 @@ MEGABYTES = 400.0
 def sample(at, **runner):
     dice = random.Random(at)
     process = Process(memory=MEGABYTES + dice.uniform(-4, 4), files=12, threads=9, cpu=at / 10)
-    supervisor = Process(memory=300.0, files=5020, threads=2)
+    supervisor = Process(memory=300.0, files=20, threads=2)
     return Sample(
         at, 5000, supervisor, replace(process, **runner), {"Snowflake": 5, "Databricks": 9}, {"Snowflake": 10}
     )
@@ -85,14 +86,31 @@ def test_connections_that_the_weather_has_closed_may_be_opened_again():
     assert all(one.ok for one in flatness(samples, settled=1440, weather=540))
 
 
-def test_a_log_per_wait_is_no_leak_and_one_per_ended_wait_is():
-    more = [
-        replace(one, waiting=5000 + int(one.at), supervisor=Process(files=5020 + int(one.at)))
-        for one in hour()
-    ]
-    assert growing(more) == set()
-    same = [replace(one, waiting=5000) for one in more]
-    assert growing(same) == {"file descriptors beside a log per wait"}
+@pytest.mark.parametrize(
+    ("left", "quantity"),
+    [
+        ({"memory": 150.0}, "memory"),
+        ({"files": 300}, "file descriptors"),
+        ({"threads": 40}, "threads"),
+    ],
+)
+def test_what_the_weather_leaves_for_good_is_found(left, quantity):
+    """It comes before all has settled, and then nothing grows any more."""
+    calm, storm = hour(), 540
+
+    def later(one):
+        more = {name: getattr(one.runner, name) + value for name, value in left.items()}
+        return replace(one, runner=replace(one.runner, **more)) if one.at > storm else one
+
+    found = {one.name for one in flatness(list(map(later, calm)), settled=1440, weather=storm) if not one.ok}
+    assert found == {f"- since before the weather: {quantity}"}
+    assert all(one.ok for one in flatness(calm, settled=1440, weather=storm))
+
+
+def test_connections_that_the_weather_leaves_are_found():
+    samples = [replace(one, connections={"Snowflake": 5 if one.at <= 540 else 305}) for one in hour()]
+    found = {one.name for one in flatness(samples, settled=1440, weather=540) if not one.ok}
+    assert found == {"- since before the weather: connections to Snowflake"}
 
 
 def test_a_few_samples_prove_nothing():
@@ -259,9 +277,17 @@ def test_events_are_counted_wherever_airflow_has_put_the_line(tmp_path, ledger, 
     assert logs.stalls == [1.33]
 
 
-def test_a_process_that_has_gone_holds_nothing():
+def test_the_logs_of_waits_are_no_descriptors_that_count(tmp_path):
+    (logs := tmp_path / "logs").mkdir()
+    sampler = Sampler(os.getpid(), {}, logs)
+    before = sampler.processes()[0].files
+    with (logs / "one.log").open("w"), (logs / "two.log").open("w"), (tmp_path / "other").open("w"):
+        assert sampler.processes()[0].files == before + 1
+
+
+def test_a_process_that_has_gone_holds_nothing(tmp_path):
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        sampler = Sampler(process.pid, {"Snowflake": 1})
+        sampler = Sampler(process.pid, {"Snowflake": 1}, tmp_path)
         main, children = sampler.processes()
         assert main.memory > 1
         assert main.files >= 3

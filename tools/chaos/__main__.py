@@ -31,7 +31,8 @@ KILLS, QUICK_KILLS = 1000, 50
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try the faults and return the exit status: 0 only if nothing of ours went wrong."""
     options = _parser().parse_args(arguments)
-    faults = _chosen(options)
+    form = _form(options)
+    faults = _chosen(options, form)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
     signals = Signals()
     signals.watch()
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with alone(folder, "campaign"):
-            return _run(options, faults, console, signals, folder)
+            return _run(options, form, faults, console, signals, folder)
     except (ProcessEndedError, MissingServerError, BusyError, OtherCampaignError) as error:
         console.print(f"{error}", style="red", markup=False, soft_wrap=True)
         return 1
@@ -74,14 +75,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _chosen(options: argparse.Namespace) -> list[Fault]:
-    wanted = [fault for fault in FAULTS if options.celery or "Celery" not in fault.name]
-    if options.short and not options.only:
-        wanted = [fault for fault in wanted if fault.quick]
-    if options.only:
-        wanted = [
-            fault for fault in wanted if any(text in f"{fault.group}: {fault.name}" for text in options.only)
-        ]
+def _form(options: argparse.Namespace) -> list[Fault]:
+    """All faults of the long form, or of the short one."""
+    found = [fault for fault in FAULTS if options.celery or "Celery" not in fault.name]
+    return [fault for fault in found if fault.quick or not options.short or options.only]
+
+
+def _chosen(options: argparse.Namespace, form: list[Fault]) -> list[Fault]:
+    def asked(fault: Fault) -> bool:
+        return any(text in f"{fault.group}: {fault.name}" for text in options.only)
+
+    wanted = [fault for fault in form if asked(fault) or not options.only]
     if options.list or not wanted:
         for fault in wanted or FAULTS:
             print(f"{fault.group}: {fault.name}")
@@ -90,7 +94,12 @@ def _chosen(options: argparse.Namespace) -> list[Fault]:
 
 
 def _run(
-    options: argparse.Namespace, faults: list[Fault], console: Console, signals: Signals, folder: Path
+    options: argparse.Namespace,
+    form: list[Fault],
+    faults: list[Fault],
+    console: Console,
+    signals: Signals,
+    folder: Path,
 ) -> int:
     path = options.json or Path("chaos-celery.json" if options.celery else "chaos.json")
     facts = _facts(options)
@@ -102,11 +111,13 @@ def _run(
     processes = Processes(folder / "logs", folder / "processes.json", signals)
     started = time.monotonic()
     kills = options.kills or (QUICK_KILLS if options.short else KILLS)
+    of = faults if options.kills else form  # a number that was asked for is for the faults that were
     try:
         with running(folder, console, processes, signals, celery=options.celery) as world:
             save = partial(certificate.write, path)
-            campaign = Campaign(world, console, faults, kills, options.seed, certificate, save)
+            campaign = Campaign(world, console, faults, kills, options.seed, certificate, save, of)
             campaign.run()
+            certificate.leaks = world.leaks()
     finally:
         certificate.facts["seconds"] = round(time.monotonic() - started + before)
         certificate.write(path)
@@ -125,6 +136,10 @@ def _tell(certificate: Certificate, console: Console) -> None:
         console.print(f"{side}: {len(found)} things went wrong" if found else f"{side}: nothing went wrong")
     for one in certificate.findings("ours"):
         console.print(f"  {one.measure}: {one.text}", style="red", markup=False, soft_wrap=True)
+    for place in certificate.leaks:
+        console.print(f"  a credential was written: {place}", style="red", markup=False, soft_wrap=True)
+    if not certificate.enough:
+        console.print(f"  only {certificate.kills} of {certificate.wanted} kills", style="red")
     for row in certificate.rows.values():
         if not row.hits("ours"):
             console.print(f"  {row.fault}: could not be injected into ours", style="red", markup=False)

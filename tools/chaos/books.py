@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -10,6 +11,7 @@ from tools.chaos.jobs import Job
 
 GRACE = 60.0  # seconds from the end of a task to the end of its job
 FORGOTTEN_GRACE = 300.0  # when no triggerer was there to hear of the end
+SAME_MOMENT = 1.0  # seconds by which two clocks may differ
 MEASURES = ("duplicates", "orphans", "lost", "wrong_cancels")
 FINAL = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
@@ -20,10 +22,12 @@ class Wait:
 
     :param has_job: whether it starts a remote job; a sensor does not.
     :param ended_jobs: the jobs that somebody has ended on the remote side.
-
     :param expected: the states in which it may end; nothing when its run was deleted.
     :param cleared: the moments at which it was cleared, epoch seconds: what began before must be gone.
-    :param ended_by: what somebody did to it or to its job, after which the job may be cancelled.
+    :param ended_by: what somebody did to it, or the limit that it had.
+    :param asked: when: from then on its job may be cancelled.
+    :param steady: whether nothing was done to a process of its own, so that there is nothing to try again.
+    :param complaint: the last error in the log of its last try but one, if it has been tried again.
     :param grace: seconds from then to the end of its job.
     :param succeeded: when it was first seen to have succeeded; ``unsuccessful`` is when it was last seen before that.
     :param over: when it was over for its user, if that was before its own end.
@@ -38,6 +42,9 @@ class Wait:
     expected: frozenset[str] = frozenset({"success"})
     cleared: list[float] = field(default_factory=list)
     ended_by: str | None = None
+    asked: float = math.inf
+    steady: bool = False
+    complaint: str = ""
     ended_jobs: set[str] = field(default_factory=set)
     over: float | None = None
     grace: float = GRACE
@@ -78,8 +85,7 @@ def audit(wait: Wait, jobs: Sequence[Job], now: float, awaited: Wait | None = No
     found = [*_duplicates(wait, jobs), *_orphans(wait, jobs, now), *_wrong_cancels(wait, jobs)]
     if awaited:
         found += _early(wait, awaited)
-    if lost := _lost(wait, jobs, now):
-        found.append(lost)
+    found += filter(None, [_lost(wait, jobs, now), _tried_again(wait, now)])
     return sorted(found, key=lambda one: one.at)
 
 
@@ -115,10 +121,20 @@ def _over(wait: Wait, job: Job) -> float | None:
 
 def _wrong_cancels(wait: Wait, jobs: Sequence[Job]) -> Iterator[Finding]:
     for job in jobs:
-        asked = wait.ended_by or job.id in wait.ended_jobs or any(m >= job.started for m in wait.cleared)
+        at = math.inf if job.ended is None else job.ended + SAME_MOMENT
+        cleared = any(job.started <= moment <= at for moment in wait.cleared)
+        asked = job.id in wait.ended_jobs or cleared or wait.asked <= at
         if job.cancelled and not asked:
             text = f"{_told(job)} of {wait.name} was cancelled, and nobody had asked for that"
             yield Finding("wrong_cancels", wait.side, job.ended or job.started, text)
+
+
+def _tried_again(wait: Wait, now: float) -> Finding | None:
+    """What nothing was done to has no reason to fail, not even if its retry makes up for it."""
+    if not wait.steady or wait.tries < 2 or wait.cleared or wait.ended_jobs:
+        return None
+    text = f"{wait.name} was tried {wait.tries} times, and nothing had been done to it: {wait.complaint or 'it says nothing'}"
+    return Finding("lost", wait.side, wait.ended or now, text)
 
 
 def _early(wait: Wait, awaited: Wait) -> Iterator[Finding]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
 
+from tools.chaos.books import GRACE
 from tools.chaos.certificate import Certificate, Row
 from tools.chaos.faults import Fault, people, processes, remote, triggerers
 from tools.chaos.jobs import Remote
@@ -30,6 +30,7 @@ class Campaign:
 
     :param kills: how many processes are to be killed in all.
     :param certificate: what was found before: that is not tried again.
+    :param of: the faults among which so many kills are shared; those that are tried by default.
     :param save: called after each scene.
     """
 
@@ -40,14 +41,16 @@ class Campaign:
     seed: int
     certificate: Certificate = field(default_factory=Certificate)
     save: Callable[[], None] = lambda: None
+    of: Sequence[Fault] = ()
     _scenes: list[tuple[Fault, Scene]] = field(default_factory=list)
 
     def run(self) -> Certificate:
         """Try all faults once, and those that kill until there were enough kills."""
         seeds = random.Random(self.seed)  # noqa: S311 - must repeat, not resist guessing
-        self.certificate.wanted = self.kills if any(fault.weight for fault in self.faults) else 0
+        shares = _shares(self.faults, self.kills, self.of)
+        self.certificate.wanted = min(self.kills, sum(shares.values()))
         remote_side = Remote(self.world.snowflake, self.world.databricks)
-        for fault, kills in plan(self.faults, self.kills, self.certificate):
+        for fault, kills in plan(self.faults, self.kills, self.certificate, self.of):
             row = self._try(fault, kills, remote_side, random.Random(seeds.random()))  # noqa: S311
             self.certificate.add(row)
             self._say(row)
@@ -69,15 +72,17 @@ class Campaign:
         scene.feed()
         fault.inject(scene, kills)
         scene.settle(SETTLING)
-        findings = scene.verdict()
+        findings = scene.verdict(steady=fault.steady) + fault.check(scene)
         waits = scene.all_waits()
-        jobs = Counter[str]()
+        row = Row(fault.group, fault.name, kills=scene.kills, findings=findings, brief=fault.seconds <= GRACE)
         for wait in waits:
-            jobs[wait.side] += len(scene.jobs(wait))
+            row.tasks[wait.side] += 1
+            row.jobs[wait.side] += len(scene.jobs(wait))
+            row.retries[wait.side] += max(0, wait.tries - 1)
+        row.injected = scene.hits.total()
         scene.clean()
-        tasks = Counter(wait.side for wait in waits)
-        seconds = time.monotonic() - started
-        return Row(fault.group, fault.name, scene.hits.total(), scene.kills, tasks, jobs, findings, seconds)
+        row.seconds = time.monotonic() - started
+        return row
 
     def _say(self, row: Row) -> None:
         wrong = {side: sum(one.side == side for one in row.findings) for side in ("ours", "stock")}
@@ -96,15 +101,15 @@ def _told(row: Row) -> str:
 
 
 def plan(
-    faults: Sequence[Fault], kills: int, before: Certificate | None = None
+    faults: Sequence[Fault], kills: int, before: Certificate | None = None, of: Sequence[Fault] = ()
 ) -> Iterator[tuple[Fault, int]]:
     """Return the faults in turn, with how many kills each is to do; in rounds, when there are many.
 
     :param before: what is left out.
+    :param of: the faults among which so many kills are shared; these by default.
     """
     before = before or Certificate()
-    weights = sum(fault.weight for fault in faults)
-    shares = {fault.name: _share(fault, kills, weights) for fault in faults}
+    shares = _shares(faults, kills, of)
     left = {one.name: before.kills_left(one.group, one.name, shares[one.name]) for one in faults}
     for fault in faults:
         if left[fault.name] or (fault.group, fault.name) not in before.rows:
@@ -117,5 +122,6 @@ def plan(
                 left[fault.name] -= AT_ONCE
 
 
-def _share(fault: Fault, kills: int, weights: int) -> int:
-    return max(2, -(-kills * fault.weight // weights)) if fault.weight else 0
+def _shares(faults: Sequence[Fault], kills: int, of: Sequence[Fault]) -> dict[str, int]:
+    weights = sum(fault.weight for fault in of or faults)
+    return {one.name: max(2, -(-kills * one.weight // weights)) if one.weight else 0 for one in faults}

@@ -16,6 +16,8 @@ from tools.chaos.books import MEASURES, Finding
 from tools.chaos.hits import BOTH, SIDES, UNKNOWN
 
 ENOUGH = 0.8
+COUNTED = ("tasks", "jobs", "retries")
+COLUMNS = ("injected", *COUNTED, *(one.replace("_", " ") for one in MEASURES))
 SAME = ("executor", "airflow", "astronomer-providers")
 """The facts that all rows of a certificate share."""
 
@@ -30,7 +32,9 @@ class Row:
 
     :param injected: how often it was injected, by whom it hit (:class:`tools.chaos.hits.Hits`).
     :param kills: how many processes it ended.
-    :param tasks: how many tasks lived through it, by side; ``jobs`` is how many remote jobs they started.
+    :param tasks: how many tasks lived through it, by side; ``jobs`` is how many remote jobs they started, and
+        ``retries`` how often they were tried again.
+    :param brief: whether all jobs were too short to outlive their tasks by as much as an orphan does.
     :param seconds: how long that took.
     """
 
@@ -40,6 +44,8 @@ class Row:
     kills: int = 0
     tasks: Counter[str] = field(default_factory=Counter)
     jobs: Counter[str] = field(default_factory=Counter)
+    retries: Counter[str] = field(default_factory=Counter)
+    brief: bool = False
     findings: list[Finding] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -56,6 +62,7 @@ class Row:
         self.kills += other.kills
         self.tasks += other.tasks
         self.jobs += other.jobs
+        self.retries += other.retries
         self.findings += other.findings
         self.seconds += other.seconds
 
@@ -66,10 +73,12 @@ class Certificate:
 
     :param wanted: how many kills were asked for.
     :param complete: whether all that was planned has been tried.
+    :param leaks: where a credential stands in what Airflow has written; it is looked for at the end.
     """
 
     wanted: int = 0
     complete: bool = False
+    leaks: list[str] = field(default_factory=list)
     rows: dict[tuple[str, str], Row] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -92,7 +101,8 @@ class Certificate:
     def good(self) -> bool:
         """Whether nothing of ours went wrong, and all was tried that was to be tried."""
         tried = all(row.hits("ours") and row.tasks["ours"] for row in self.rows.values())
-        return self.complete and self.enough and bool(self.rows) and tried and not self.findings("ours")
+        wrong = self.findings("ours") or self.leaks
+        return self.complete and self.enough and bool(self.rows) and tried and not wrong
 
     @property
     def enough(self) -> bool:
@@ -107,6 +117,7 @@ class Certificate:
             "wanted": self.wanted,
             "complete": self.complete,
             "good": self.good,
+            "leaks": self.leaks,
             "rows": [_json(row) for row in self.rows.values()],
         }
 
@@ -141,6 +152,7 @@ def _json(row: Row) -> dict[str, Any]:
         side: {
             "tasks": row.tasks[side],
             "jobs": row.jobs[side],
+            "retries": row.retries[side],
             **{measure: row.count(side, measure) for measure in MEASURES},
             "findings": [asdict(one) for one in row.findings if one.side == side],
         }
@@ -151,6 +163,7 @@ def _json(row: Row) -> dict[str, Any]:
         "fault": row.fault,
         "injected": row.injected,
         "kills": row.kills,
+        "brief": row.brief,
         "seconds": round(row.seconds, 1),
         **sides,
     }
@@ -158,7 +171,7 @@ def _json(row: Row) -> dict[str, Any]:
 
 def _row(found: dict[str, Any]) -> Row:
     def counts(name: str) -> Counter[str]:
-        return Counter({side: found[side][name] for side in SIDES})
+        return Counter({side: found[side].get(name, 0) for side in SIDES})
 
     findings = [Finding(**one) for side in SIDES for one in found[side]["findings"]]
     return Row(
@@ -168,6 +181,8 @@ def _row(found: dict[str, Any]) -> Row:
         found["kills"],
         tasks=counts("tasks"),
         jobs=counts("jobs"),
+        retries=counts("retries"),
+        brief=found.get("brief", False),
         findings=findings,
         seconds=found["seconds"],
     )
@@ -180,8 +195,7 @@ def _injected(found: int | dict[str, int]) -> Counter[str]:
 
 def markdown(certificate: Certificate) -> str:
     """Return it as a table for a page."""
-    names = ("injected", "tasks", "jobs", *(one.replace("_", " ") for one in MEASURES))
-    lines = [f"| fault | {' | '.join(names)} |", f"|---|{'--:|' * len(names)}"]
+    lines = [f"| fault | {' | '.join(COLUMNS)} |", f"|---|{'--:|' * len(COLUMNS)}"]
     rows = list(certificate.rows.values())
     lines += [f"| {row.group.lower()}: {row.fault} | {' | '.join(_cells([row]))} |" for row in rows]
     return "\n".join([*lines, f"| **all** | {' | '.join(_cells(rows))} |"])
@@ -191,7 +205,7 @@ def render(certificate: Certificate) -> Table:
     """Return it as a table: ours / stock in each cell."""
     found = Table(title="Fault certificate: ours / stock", title_justify="left", pad_edge=False)
     found.add_column("Fault", no_wrap=True)
-    for name in ("injected", "tasks", "jobs", *(one.replace("_", " ") for one in MEASURES)):
+    for name in COLUMNS:
         found.add_column(name, justify="right", no_wrap=True)
     group = ""
     for row in certificate.rows.values():
@@ -208,11 +222,14 @@ def render(certificate: Certificate) -> Table:
 def _cells(rows: Sequence[Row]) -> list[str]:
     """Ours / stock of each count."""
     injected = [sum(row.hits(side) for row in rows) for side in SIDES]
-    counted = [
-        [sum(getattr(row, name)[side] for row in rows) for side in SIDES] for name in ("tasks", "jobs")
-    ]
-    wrong = [[sum(row.count(side, measure) for row in rows) for side in SIDES] for measure in MEASURES]
-    return [*map(_pair, [injected, *counted, *wrong])]
+    counted = [[sum(getattr(row, name)[side] for row in rows) for side in SIDES] for name in COUNTED]
+    wrong = {
+        measure: [sum(row.count(side, measure) for row in rows) for side in SIDES] for measure in MEASURES
+    }
+    cells = {one: _pair(values) for one, values in wrong.items()}
+    if all(row.brief for row in rows) and not any(wrong["orphans"]):
+        cells["orphans"] = "–"
+    return [*map(_pair, [injected, *counted]), *cells.values()]
 
 
 def _pair(values: Sequence[int]) -> str:

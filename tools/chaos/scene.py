@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
+
 from tools.chaos.books import FINAL, GRACE, Finding, Wait, audit
 from tools.chaos.hits import Hits
 from tools.chaos.jobs import Job, Remote, side_of
@@ -38,6 +40,7 @@ STEPS = {
     "cancel": ("POST", r"abort-request|/cancel$"),
 }
 """The requests of each step in the life of a remote job, of all clients that are tried."""
+ERROR = re.compile(r"Error|Exception|Job[A-Z]\w+|AirflowFail|Timeout|did not end|was cancelled")
 
 
 @dataclass
@@ -208,15 +211,35 @@ class Scene:
         grace = max((wait.grace for wait in self.waits.values()), default=GRACE)
         self.world.until(lambda: not self.outliving(), grace + 5)
 
-    def verdict(self) -> list[Finding]:
-        """Check the books."""
+    def verdict(self, *, steady: bool = False) -> list[Finding]:
+        """Check the books.
+
+        :param steady: whether tasks have no reason to fail, not even where a retry makes up for it.
+        """
         self.remote.look()
+        for wait in self.all_waits():
+            wait.steady = steady and wait.side == "ours"
+            if wait.steady and wait.tries > 1:
+                wait.complaint = self.complaint(wait, wait.tries - 1)
         self.known = {job.id for wait in self.all_waits() for job in self.jobs(wait)}
         now = time.time()
         found = [
             one for wait in self.all_waits() for one in audit(wait, self.jobs(wait), now, self._awaited(wait))
         ]
         return [one.because(self._cause(one.at)) for one in found]
+
+    def versions(self) -> dict[str, int]:
+        """Return the newest version of each Dag that Airflow has read."""
+        return {dag_id: self.world.ask(self.world.airflow.version, dag_id) for dag_id in self.dags}
+
+    def complaint(self, wait: Wait, number: int | None = None) -> str:
+        """Return the last error in the log of one try of a task; the last one by default."""
+        task = wait.dag_id, wait.run_id, wait.task_id, wait.index
+        try:
+            lines = self.world.ask(self.world.airflow.log, *task, number or wait.tries)
+        except httpx.HTTPStatusError:  # there is no log of it
+            return ""
+        return next((line for line in reversed(lines) if ERROR.search(line)), "")
 
     def latecomers(self) -> list[Finding]:
         """Return the jobs that tasks have started since the verdict."""

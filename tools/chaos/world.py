@@ -22,6 +22,7 @@ from astronomer.lab.snowflake import LabClient as SnowflakeClient
 from tools.demo.airflow import Airflow
 from tools.demo.backend import POSTGRES, SCHEDULER, TRIGGERER, WORKER, Servers
 from tools.demo.environment import Places
+from tools.demo.leaks import leaks
 from tools.demo.patience import Patience
 from tools.demo.processes import ProcessEndedError, Processes, Program, family
 from tools.demo.remote import Service
@@ -70,9 +71,32 @@ class ChaosPlaces(Places):
 
 @dataclass
 class ChaosServices(Services):
-    """Airflow has its connections in its database, where a user can edit them."""
+    """Airflow has its connections in its database, where a user can edit them.
+
+    :ivar given: all that these connections have ever been, for the search for credentials.
+    """
 
     connections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    given: dict[str, str] = field(default_factory=dict)
+
+    def change_connection(self, name: str, **more: Any) -> dict[str, Any]:
+        """Make a connection, or change fields of one; returns all of it."""
+        self.connections[name] = {**self.connections.get(name, {}), **more}
+        self.given[f"AIRFLOW_CONN_{name.upper()}_{len(self.given)}"] = json.dumps(self.connections[name])
+        return self.connections[name]
+
+    def add_principal(self, credentials: Mapping[str, str]) -> None:
+        """Make the connection by which ours ask the workspace: with OAuth tokens, which end.
+
+        Stock looks for these at port 443 only, and keeps its personal token, which does not.
+        """
+        workspace = self.connections["databricks_default"]
+        more = {
+            "login": credentials["client_id"],
+            "password": credentials["client_secret"],
+            "extra": {"http_path": workspace["extra"]["http_path"], "service_principal_oauth": True},
+        }
+        self.change_connection("databricks_oauth", **{**workspace, **more})
 
     def _start_airflow(self, variables: Mapping[str, str]) -> None:
         prefix = "AIRFLOW_CONN_"
@@ -87,6 +111,8 @@ class ChaosServices(Services):
         found["snowflake_sql_api"] = {**snowflake, "extra": {**snowflake["extra"], **key}}
         del found["snowflake_sql_api"]["password"]
         self.connections = found
+        for name in found:
+            self.change_connection(name)
         told["ASTRONOMER_CHAOS_HOSTS"] = json.dumps({CLOUD_HOST: snowflake["extra"]["port"]})
         super()._start_airflow(told)
 
@@ -117,10 +143,24 @@ class World:
         remote, self.airflow, _ = self.services.start()
         self.snowflake = SnowflakeClient(_url(remote, "Snowflake"), self.places.lab / "ca.pem")
         self.databricks = DatabricksClient(_url(remote, "Databricks"), self.places.lab / "ca.pem")
+        self.services.add_principal(self.databricks.credentials())
         for name, connection in self.services.connections.items():
             self.airflow.add_connection(name, connection)
         for dag_id in DAGS:
             self.airflow.unpause(dag_id)
+
+    def leaks(self) -> list[str]:
+        """Return where a credential stands in what Airflow and its servers have written."""
+        first = self.services.first
+        variables = {**first.environment, **self.services.given}
+        return leaks(
+            self.places,
+            {"Airflow": variables},
+            {"Snowflake": self.snowflake, "Databricks": self.databricks},
+            passwords={"Airflow: password of its user": first.installation.password},
+            databases=self.backend.databases(),
+            folders=self.backend.folders(),
+        )
 
     def note(self, what: str) -> None:
         """Remember what was done to the world."""

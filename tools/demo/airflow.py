@@ -108,6 +108,17 @@ class Airflow:
         mapped = f"/{instance['map_index']}" if instance["map_index"] >= 0 else ""
         self._call("PATCH", f"{_path(instance)}{mapped}", {"new_state": state})
 
+    def version(self, dag_id: str) -> int:
+        """Return the number of the newest version of a Dag."""
+        return int(self._call("GET", f"dags/{dag_id}/dagVersions?limit=1")["total_entries"])
+
+    def log(self, dag_id: str, run_id: str, task_id: str, index: int, number: int) -> list[str]:
+        """Return the lines of the log of one try of a task, each as JSON where Airflow has it in parts."""
+        one = {"dag_id": dag_id, "dag_run_id": run_id, "task_id": task_id}
+        answer = self._call("GET", f"{_path(one)}/logs/{number}?map_index={index}&full_content=true")
+        content = answer.get("content") or []
+        return [line if isinstance(line, str) else json.dumps(line) for line in content]
+
     def clear(self, dag_id: str, run_id: str, task_ids: Collection[str]) -> None:
         """Do what "Clear" on a task's page does."""
         body = {"dry_run": False, "only_failed": False, "dag_run_id": run_id, "task_ids": list(task_ids)}

@@ -39,18 +39,12 @@ _STARTING = 120.0
 _FOREIGN = ("AIRFLOW_", "SNOWFLAKE_", "DATABRICKS_", "ASTRONOMER_SOAK")
 
 
-class _Workspace(DatabricksClient):
-    def credentials(self) -> dict[str, str]:
-        """The token, and id and secret of the service principal."""
-        return dict(self._get("credentials"))
-
-
 @dataclass
 class Lab:
     """The local services, in a process of their own."""
 
     snowflake: SnowflakeClient
-    databricks: _Workspace
+    databricks: DatabricksClient
     ports: Mapping[str, int]
     variables: Mapping[str, str]
     warehouse: str
@@ -76,7 +70,7 @@ class Lab:
         ca_file = directory / "ca.pem"
         account = json.loads(variables.pop("AIRFLOW_CONN_SNOWFLAKE_DEFAULT"))
         workspace = json.loads(variables.pop("AIRFLOW_CONN_DATABRICKS_DEFAULT"))
-        databricks = _Workspace(_address(lines, DATABRICKS), ca_file)
+        databricks = DatabricksClient(_address(lines, DATABRICKS), ca_file)
         principal = databricks.credentials()
         path = str(workspace["extra"]["http_path"])
         connections = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
@@ -20,6 +21,7 @@ class Process:
 
     :param memory: resident, MB.
     :param own: resident and shared with nobody, MB.
+    :param files: descriptors that are open, but for the logs of waits: Airflow keeps each open while its trigger runs.
     :param cpu: seconds of it used so far.
     """
 
@@ -46,7 +48,7 @@ class Sample:
     :param at: seconds since the soak began.
     :param waiting: how many waits there were.
     :param supervisor: the process that Airflow's command is; :param runner: those that it has started: the triggers'.
-    :param connections: TCP connections to each service.
+    :param connections: TCP connections to each service, whatever their state.
     :param requests: since the sample before, by service; likewise ``logins``.
     """
 
@@ -69,18 +71,20 @@ class Sampler:
 
     :param pid: of its first process.
     :param ports: the port of each service.
+    :param logs: the folder of the logs of waits.
     """
 
-    def __init__(self, pid: int, ports: Mapping[str, int]) -> None:
+    def __init__(self, pid: int, ports: Mapping[str, int], logs: Path) -> None:
         self._main = psutil.Process(pid)
+        self._logs = logs.resolve()
         self._names = {port: name for name, port in ports.items()}
 
     def processes(self) -> tuple[Process, Process]:
         """The supervisor, and the runner."""
         runner = Process()
         for child in self._children():
-            runner += _look(child)
-        return _look(self._main), runner
+            runner += self._look(child)
+        return self._look(self._main), runner
 
     def connections(self) -> dict[str, int]:
         """How many there are to each service."""
@@ -88,7 +92,7 @@ class Sampler:
         for process in (self._main, *self._children()):
             with suppress(psutil.Error):
                 for one in process.net_connections(kind="tcp"):
-                    if one.raddr and one.raddr.port in self._names and one.status == psutil.CONN_ESTABLISHED:
+                    if one.raddr and one.raddr.port in self._names and one.status != psutil.CONN_LISTEN:
                         found[self._names[one.raddr.port]] += 1
         return found
 
@@ -103,17 +107,24 @@ class Sampler:
             return list(self._main.children(recursive=True))
         return []
 
+    def _look(self, process: psutil.Process) -> Process:
+        try:
+            with process.oneshot():
+                memory, times = process.memory_full_info(), process.cpu_times()
+                return Process(
+                    round(memory.rss / MEGABYTE, 2),
+                    round(memory.uss / MEGABYTE, 2),
+                    self._files(process),
+                    process.num_threads(),
+                    round(times.user + times.system, 2),
+                )
+        except (psutil.Error, OSError):
+            return Process()
 
-def _look(process: psutil.Process) -> Process:
-    try:
-        with process.oneshot():
-            memory, times = process.memory_full_info(), process.cpu_times()
-            return Process(
-                round(memory.rss / MEGABYTE, 2),
-                round(memory.uss / MEGABYTE, 2),
-                process.num_fds(),
-                process.num_threads(),
-                round(times.user + times.system, 2),
-            )
-    except psutil.Error:
-        return Process()
+    def _files(self, process: psutil.Process) -> int:
+        """How many descriptors are open that are no log of a wait."""
+        found = 0
+        for one in Path(f"/proc/{process.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                found += self._logs not in one.readlink().parents
+        return found

@@ -127,7 +127,7 @@ class Soak:
         self._triggerer = program = self.processes.start("triggerer", [*command, capacity], self.env, ROOT)
         self._logs = Logs(self.directory / "logs", program.log)
         self._not_begun = dict(self.ledger.waiting)
-        self._sampler = Sampler(program.process.pid, self.ports)
+        self._sampler = Sampler(program.process.pid, self.ports, self.directory / "logs")
 
     def _hold(self) -> None:
         begin = time.monotonic()

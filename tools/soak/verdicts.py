@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from tools.soak.ledger import Account
 from tools.soak.samples import Sample
@@ -20,9 +21,11 @@ _LEAST = 8  # samples; fewer prove nothing
 
 MEMORY_MB, MEMORY_SHARE = 16.0, 0.03
 """Garbage that waits for its collection moves the memory of 5000 waits up and down by some 2 % within a minute."""
-FILES, FILES_SHARE = 16.0, 0.03
+FILES = 16.0
 THREADS = 4.0
 CONNECTIONS = 4.0
+AT_FIRST = 4.0
+"""So many times as much memory may come until all has settled: caches and pools fill."""
 
 
 @dataclass(frozen=True)
@@ -83,20 +86,52 @@ def flatness(samples: Sequence[Sample], settled: float, weather: float = 0.0) ->
         _by_trend("memory of the triggerer", series(lambda one: one.both.memory)),
         _by_trend("- of it, the triggers' process", series(lambda one: one.runner.memory)),
         _by_trend("- of it, Airflow's supervisor", series(lambda one: one.supervisor.memory)),
-        # Airflow keeps the log of each trigger open.
-        _by_level(
-            "file descriptors beside a log per wait",
-            series(lambda one: one.both.files - one.waiting),
-            FILES + FILES_SHARE * statistics.median(one.waiting for one in seen),
-        ),
+        _by_level("file descriptors beside a log per wait", series(lambda one: one.both.files), FILES),
         _by_level("threads", series(lambda one: one.both.threads), THREADS),
     ]
-    return found + [_connections(name, before, seen) for name in seen[0].connections]
+    found += [_connections(name, before, seen) for name in seen[0].connections]
+    return found + (_left_by_weather(before, seen) if len(before) >= _EDGE else [])
+
+
+def _left_by_weather(before: Sequence[Sample], seen: Sequence[Sample]) -> list[Flatness]:
+    """What there is at the end, against what there was before anything was disturbed."""
+
+    def grown(name: str, unit: str, value: Callable[[Sample], float], allowed: float) -> Flatness:
+        first = _level([(one.at, value(one)) for one in before], -1)
+        last = _level([(one.at, value(one)) for one in seen], -1)
+        growth, seconds = last - first, max(1.0, seen[-1].at - before[-1].at)
+        ok = growth <= allowed
+        return Flatness(
+            f"- since before the weather: {name}",
+            unit,
+            first,
+            last,
+            growth,
+            allowed,
+            growth / seconds * _HOUR,
+            ok,
+        )
+
+    memory = max(MEMORY_MB, MEMORY_SHARE * statistics.median(one.both.memory for one in seen))
+    found = [
+        grown("memory", " MB", lambda one: one.both.memory, AT_FIRST * memory),
+        grown("file descriptors", "", lambda one: one.both.files, FILES),
+        grown("threads", "", lambda one: one.both.threads, THREADS),
+    ]
+    connections = [
+        grown(f"connections to {name}", "", partial(_connected, name=name), CONNECTIONS)
+        for name in seen[0].connections
+    ]
+    return found + connections
+
+
+def _connected(sample: Sample, name: str) -> float:
+    return sample.connections.get(name, 0)
 
 
 def _connections(name: str, before: Sequence[Sample], seen: Sequence[Sample]) -> Flatness:
-    series = [(one.at, float(one.connections.get(name, 0))) for one in seen]
-    known = statistics.median(one.connections.get(name, 0) for one in before) if before else 0.0
+    series = [(one.at, _connected(one, name)) for one in seen]
+    known = statistics.median(_connected(one, name) for one in before) if before else 0.0
     return _by_level(f"connections to {name}", series, CONNECTIONS + max(0.0, known - _level(series, 1)))
 
 

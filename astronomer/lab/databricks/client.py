@@ -41,6 +41,10 @@ class LabClient(client.LabClient):
         """Multiply the real limits; 0 is none at all."""
         self._post("quotas", factor=factor)
 
+    def credentials(self) -> dict[str, str]:
+        """Return the personal access token, and id and secret of the service principal."""
+        return dict(self._get("credentials"))
+
     def rotate_token(self) -> str:
         """Return a new personal access token; the old one is invalid."""
         return str(self._post("credentials", rotate_token=True)["token"])

@@ -12,7 +12,12 @@ from airflow.sdk import DAG
 from astronomer.lab.databricks import LabClient as Databricks
 from astronomer.lab.snowflake import LabClient as Snowflake
 from astronomer.providers.core.sensors.astro import ExternalDeploymentSensor
-from astronomer.providers.databricks.operators.databricks import DatabricksSubmitRunOperator
+from astronomer.providers.databricks.operators.databricks import (
+    DatabricksNotebookOperator,
+    DatabricksSQLStatementsOperator,
+    DatabricksSubmitRunOperator,
+    DatabricksTaskOperator,
+)
 from astronomer.providers.databricks.operators.databricks_sql import DatabricksSqlOperator
 from astronomer.providers.databricks.sensors.databricks_sql import DatabricksSqlSensor
 from astronomer.providers.snowflake.operators.snowflake import SnowflakeOperator, SnowflakeSqlApiOperator
@@ -22,6 +27,8 @@ __all__ = ["CASES", "DAG_ID", "MODES", "Case", "Labs", "dag"]
 
 DAG_ID = "security"
 MODES = ("worker", "deferred", "free")
+WAREHOUSE = "{{ conn.db_oauth.extra_dejson.http_path.rpartition('/')[2] }}"
+CLUSTER = {"databricks_conn_id": "db_oauth", "existing_cluster_id": "any", "polling_period_seconds": 1}
 WORD = "{{ var.value.my_password }}"
 SECRET = f"'{WORD}'"
 
@@ -179,6 +186,12 @@ def _databricks() -> Iterator[Case]:
         ends="failed",
         modes=("deferred", "free"),
     )
+    on_warehouse = {"statement": "select 1", "warehouse_id": WAREHOUSE, **sql}
+    yield Case("db_statement", DatabricksSQLStatementsOperator, on_warehouse)
+    notebook = {"notebook_path": "/lab/wait", "notebook_params": {"seconds": "0.2"}, "source": "WORKSPACE"}
+    yield Case("db_notebook", DatabricksNotebookOperator, {**notebook, **CLUSTER}, modes=("worker", "free"))
+    config = {"notebook_task": work}
+    yield Case("db_task", DatabricksTaskOperator, {"task_config": config, **CLUSTER}, modes=("deferred",))
     yield Case("db_sensor", DatabricksSqlSensor, {**sql, "sql": "select 1"}, modes=("deferred", "free"))
     for name, text in {
         "good": f"select length({SECRET}) as a, length(:p) as b",

@@ -72,10 +72,15 @@ def ours(name: str):
     )
     for task_id, more in (("databricks_run", {}), ("databricks_run_free", {"start_from_trigger": True})):
         our_databricks.DatabricksSubmitRunOperator(
-            task_id=task_id, json=python_run(name, task_id), polling_period_seconds=POLL, **more
+            task_id=task_id,
+            databricks_conn_id="databricks_oauth",
+            json=python_run(name, task_id),
+            polling_period_seconds=POLL,
+            **more,
         )
     our_databricks.DatabricksSQLStatementsOperator(
         task_id="databricks_statement",
+        databricks_conn_id="databricks_oauth",
         statement=statement(name, "databricks_statement"),
         warehouse_id=WAREHOUSE,
         polling_period_seconds=POLL,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tools.chaos.books import Finding
 from tools.chaos.scene import BOTH, Scene
 
 
@@ -17,6 +18,8 @@ class Fault:
     :param weight: its share of the kills; 0 is a fault without any.
     :param seconds: how long remote jobs take meanwhile.
     :param quick: whether the short form has it.
+    :param steady: whether it leaves the processes of tasks alone, so that no task of ours has a reason to fail.
+    :param check: what else has to be right, once all tasks have ended; may count whom it has hit.
     """
 
     group: str
@@ -29,3 +32,5 @@ class Fault:
     celery: bool = True
     dags: tuple[str, ...] = BOTH
     conf: dict[str, Any] = field(default_factory=dict)
+    steady: bool = False
+    check: Callable[[Scene], list[Finding]] = lambda _scene: []

@@ -7,12 +7,13 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from tools.chaos.books import FORGOTTEN_GRACE, GRACE, Wait
+from tools.chaos.books import FORGOTTEN_GRACE, GRACE, Finding, Wait
 from tools.chaos.faults import Fault
-from tools.chaos.faults.processes import EACH, HELD, sender_killer
+from tools.chaos.faults.processes import EACH, HELD, PAUSE, pause_first, sender_killer
 from tools.chaos.faults.triggerers import started
 from tools.chaos.jobs import side_of
 from tools.chaos.release import LOADED, Release
@@ -25,6 +26,8 @@ LONG = 900.0
 LATE = 60.0  # seconds from the begin of a task that may take 25 to its end, on a busy machine
 TAKEN_UP = 3.0
 TAKEN_OVER = 30.0  # until the triggers of one that was killed run in another one
+READING = 60.0  # seconds until Airflow has read a Dag that was changed
+LIMIT, SHORTER = "timedelta(minutes=20)", "timedelta(seconds=20)"
 DEPLOYING = 180.0  # seconds until every program has loaded a release
 
 
@@ -57,6 +60,16 @@ def _mark(
         found.append(wait)
         then()
     return found
+
+
+def mark_in_bad_weather(scene: Scene, _kills: int) -> None:
+    """Every task is marked as failed, and most answers to the cancels are lost."""
+    with scene.disturbed("lose_answer", "cancel", rate=0.6):
+        _mark(scene, "failed")
+        scene.go_on(EACH)
+        scene.remote.look()
+        for one in scene.disturbers("cancel", scene.began):
+            scene.hits.add(scene.remote.side(one))
 
 
 def clear(scene: Scene, _kills: int) -> None:
@@ -112,6 +125,17 @@ def kill_cancelling(scene: Scene, kills: int) -> None:
     _end_others(scene)
 
 
+def pause_cancelling(scene: Scene, _kills: int) -> None:
+    """A triggerer stops as it cancels the jobs of one run's tasks, until the other one has its triggers."""
+    other, since, seen = _spared(scene), time.time(), set[float]()
+    with ExitStack() as stack:
+        with scene.disturbed("late", "cancel", delay=HELD):
+            _mark(scene, "failed", other)
+            pause_first(scene, stack, "cancel", since, seen, 1)
+        scene.go_on(scene.random.uniform(*PAUSE))
+    _end_others(scene)
+
+
 def _spared(scene: Scene) -> set[str]:
     """Wait until all tasks wait; one run of each Dag is to go on, and what the others leave behind needs time."""
     _deferred(scene)
@@ -147,7 +171,23 @@ def exceed(scene: Scene, _kills: int) -> None:
     moment = time.time()
     for wait in scene.all_waits():
         _ended(scene, wait, "ended by its execution_timeout", moment + LATE, {"failed"})
+        wait.asked = scene.began
+
+
+def names_its_limit(scene: Scene) -> list[Finding]:
+    """Return the tasks of ours that do not say which job has not ended in time; counts those that had one."""
+    found = []
+    for wait in scene.all_waits():
+        jobs = scene.jobs(wait)
+        if not jobs and wait.has_job:  # the machine was too slow to begin one
+            continue
         scene.hits.add(wait.side)
+        told = scene.complaint(wait) if wait.side == "ours" else ""
+        named = not jobs or any(job.id.rpartition(":")[2] in told for job in jobs)
+        if wait.side == "ours" and not ("execution_timeout" in told and named):
+            text = f"{wait.name} does not say what has not ended in time: {told or 'it says nothing'}"
+            found.append(Finding("lost", wait.side, wait.ended or time.time(), text))
+    return found
 
 
 def pause(scene: Scene, _kills: int) -> None:
@@ -174,16 +214,35 @@ def edit_connections(scene: Scene, _kills: int) -> None:
 
 
 def edit_timeout(scene: Scene, _kills: int) -> None:
-    """The Dag's file gets another execution timeout while tasks wait."""
+    """The Dag's file gets an execution timeout that is over, while tasks wait, and its old one a minute later.
+
+    Whichever of them counts for a task: its job must not be left, nor be started twice, and at last it succeeds.
+    """
     if not scene.until_deferred():
         return
     file = scene.world.places.dags / "chaos.py"
     text = file.read_text()
-    file.write_text(text.replace("minutes=20", "minutes=19"))
-    scene.hit()
+    assert text.count(LIMIT) == 1  # noqa: S101 - else nothing would be changed
+    moment = time.time()
+    read = _write(scene, file, text.replace(LIMIT, SHORTER))
     scene.world.note("execution_timeout changed")
-    time.sleep(15.0)
+    for wait in scene.all_waits():
+        if not scene.done(wait):
+            wait.ended_by, wait.asked = "its execution_timeout was changed", moment
+            scene.hits.add(wait.side, int(read))
+    scene.go_on(scene.seconds)
+    _write(scene, file, text)
+
+
+def _write(scene: Scene, file: Path, text: str) -> bool:
+    """Change a Dag's file, and whether Airflow has read it in time."""
+    before = scene.versions()
     file.write_text(text)
+
+    def read() -> bool:
+        return all(new > before[dag_id] for dag_id, new in scene.versions().items())
+
+    return bool(scene.world.until(read, READING))
 
 
 def deploy(scene: Scene, _kills: int) -> None:
@@ -201,7 +260,9 @@ def deploy(scene: Scene, _kills: int) -> None:
         release = Release.new(world.places.root, Path(folder))
         first.change({"PYTHONPATH": release.path})
         _restart(world)
-        if world.until(lambda: not release.missing(world), DEPLOYING):
+        if waiting < scene.conf["tasks"]:
+            world.note(f"only {waiting} tasks waited for a new version")
+        elif world.until(lambda: not release.missing(world), DEPLOYING):
             for side, number in deferred.items():
                 scene.hits.add(side, number)
             world.note(f"a new version deployed while {waiting} tasks waited")
@@ -228,23 +289,28 @@ def _deferred(scene: Scene) -> list[dict[str, object]]:
 
 
 def _ended(scene: Scene, wait: Wait, what: str, moment: float, expected: set[str]) -> None:
-    wait.ended_by, wait.over, wait.expected = what, moment, frozenset(expected)
+    wait.ended_by, wait.over, wait.asked, wait.expected = what, moment, moment, frozenset(expected)
     scene.world.note(f"{what} {wait.task_id}")
 
 
 FAULTS = (
     Fault(GROUP, "marked failed", partial(mark, state="failed"), seconds=LONG),
+    Fault(GROUP, "marked failed, answers lost", mark_in_bad_weather, seconds=LONG),
     Fault(GROUP, "marked success", partial(mark, state="success"), seconds=LONG),
     Fault(GROUP, "cleared", clear, seconds=LONG),
     Fault(GROUP, "run deleted", delete_run, seconds=LONG),
     Fault(GROUP, "marked failed, no triggerer there", mark_while_away, seconds=LONG, runs=2),
+    Fault(GROUP, "triggerer paused as it cancels", pause_cancelling, seconds=LONG, runs=2),
     Fault(GROUP, "triggerer killed as it cancels", kill_cancelling, weight=2, seconds=LONG, runs=2),
     Fault(
-        GROUP, "execution_timeout reached", exceed, seconds=LONG, dags=("chaos_ours_late", "chaos_stock_late")
+        *(GROUP, "execution_timeout reached", exceed),
+        seconds=LONG,
+        dags=("chaos_ours_late", "chaos_stock_late"),
+        check=names_its_limit,
     ),
-    Fault(GROUP, "Dag paused", pause, seconds=20),
-    Fault(GROUP, "connection edited", edit_connections, seconds=30),
-    Fault(GROUP, "execution_timeout changed", edit_timeout, seconds=30),
+    Fault(GROUP, "Dag paused", pause, seconds=20, steady=True),
+    Fault(GROUP, "connection edited", edit_connections, seconds=30, steady=True),
+    Fault(GROUP, "execution_timeout changed", edit_timeout, seconds=60),
     Fault(
         *(GROUP, "new version deployed"),
         deploy,

@@ -98,12 +98,19 @@ def pause_senders(scene: Scene, _kills: int, *, step: str) -> None:
     since, seen = time.time(), set[float]()
     with ExitStack() as stack:
         with scene.disturbed("late", step, delay=HELD):
-            until = time.monotonic() + EACH
-            while len(seen) < PAUSED and time.monotonic() < until:
-                scene.watch()
-                for process, triggerer, side in _senders(scene, step, since, seen):
-                    _pause_sender(scene, stack, process, triggerer, side)
+            pause_first(scene, stack, step, since, seen, PAUSED)
         scene.go_on(scene.random.uniform(*PAUSE), feed=True)
+
+
+def pause_first(
+    scene: Scene, stack: ExitStack, step: str, since: float, seen: set[float], number: int
+) -> None:
+    """Stop the first who wait for an answer of a step, until the stack ends."""
+    until = time.monotonic() + EACH
+    while len(seen) < number and time.monotonic() < until:
+        scene.watch()
+        for process, triggerer, side in _senders(scene, step, since, seen):
+            _pause_sender(scene, stack, process, triggerer, side)
 
 
 def _pause_sender(
@@ -249,13 +256,21 @@ FAULTS = (
         partial(kill_senders, step="result", whose="triggerer"),
         weight=2,
     ),
+    Fault(GROUP, "paused as it polls", partial(pause_senders, step="poll"), seconds=75),
+    Fault(GROUP, "paused as it reads the result", partial(pause_senders, step="result")),
     Fault(GROUP, "worker's machine killed", partial(kill_tasks, machine=True), weight=4, runs=2),
     Fault(
         *(GROUP, "triggerer killed as it polls", partial(kill_senders, step="poll", whose="triggerer")),
         weight=5,
         quick=True,
     ),
-    Fault(GROUP, "triggerer killed at random", partial(kill_part, part=TRIGGERER), weight=5, quick=True),
+    Fault(
+        *(GROUP, "triggerer killed at random", partial(kill_part, part=TRIGGERER)),
+        weight=5,
+        seconds=75,
+        quick=True,
+        steady=True,
+    ),
     Fault(GROUP, "scheduler killed", partial(kill_part, part=SCHEDULER), weight=3, quick=True),
     Fault(GROUP, "API server killed", partial(kill_part, part=API_SERVER), weight=3, quick=True),
     Fault(GROUP, "Dag processor killed", partial(kill_part, part=PROCESSOR), weight=2),
@@ -263,7 +278,8 @@ FAULTS = (
     Fault(GROUP, "Celery's worker killed", partial(kill_part, part=WORKER), weight=3),
     Fault(GROUP, "anything killed at random", kill_anything, weight=20, runs=2),
     Fault(GROUP, "task paused", pause_tasks, seconds=30),
-    Fault(GROUP, "triggerer paused", partial(pause_part, part=TRIGGERER), seconds=30),
+    Fault(GROUP, "triggerer paused", partial(pause_part, part=TRIGGERER), seconds=75, steady=True),
+    Fault(GROUP, "Celery's worker paused", partial(pause_part, part=WORKER), seconds=20),
     Fault(GROUP, "scheduler paused", partial(pause_part, part=SCHEDULER), seconds=20),
     Fault(GROUP, "API server paused", partial(pause_part, part=API_SERVER), seconds=20),
     Fault(GROUP, "Dag processor paused", partial(pause_part, part=PROCESSOR), seconds=20),

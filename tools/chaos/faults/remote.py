@@ -14,6 +14,7 @@ GROUP = "Remote"
 STORM = 60.0
 TEN_MINUTES = 600.0
 HOUR = 3600.0
+REFUSED = 401
 
 
 def weather(scene: Scene, _kills: int, *, kind: str, seconds: float = STORM, **fault: Any) -> None:
@@ -34,38 +35,46 @@ def expire(scene: Scene, _kills: int) -> None:
     """All sessions and tokens expire in mid-wait."""
     if not scene.until_deferred():
         return
+    since = time.time()
     scene.world.snowflake.expire_sessions()
     scene.world.databricks.expire_tokens()
     time.sleep(5.0)
     scene.world.snowflake.expire_masters()
     scene.world.note("credentials expired")
-    scene.hit(3)
+    scene.go_on(20.0)
+    # Stock has no sessions and no OAuth tokens: a key pair for Snowflake, and a personal token.
+    refused = sum(one["status"] == REFUSED for one in scene.world.databricks.requests(since))
+    scene.hits.add("ours", 2 + refused)
 
 
 def rotate(scene: Scene, _kills: int) -> None:
-    """Password and token are changed in mid-wait, and half a minute later in Airflow's connections."""
-    connections = scene.world.services.connections
+    """Password and client secret are changed in mid-wait, and half a minute later in Airflow's connections."""
     if not scene.until_deferred():
         return
     password = f"Rotated-{scene.random.randrange(10**9)}"
     scene.world.snowflake.rotate_password(password)
     scene.world.snowflake.expire_masters()
-    token = scene.world.databricks.rotate_token()
+    token, secret = scene.world.databricks.rotate_token(), scene.world.databricks.rotate_secret()
+    scene.world.databricks.expire_tokens()
     scene.world.note("credentials rotated")
     scene.go_on(20.0)
-    for name, secret in (("snowflake_default", password), ("databricks_default", token)):
-        connections[name] = {**connections[name], "password": secret}
-        scene.world.ask(scene.world.airflow.edit_connection, name, connections[name])
-    scene.hit(2)
+    changed = {"snowflake_default": password, "databricks_default": token, "databricks_oauth": secret}
+    for name, new in changed.items():
+        connection = scene.world.services.change_connection(name, password=new)
+        scene.world.ask(scene.world.airflow.edit_connection, name, connection)
+    scene.hits.add("ours", 2)
+    scene.hits.add("stock")
 
 
 def skew(scene: Scene, _kills: int) -> None:
-    """Databricks is an hour ahead."""
+    """The clock of Databricks jumps by an hour in mid-wait, and what begins later finds it an hour ahead."""
+    if not scene.until_deferred():
+        return
     scene.world.databricks.advance(HOUR)
     scene.remote.ahead += HOUR
     scene.world.note("an hour ahead")
     scene.hit()
-    scene.until_deferred()
+    scene.go_on(scene.seconds * 2, feed=True)
 
 
 def unknown(scene: Scene, _kills: int) -> None:
@@ -114,25 +123,34 @@ FAULTS = (
         "429 for a minute",
         partial(weather, kind="status", status=429, retry_after=2.0, rate=0.9),
         seconds=30,
+        steady=True,
     ),
-    Fault(GROUP, "503 for a minute", partial(weather, kind="status", status=503, rate=0.9), seconds=30),
+    Fault(
+        *(GROUP, "503 for a minute", partial(weather, kind="status", status=503, rate=0.9)),
+        seconds=30,
+        steady=True,
+    ),
     Fault(
         *(GROUP, "503 for ten minutes"),
         partial(weather, kind="status", status=503, seconds=TEN_MINUTES),
         seconds=30,
+        steady=True,
     ),
-    Fault(GROUP, "connections reset", partial(weather, kind="reset", rate=0.6), seconds=30),
+    Fault(GROUP, "connections reset", partial(weather, kind="reset", rate=0.6), seconds=30, steady=True),
     Fault(
         GROUP,
         "answers lost",
         partial(weather, kind="lose_answer", rate=0.4, path=SUBMITS_AND_POLLS),
         seconds=30,
+        steady=True,
     ),
-    Fault(GROUP, "slow answers", partial(weather, kind="late", rate=0.5, delay=5.0), seconds=30),
-    Fault(GROUP, "credentials expired", expire, seconds=30),
-    Fault(GROUP, "credentials rotated", rotate, seconds=45),
-    Fault(GROUP, "unknown states", unknown, seconds=20),
+    Fault(
+        *(GROUP, "slow answers", partial(weather, kind="late", rate=0.5, delay=5.0)), seconds=30, steady=True
+    ),
+    Fault(GROUP, "credentials expired", expire, seconds=45, steady=True),
+    Fault(GROUP, "credentials rotated", rotate, seconds=45, steady=True),
+    Fault(GROUP, "unknown states", unknown, seconds=20, steady=True),
     Fault(GROUP, "job cancelled remotely", partial(end_jobs, how=cancel, what="cancelled"), seconds=90),
     Fault(GROUP, "job deleted remotely", partial(end_jobs, how=delete, what="deleted"), seconds=60),
-    Fault(GROUP, "clock an hour ahead", skew, seconds=15),
+    Fault(GROUP, "clock an hour ahead", skew, seconds=20, steady=True),
 )

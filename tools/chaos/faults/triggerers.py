@@ -67,7 +67,7 @@ def started(scene: Scene, name: str) -> None:
 
 
 FAULTS = (
-    Fault(GROUP, "triggers moved by a pause, and both run", move, seconds=75),
-    Fault(GROUP, "rolling restart", roll, seconds=60),
-    Fault(GROUP, "one at capacity", fill, seconds=60),
+    Fault(GROUP, "triggers moved by a pause, and both run", move, seconds=75, steady=True),
+    Fault(GROUP, "rolling restart", roll, seconds=60, steady=True),
+    Fault(GROUP, "one at capacity", fill, seconds=60, steady=True),
 )
