@@ -63,7 +63,7 @@ ELSEWHERE = {
 }
 """Command -> where it is run."""
 
-IN_A_CLUSTER = ("kubectl ", "helm ", "sed -e s/snowflake/")
+IN_A_CLUSTER = ("kubectl ", "helm ", "sed -e s/snowflake/", "sed -i s,/opt/airflow,")
 """What needs a Kubernetes cluster: tests/unit/runtime/test_kubernetes.py renders and checks the files that they name."""
 
 

@@ -14,7 +14,7 @@ GROUP = "Remote"
 STORM = 60.0
 TEN_MINUTES = 600.0
 HOUR = 3600.0
-REFUSED = 401
+REFUSED = {401, 403}
 
 
 def weather(scene: Scene, _kills: int, *, kind: str, seconds: float = STORM, **fault: Any) -> None:
@@ -43,12 +43,12 @@ def expire(scene: Scene, _kills: int) -> None:
     scene.world.note("credentials expired")
     scene.go_on(20.0)
     # Stock has no sessions and no OAuth tokens: a key pair for Snowflake, and a personal token.
-    refused = sum(one["status"] == REFUSED for one in scene.world.databricks.requests(since))
+    refused = sum(one["status"] in REFUSED for one in scene.world.databricks.requests(since))
     scene.hits.add("ours", 2 + refused)
 
 
 def rotate(scene: Scene, _kills: int) -> None:
-    """Password and client secret are changed in mid-wait, and half a minute later in Airflow's connections."""
+    """Passwords and tokens are changed in mid-wait, and half a minute later in Airflow's connections; no job ends in between."""
     if not scene.until_deferred():
         return
     password = f"Rotated-{scene.random.randrange(10**9)}"
@@ -67,14 +67,12 @@ def rotate(scene: Scene, _kills: int) -> None:
 
 
 def skew(scene: Scene, _kills: int) -> None:
-    """The clock of Databricks jumps by an hour in mid-wait, and what begins later finds it an hour ahead."""
-    if not scene.until_deferred():
-        return
+    """Databricks is an hour ahead from before a job begins: to one that runs, a jump would be an hour that has passed."""
     scene.world.databricks.advance(HOUR)
     scene.remote.ahead += HOUR
     scene.world.note("an hour ahead")
     scene.hit()
-    scene.go_on(scene.seconds * 2, feed=True)
+    scene.until_deferred()
 
 
 def unknown(scene: Scene, _kills: int) -> None:
@@ -148,7 +146,7 @@ FAULTS = (
         *(GROUP, "slow answers", partial(weather, kind="late", rate=0.5, delay=5.0)), seconds=30, steady=True
     ),
     Fault(GROUP, "credentials expired", expire, seconds=45, steady=True),
-    Fault(GROUP, "credentials rotated", rotate, seconds=45, steady=True),
+    Fault(GROUP, "credentials rotated", rotate, seconds=90, steady=True),
     Fault(GROUP, "unknown states", unknown, seconds=20, steady=True),
     Fault(GROUP, "job cancelled remotely", partial(end_jobs, how=cancel, what="cancelled"), seconds=90),
     Fault(GROUP, "job deleted remotely", partial(end_jobs, how=delete, what="deleted"), seconds=60),
