@@ -260,7 +260,7 @@ class TestLimit:
     def test_is_named_with_the_job(self, scene, world, monkeypatch):
         told = {
             "query": "JobTimedOut: Query q1 did not end before the task's execution_timeout",
-            "external_task": "JobTimedOut: it did not end before the task's execution_timeout",
+            "external_task": "JobTimedOut: external_task has timed out while it waited for task snowflake_sql_api",
         }
         assert self.judged(scene, world, monkeypatch, told) == []
 
@@ -268,7 +268,7 @@ class TestLimit:
         "said", ["", "Login failed", "Query q9 did not end before the execution_timeout"]
     )
     def test_another_cause_is_no_cause(self, scene, world, monkeypatch, said):
-        told = {"query": said, "external_task": "the task's execution_timeout"}
+        told = {"query": said, "external_task": "timed out while it waited for task snowflake_sql_api"}
         [(measure, text)] = self.judged(scene, world, monkeypatch, told)
         assert measure == "lost"
         assert text.endswith(f"does not say what has not ended in time: {said or 'it says nothing'}")

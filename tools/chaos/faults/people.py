@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import tempfile
 import time
@@ -17,7 +18,7 @@ from tools.chaos.faults.processes import EACH, HELD, PAUSE, pause_first, sender_
 from tools.chaos.faults.triggerers import started
 from tools.chaos.jobs import side_of
 from tools.chaos.release import LOADED, Release
-from tools.chaos.scene import Scene
+from tools.chaos.scene import SENSORS, Scene
 from tools.chaos.world import World
 from tools.demo.backend import TRIGGERER
 
@@ -26,6 +27,7 @@ LONG = 900.0
 LATE = 60.0  # seconds from the begin of a task that may take 25 to its end, on a busy machine
 TAKEN_UP = 3.0
 TAKEN_OVER = 30.0  # until the triggers of one that was killed run in another one
+TIMED_OUT = re.compile("execution_timeout|timed out")
 READING = 60.0  # seconds until Airflow has read a Dag that was changed
 LIMIT, SHORTER = "timedelta(minutes=20)", "timedelta(seconds=20)"
 DEPLOYING = 180.0  # seconds until every program has loaded a release
@@ -183,8 +185,10 @@ def names_its_limit(scene: Scene) -> list[Finding]:
             continue
         scene.hits.add(wait.side)
         told = scene.complaint(wait) if wait.side == "ours" else ""
-        named = not jobs or any(job.id.rpartition(":")[2] in told for job in jobs)
-        if wait.side == "ours" and not ("execution_timeout" in told and named):
+        # A sensor names the task that it waits for.
+        name = [job.id.rpartition(":")[2] for job in jobs] or [SENSORS.get(wait.task_id, "")]
+        named = any(one in told for one in name)
+        if wait.side == "ours" and not (TIMED_OUT.search(told) and named):
             text = f"{wait.name} does not say what has not ended in time: {told or 'it says nothing'}"
             found.append(Finding("lost", wait.side, wait.ended or time.time(), text))
     return found
