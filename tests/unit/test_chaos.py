@@ -154,7 +154,7 @@ class TestBooks:
 class TestCertificate:
     @pytest.fixture
     def certificate(self):
-        return Certificate(complete=True)
+        return Certificate(complete=True, leaks=[])
 
     @staticmethod
     def row(**more):
@@ -243,6 +243,18 @@ class TestCertificate:
         certificate.leaks = ["logs/scheduler.log: Snowflake: password 1"]
         assert not certificate.good
 
+    def test_what_was_not_searched_or_has_been_found_once_is_no_good(self, tmp_path):
+        certificate = Certificate(complete=True, facts=FACTS)
+        certificate.add(self.row())
+        assert not certificate.good
+        certificate.leaks = ["logs/scheduler.log: Snowflake: password 1"]
+        certificate.write(tmp_path / "chaos.json")
+        again = Certificate.read(tmp_path / "chaos.json", FACTS)
+        assert again.leaks == certificate.leaks
+        certificate.leaks = []
+        certificate.write(tmp_path / "chaos.json")
+        assert Certificate.read(tmp_path / "chaos.json", FACTS).leaks is None, "the rest is to be searched"
+
     def test_a_number_that_tells_no_side_proves_nothing(self, certificate, tmp_path):
         certificate.facts = FACTS
         certificate.add(self.row())
@@ -250,7 +262,7 @@ class TestCertificate:
         old["rows"][0]["injected"] = 3
         (tmp_path / "chaos.json").write_text(json.dumps(old))
         again = Certificate.read(tmp_path / "chaos.json", FACTS)
-        again.complete = True
+        again.complete, again.leaks = True, []
         assert again.rows["Processes", "killed"].injected == Counter(unknown=3)
         assert (certificate.good, again.good) == (True, False)
 

@@ -242,6 +242,31 @@ class TestPauses:
         assert scene.hits.total() == Counter(stock=1, ours=1)
 
 
+def test_of_two_triggerers_one_goes_on(scene, world, monkeypatch):
+    monkeypatch.setattr(Scene, "go_on", lambda *_, **__: None)
+    monkeypatch.setattr(processes, "EACH", 0.1)
+    world.triggerers = {1: "triggerer", 2: "triggerer 2", 3: "triggerer"}
+    world.snowflake.log = [asked(SUBMIT, port, method="POST", at=float(port)) for port in (1, 2, 3)]
+    processes.pause_senders(scene, 0, step="submit")
+    assert world.paused_parts == ["triggerer"]
+
+
+def test_a_triggerer_is_stopped_in_the_midst_of_a_cancel(scene, world, monkeypatch):
+    """Its cancel may have been answered when all tasks are marked."""
+    monkeypatch.setattr(Scene, "go_on", lambda *_, **__: None)
+    monkeypatch.setattr(processes, "EACH", 0.0)
+    monkeypatch.setattr(people, "_spared", lambda _scene: set())
+    monkeypatch.setattr(people, "_end_others", lambda _scene: None)
+    for task in ("query", "other"):
+        world.airflow.put(OURS, task, "deferred")
+    world.triggerers = {2: "triggerer", 3: "triggerer 2"}
+    waiting = [asked(ABORT, port, method="POST", at=float(port)) for port in (3, 2)]
+    monkeypatch.setattr(world.airflow, "mark", lambda *_: world.snowflake.log.append(waiting.pop()))
+    people.pause_cancelling(scene, 0)
+    assert world.paused_parts == ["triggerer"]
+    assert scene.hits.total() == Counter(ours=1)
+
+
 class TestLimit:
     """What ended by its execution_timeout says so, and which job it was."""
 
@@ -279,9 +304,21 @@ def test_a_retry_tells_the_last_error_of_the_try_before(scene, world):
     world.airflow.instances[OURS, "query"]["try_number"] = 3
     lines = ["Submitting", '{"exc_type": "JobLost", "exc_value": "no answer"}', "Post Execute"]
     world.airflow.log = lambda *words: lines if words[-1] == 2 else []
+    events = {"running", "failed"}
+    world.airflow.events = lambda *_words: events
     world.injections = []
     scene.watch()
     scene.remote.jobs = {"q1": job("q1", "query", 9.0)}
     [found] = scene.verdict(steady=True)
     assert (found.measure, "tried 3 times" in found.text, "JobLost" in found.text) == ("lost", True, True)
-    assert scene.verdict() == []
+
+
+@pytest.mark.parametrize("given_up", ["heartbeat timeout", "state mismatch"])
+def test_what_airflow_itself_has_given_up_is_no_fault_of_ours(scene, world, given_up):
+    world.airflow.put(OURS, "query", "success")
+    world.airflow.instances[OURS, "query"]["try_number"] = 2
+    world.airflow.events = lambda *_words: {"running", given_up}
+    world.injections = []
+    scene.watch()
+    scene.remote.jobs = {"q1": job("q1", "query", 9.0)}
+    assert scene.verdict(steady=True) == []

@@ -185,10 +185,11 @@ def test_kubernetes_names_what_it_lacks(programs, monkeypatch):
         pass
 
 
-def test_kubernetes_leaves_a_machine_alone_that_runs_pods(programs, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["kubepods", "kubepods.slice"])
+def test_kubernetes_leaves_a_machine_alone_that_runs_pods(programs, tmp_path, monkeypatch, name):
     monkeypatch.setattr(kubernetes, "CONTROL_GROUPS", tmp_path)
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    (group := tmp_path / "cpu" / "kubepods" / "besteffort" / "pod1").mkdir(parents=True)
+    (group := tmp_path / "cpu" / name / "besteffort" / "pod1").mkdir(parents=True)
     for one in (group, *group.parents[:2]):
         (one / "cgroup.procs").touch()
     assert kubernetes.lacking() is None

@@ -1,6 +1,5 @@
 """What the soak concludes from what it sees: a leak must be found, and so must a wait that was not told, or twice."""
 
-import os
 import random
 import subprocess
 import sys
@@ -277,12 +276,29 @@ def test_events_are_counted_wherever_airflow_has_put_the_line(tmp_path, ledger, 
     assert logs.stalls == [1.33]
 
 
-def test_the_logs_of_waits_are_no_descriptors_that_count(tmp_path):
+HOLDING = """
+import pathlib, sys
+logs = pathlib.Path(sys.argv[1])
+held = [open(logs / "waits.log", "w"), open(logs / "ended.log", "w"), open(logs.parent / "other", "w")]
+(logs / "ended.log").unlink()
+print("held", flush=True)
+input()
+"""
+
+
+def descriptors(logs, code, *arguments):
+    command = [sys.executable, "-c", code, *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        return Sampler(process.pid, {}, logs).processes()[0].files
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells where descriptors lead")
+def test_the_logs_of_waits_that_go_on_are_no_descriptors_that_count(tmp_path):
+    """The log of a wait that has ended is removed, and must not be held."""
     (logs := tmp_path / "logs").mkdir()
-    sampler = Sampler(os.getpid(), {}, logs)
-    before = sampler.processes()[0].files
-    with (logs / "one.log").open("w"), (logs / "two.log").open("w"), (tmp_path / "other").open("w"):
-        assert sampler.processes()[0].files == before + 1
+    bare = descriptors(logs, "print('held', flush=True); input()")
+    assert descriptors(logs, HOLDING, str(logs)) == bare + 2
 
 
 def test_a_process_that_has_gone_holds_nothing(tmp_path):

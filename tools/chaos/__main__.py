@@ -117,7 +117,7 @@ def _run(
             save = partial(certificate.write, path)
             campaign = Campaign(world, console, faults, kills, options.seed, certificate, save, of)
             campaign.run()
-            certificate.leaks = world.leaks()
+            certificate.leaks = [*(certificate.leaks or []), *world.leaks()]
     finally:
         certificate.facts["seconds"] = round(time.monotonic() - started + before)
         certificate.write(path)
@@ -136,7 +136,7 @@ def _tell(certificate: Certificate, console: Console) -> None:
         console.print(f"{side}: {len(found)} things went wrong" if found else f"{side}: nothing went wrong")
     for one in certificate.findings("ours"):
         console.print(f"  {one.measure}: {one.text}", style="red", markup=False, soft_wrap=True)
-    for place in certificate.leaks:
+    for place in certificate.leaks or []:
         console.print(f"  a credential was written: {place}", style="red", markup=False, soft_wrap=True)
     if not certificate.enough:
         console.print(f"  only {certificate.kills} of {certificate.wanted} kills", style="red")

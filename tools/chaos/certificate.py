@@ -73,12 +73,12 @@ class Certificate:
 
     :param wanted: how many kills were asked for.
     :param complete: whether all that was planned has been tried.
-    :param leaks: where a credential stands in what Airflow has written; it is looked for at the end.
+    :param leaks: where a credential stands in what Airflow has written; ``None`` until it has been looked for.
     """
 
     wanted: int = 0
     complete: bool = False
-    leaks: list[str] = field(default_factory=list)
+    leaks: list[str] | None = None
     rows: dict[tuple[str, str], Row] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -101,8 +101,8 @@ class Certificate:
     def good(self) -> bool:
         """Whether nothing of ours went wrong, and all was tried that was to be tried."""
         tried = all(row.hits("ours") and row.tasks["ours"] for row in self.rows.values())
-        wrong = self.findings("ours") or self.leaks
-        return self.complete and self.enough and bool(self.rows) and tried and not wrong
+        clean = self.leaks == [] and not self.findings("ours")
+        return self.complete and self.enough and bool(self.rows) and tried and clean
 
     @property
     def enough(self) -> bool:
@@ -133,7 +133,7 @@ class Certificate:
         :raises OtherCampaignError: they are not those of what was written.
         """
         found = json.loads(path.read_text())
-        certificate = cls(facts=found["facts"])
+        certificate = cls(facts=found["facts"], leaks=found.get("leaks") or None)
         if other := [name for name in SAME if certificate.facts.get(name) != facts.get(name)]:
             told = ", ".join(f"{name} {certificate.facts.get(name)}, not {facts.get(name)}" for name in other)
             raise OtherCampaignError(f"{path} is of another campaign: {told}. It cannot be resumed here.")

@@ -40,6 +40,8 @@ STEPS = {
     "cancel": ("POST", r"abort-request|/cancel$"),
 }
 """The requests of each step in the life of a remote job, of all clients that are tried."""
+GIVEN_UP = {"heartbeat timeout", "state mismatch", "stuck in queued tries exceeded"}
+"""Words of Airflow's scheduler in its audit log (``scheduler_job_runner.py`` of 3.3)."""
 ERROR = re.compile(r"Error|Exception|Job[A-Z]\w+|AirflowFail|Timeout|did not end|was cancelled")
 
 
@@ -218,15 +220,21 @@ class Scene:
         """
         self.remote.look()
         for wait in self.all_waits():
-            wait.steady = steady and wait.side == "ours"
-            if wait.steady and wait.tries > 1:
-                wait.complaint = self.complaint(wait, wait.tries - 1)
+            if steady and wait.side == "ours" and wait.tries > 1 and not self.starved(wait):
+                wait.steady, wait.complaint = True, self.complaint(wait, wait.tries - 1)
         self.known = {job.id for wait in self.all_waits() for job in self.jobs(wait)}
         now = time.time()
         found = [
             one for wait in self.all_waits() for one in audit(wait, self.jobs(wait), now, self._awaited(wait))
         ]
         return [one.because(self._cause(one.at)) for one in found]
+
+    def starved(self, wait: Wait) -> bool:
+        """Whether Airflow itself has given a task up, as it does when the machine is too slow for it."""
+        events = self.world.ask(self.world.airflow.events, wait.dag_id, wait.run_id, wait.task_id)
+        if found := events & GIVEN_UP:
+            self.world.note(f"{wait.task_id}: {', '.join(sorted(found))}")
+        return bool(found)
 
     def versions(self) -> dict[str, int]:
         """Return the newest version of each Dag that Airflow has read."""

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -112,6 +113,13 @@ class Airflow:
         """Return the number of the newest version of a Dag."""
         return int(self._call("GET", f"dags/{dag_id}/dagVersions?limit=1")["total_entries"])
 
+    def events(self, dag_id: str, run_id: str, task_id: str) -> set[str]:
+        """Return what the audit log has of a task, by its words."""
+        found = self._pages(
+            f"eventLogs?dag_id={dag_id}&run_id={quote(run_id)}&task_id={task_id}", "event_logs"
+        )
+        return {str(one["event"]) for one in found}
+
     def log(self, dag_id: str, run_id: str, task_id: str, index: int, number: int) -> list[str]:
         """Return the lines of the log of one try of a task, each as JSON where Airflow has it in parts."""
         one = {"dag_id": dag_id, "dag_run_id": run_id, "task_id": task_id}
@@ -135,7 +143,7 @@ class Airflow:
     def _pages(self, path: str, key: str) -> Iterator[dict[str, Any]]:
         offset, total = 0, 1
         while offset < total:
-            answer = self._call("GET", f"{path}?limit={PAGE}&offset={offset}")
+            answer = self._call("GET", f"{path}{'&' if '?' in path else '?'}limit={PAGE}&offset={offset}")
             total = int(answer["total_entries"])
             yield from answer[key]
             offset += PAGE

@@ -1,4 +1,8 @@
-"""A Kubernetes of one node, which is this machine: on loopback, in a directory that is thrown away."""
+"""A Kubernetes of one node, which is this machine: on loopback, in a directory that is thrown away.
+
+It sees folders of its own where kubelets and containers keep their files on every machine. Only empty folders of
+containerd stay below ``/run``.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +46,13 @@ KERNEL = {
     "kernel/panic": "10",
     "kernel/panic_on_oops": "1",
 }
-AS_IT_WANTS = 'for one in "$1"/*; do mount --bind "$one" "/proc/sys/$(basename "$one" | tr . /)"; done; shift; exec "$@"'
+# What is hard-wired in a kubelet, which empties it of all that is not its own: pods' logs, sockets of devices.
+FOLDERS = ("/var/lib", "/var/log")
+PRIVATELY = """
+for one in "$1"/*; do mount --bind "$one" "/proc/sys/$(basename "$one" | tr . /)"; done
+for one in $2; do mkdir -p "$1.own$one"; mount --bind "$1.own$one" "$one"; done
+shift 2; exec "$@"
+"""
 
 
 def program(name: str) -> str | None:
@@ -159,7 +169,10 @@ class Cluster:
                 *("--client-cert-auth", "--trusted-ca-file", str(authority)),
                 *("--peer-client-cert-auth", "--peer-trusted-ca-file", str(authority)),
             ],
-            "containerd": [str(program("containerd")), "--config", str(self._containerd(pause))],
+            "containerd": [
+                *self._privately(),
+                *(str(program("containerd")), "--config", str(self._containerd(pause))),
+            ],
             "kube-apiserver": [
                 *self._api_server(),
                 *(f"--etcd-servers={state}", f"--etcd-cafile={authority}"),
@@ -172,6 +185,14 @@ class Cluster:
             ],
             "kubelet": self._kubelet(),
         }
+
+    def _privately(self) -> list[str]:
+        """What goes before a command that is to see copies of the machine's settings, and folders of its own."""
+        (kernel := self.directory / "kernel").mkdir(exist_ok=True)
+        for name, value in KERNEL.items():
+            (kernel / name.replace("/", ".")).write_text(f"{value}\n")
+        words = ["--mount", "sh", "-ec", PRIVATELY, "sh", str(kernel), " ".join(FOLDERS)]
+        return [str(program("unshare")), *words]
 
     def _api_server(self) -> list[str]:
         made = issue(self.directory, "kube-apiserver")
@@ -208,15 +229,14 @@ address = "{self.socket}"
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "{pause}"
 restrict_oom_score_adj = true
+[plugins."io.containerd.internal.v1.opt"]
+path = "{self.directory}/opt"
 [plugins."io.containerd.grpc.v1.cri".cni]
 conf_dir = "{networks}"
 """)
         return path
 
     def _kubelet(self) -> list[str]:
-        (kernel := self.directory / "kernel").mkdir()
-        for name, value in KERNEL.items():
-            (kernel / name.replace("/", ".")).write_text(f"{value}\n")
         path = self.directory / "kubelet.json"
         settings = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -238,7 +258,7 @@ conf_dir = "{networks}"
         endpoint = f"--container-runtime-endpoint=unix://{self.socket}"
         old = ["--container-runtime=remote"] if _version() < (1, 24) else []
         return [
-            *(str(program("unshare")), "--mount", "sh", "-ec", AS_IT_WANTS, "kubelet", str(kernel)),
+            *self._privately(),
             *(str(program("kubelet")), f"--config={path}", f"--kubeconfig={self.kubeconfig(ADMIN)}"),
             *(f"--hostname-override={NODE}", f"--root-dir={self.directory / 'kubelet'}"),
             *(f"--cert-dir={self.directory / 'pki'}", endpoint, *old),
@@ -313,7 +333,7 @@ def _stop(one: subprocess.Popen[bytes]) -> None:
 
 def _groups() -> list[Path]:
     """The control groups that a kubelet makes and leaves; those inside come first."""
-    tops = [*CONTROL_GROUPS.glob("kubepods"), *CONTROL_GROUPS.glob("*/kubepods")]
+    tops = [top for level in ("", "*/") for top in CONTROL_GROUPS.glob(f"{level}kubepods*")]
     found = (one for top in tops for one in (top, *top.rglob("*")) if one.is_dir())
     return sorted(found, key=lambda one: len(one.parts), reverse=True)
 

@@ -12,6 +12,7 @@ import psutil  # type: ignore[import-untyped]
 __all__ = ["Process", "Sample", "Sampler"]
 
 MEGABYTE = 1 << 20
+DELETED = " (deleted)"
 SUPERVISOR, RUNNER = "supervisor", "runner"
 
 
@@ -22,6 +23,7 @@ class Process:
     :param memory: resident, MB.
     :param own: resident and shared with nobody, MB.
     :param files: descriptors that are open, but for the logs of waits: Airflow keeps each open while its trigger runs.
+        That of one that has ended counts.
     :param cpu: seconds of it used so far.
     """
 
@@ -126,5 +128,6 @@ class Sampler:
         found = 0
         for one in Path(f"/proc/{process.pid}/fd").iterdir():
             with suppress(FileNotFoundError):  # closed meanwhile
-                found += self._logs not in one.readlink().parents
+                target = one.readlink()  # the soak removes the log of what has ended
+                found += self._logs not in target.parents or target.name.endswith(DELETED)
         return found

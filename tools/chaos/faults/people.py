@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tools.chaos.books import FORGOTTEN_GRACE, GRACE, Finding, Wait
 from tools.chaos.faults import Fault
-from tools.chaos.faults.processes import EACH, HELD, PAUSE, pause_first, sender_killer
+from tools.chaos.faults.processes import EACH, HELD, PAUSE, Pauser, sender_killer
 from tools.chaos.faults.triggerers import started
 from tools.chaos.jobs import side_of
 from tools.chaos.release import LOADED, Release
@@ -129,11 +129,12 @@ def kill_cancelling(scene: Scene, kills: int) -> None:
 
 def pause_cancelling(scene: Scene, _kills: int) -> None:
     """A triggerer stops as it cancels the jobs of one run's tasks, until the other one has its triggers."""
-    other, since, seen = _spared(scene), time.time(), set[float]()
+    other = _spared(scene)
     with ExitStack() as stack:
         with scene.disturbed("late", "cancel", delay=HELD):
-            _mark(scene, "failed", other)
-            pause_first(scene, stack, "cancel", since, seen, 1)
+            pauser = Pauser(scene, stack, "cancel", 1)
+            _mark(scene, "failed", other, pauser.look)
+            pauser.wait()
         scene.go_on(scene.random.uniform(*PAUSE))
     _end_others(scene)
 
@@ -232,7 +233,7 @@ def edit_timeout(scene: Scene, _kills: int) -> None:
     scene.world.note("execution_timeout changed")
     for wait in scene.all_waits():
         if not scene.done(wait):
-            wait.ended_by, wait.asked = "its execution_timeout was changed", moment
+            wait.asked = moment
             scene.hits.add(wait.side, int(read))
     scene.go_on(scene.seconds)
     _write(scene, file, text)

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 
 import psutil  # type: ignore[import-untyped]
@@ -95,22 +96,42 @@ def _senders(
 
 def pause_senders(scene: Scene, _kills: int, *, step: str) -> None:
     """Some who wait for an answer of a step stop until others have taken their work over."""
-    since, seen = time.time(), set[float]()
     with ExitStack() as stack:
         with scene.disturbed("late", step, delay=HELD):
-            pause_first(scene, stack, step, since, seen, PAUSED)
+            Pauser(scene, stack, step, PAUSED).wait()
         scene.go_on(scene.random.uniform(*PAUSE), feed=True)
 
 
-def pause_first(
-    scene: Scene, stack: ExitStack, step: str, since: float, seen: set[float], number: int
-) -> None:
-    """Stop the first who wait for an answer of a step, until the stack ends."""
-    until = time.monotonic() + EACH
-    while len(seen) < number and time.monotonic() < until:
-        scene.watch()
-        for process, triggerer, side in _senders(scene, step, since, seen):
-            _pause_sender(scene, stack, process, triggerer, side)
+@dataclass
+class Pauser:
+    """Stops the first who wait for an answer of a step, until the stack ends; of triggerers one: the other goes on.
+
+    :param most: how many are stopped.
+    """
+
+    scene: Scene
+    stack: ExitStack
+    step: str
+    most: int
+    stopped: int = 0
+    triggerer: str | None = None
+    _since: float = field(default_factory=time.time)
+    _seen: set[float] = field(default_factory=set)
+
+    def wait(self) -> None:
+        """Look for a while, until there were enough."""
+        until = time.monotonic() + EACH
+        while self.stopped < self.most and time.monotonic() < until:
+            self.look()
+
+    def look(self) -> None:
+        """Stop those who wait now."""
+        self.scene.watch()
+        for process, triggerer, side in _senders(self.scene, self.step, self._since, self._seen):
+            if self.stopped < self.most and not (triggerer and self.triggerer):
+                self.triggerer = self.triggerer or triggerer
+                self.stopped += 1
+                _pause_sender(self.scene, self.stack, process, triggerer, side)
 
 
 def _pause_sender(

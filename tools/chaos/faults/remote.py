@@ -14,6 +14,7 @@ GROUP = "Remote"
 STORM = 60.0
 TEN_MINUTES = 600.0
 HOUR = 3600.0
+TAKEN_UP = 5.0  # until what begins in a triggerer has begun
 REFUSED = {401, 403}
 
 
@@ -49,8 +50,10 @@ def expire(scene: Scene, _kills: int) -> None:
 
 def rotate(scene: Scene, _kills: int) -> None:
     """Passwords and tokens are changed in mid-wait, and half a minute later in Airflow's connections; no job ends in between."""
-    if not scene.until_deferred():
-        return
+    scene.until_deferred()
+    scene.go_on(TAKEN_UP)
+    if any(wait.state != "deferred" for wait in scene.all_waits()):
+        return  # what logs in now has a reason to fail
     password = f"Rotated-{scene.random.randrange(10**9)}"
     scene.world.snowflake.rotate_password(password)
     scene.world.snowflake.expire_masters()
@@ -146,7 +149,7 @@ FAULTS = (
         *(GROUP, "slow answers", partial(weather, kind="late", rate=0.5, delay=5.0)), seconds=30, steady=True
     ),
     Fault(GROUP, "credentials expired", expire, seconds=45, steady=True),
-    Fault(GROUP, "credentials rotated", rotate, seconds=90, steady=True),
+    Fault(GROUP, "credentials rotated", rotate, seconds=180, steady=True),
     Fault(GROUP, "unknown states", unknown, seconds=20, steady=True),
     Fault(GROUP, "job cancelled remotely", partial(end_jobs, how=cancel, what="cancelled"), seconds=90),
     Fault(GROUP, "job deleted remotely", partial(end_jobs, how=delete, what="deleted"), seconds=60),
