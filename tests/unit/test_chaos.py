@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from tools.chaos import __main__ as chaos
+from tools.chaos import world
 from tools.chaos.books import GRACE, Wait, audit
 from tools.chaos.campaign import AT_ONCE, FAULTS, plan
 from tools.chaos.certificate import Certificate, OtherCampaignError, Row, markdown, render
@@ -474,3 +475,34 @@ class TestRemote:
 )
 def test_each_step_knows_its_requests(step, path):
     assert re.search(STEPS[step][1], path)
+
+
+def test_credentials_may_stand_where_airflow_keeps_them_and_nowhere_else(monkeypatch):
+    places = ["connection.extra (id=2)", "connection.password (id=1)", "task_instance.next_kwargs (id=3)"]
+    asked = {}
+
+    def search(*_words, **how):
+        asked.update(how)
+        return [f"{one}: Airflow: connection a, password" for one in places]
+
+    monkeypatch.setattr(world, "leaks", search)
+    first = SimpleNamespace(environment={}, installation=SimpleNamespace(password="of-a-user"))
+    services = SimpleNamespace(first=first, given={"AIRFLOW_CONN_A_0": "{}"})
+    backend = SimpleNamespace(databases=lambda: ["postgresql://"], folders=list)
+    found = world.World.leaks(
+        SimpleNamespace(places=None, services=services, backend=backend, snowflake=None, databricks=None)
+    )
+    assert found == ["task_instance.next_kwargs (id=3): Airflow: connection a, password"]
+    assert asked["databases"] == ["postgresql://"]
+    assert list(asked["passwords"].values()) == ["of-a-user"]
+
+
+@pytest.mark.parametrize("words", [[], ["--short"], ["--only", "People"]], ids=["all", "short", "some"])
+def test_kills_are_shared_among_the_faults_of_the_form(words):
+    options = chaos._parser().parse_args(words)
+    form = chaos._form(options)
+    chosen = chaos._chosen(options, form)
+    assert {one.name for one in chosen} <= {one.name for one in form}
+    assert any("Celery" in one.name for one in form) is False
+    assert all(one.quick for one in form) is (words == ["--short"])
+    assert {one.group for one in chosen} == ({"People"} if "People" in words else {one.group for one in form})
