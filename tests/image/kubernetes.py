@@ -20,15 +20,16 @@ NAMESPACE, USER = "airflow", "scheduler"
 VERBS = ("create", "get", "list", "watch", "patch", "delete")
 """What docs/howto/runtime-executors.md says that the scheduler has to be allowed."""
 
-# What a task must not have: it asks the API server.
+# What a task must not have, because it asks the API server; and its pod's template names its executor.
 KEPT_FROM_TASKS = (
     "AIRFLOW_CONN_",
     "AIRFLOW_HOME",
     "AIRFLOW__API_AUTH__",
     "AIRFLOW__API__",
+    "AIRFLOW__CORE__EXECUTOR",
+    "AIRFLOW__CORE__FERNET_KEY",
     "AIRFLOW__DATABASE__",
 )
-NOT_FOR_TASKS = ("AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__CORE__EXECUTOR")
 
 
 @dataclass
@@ -86,7 +87,7 @@ class Node:
         told = {
             name: value
             for name, value in variables.items()
-            if name.startswith(PASSED) and not name.startswith(KEPT_FROM_TASKS) and name not in NOT_FOR_TASKS
+            if name.startswith(PASSED) and not name.startswith(KEPT_FROM_TASKS)
         }
         document = {"metadata": {"name": source["configMapRef"]["name"]}, "data": told}
         self.cluster.ask("POST", f"/api/v1/namespaces/{NAMESPACE}/configmaps", document)

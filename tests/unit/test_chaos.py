@@ -501,7 +501,7 @@ def test_credentials_may_stand_where_airflow_keeps_them_and_nowhere_else(monkeyp
 def test_kills_are_shared_among_the_faults_of_the_form(words):
     options = chaos._parser().parse_args(words)
     form = chaos._form(options)
-    chosen = chaos._chosen(options, form)
+    chosen = chaos._chosen(options)
     assert {one.name for one in chosen} <= {one.name for one in form}
     assert any("Celery" in one.name for one in form) is False
     assert all(one.quick for one in form) is (words == ["--short"])

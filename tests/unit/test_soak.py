@@ -293,7 +293,6 @@ def descriptors(logs, code, *arguments):
         return Sampler(process.pid, {}, logs).processes()[0].files
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells where descriptors lead")
 def test_the_logs_of_waits_that_go_on_are_no_descriptors_that_count(tmp_path):
     """The log of a wait that has ended is removed, and must not be held."""
     (logs := tmp_path / "logs").mkdir()

@@ -31,8 +31,7 @@ KILLS, QUICK_KILLS = 1000, 50
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try the faults and return the exit status: 0 only if nothing of ours went wrong."""
     options = _parser().parse_args(arguments)
-    form = _form(options)
-    faults = _chosen(options, form)
+    faults = _chosen(options)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
     signals = Signals()
     signals.watch()
@@ -40,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with alone(folder, "campaign"):
-            return _run(options, form, faults, console, signals, folder)
+            return _run(options, faults, console, signals, folder)
     except (ProcessEndedError, MissingServerError, BusyError, OtherCampaignError) as error:
         console.print(f"{error}", style="red", markup=False, soft_wrap=True)
         return 1
@@ -81,11 +80,11 @@ def _form(options: argparse.Namespace) -> list[Fault]:
     return [fault for fault in found if fault.quick or not options.short or options.only]
 
 
-def _chosen(options: argparse.Namespace, form: list[Fault]) -> list[Fault]:
+def _chosen(options: argparse.Namespace) -> list[Fault]:
     def asked(fault: Fault) -> bool:
         return any(text in f"{fault.group}: {fault.name}" for text in options.only)
 
-    wanted = [fault for fault in form if asked(fault) or not options.only]
+    wanted = [fault for fault in _form(options) if asked(fault) or not options.only]
     if options.list or not wanted:
         for fault in wanted or FAULTS:
             print(f"{fault.group}: {fault.name}")
@@ -94,12 +93,7 @@ def _chosen(options: argparse.Namespace, form: list[Fault]) -> list[Fault]:
 
 
 def _run(
-    options: argparse.Namespace,
-    form: list[Fault],
-    faults: list[Fault],
-    console: Console,
-    signals: Signals,
-    folder: Path,
+    options: argparse.Namespace, faults: list[Fault], console: Console, signals: Signals, folder: Path
 ) -> int:
     path = options.json or Path("chaos-celery.json" if options.celery else "chaos.json")
     facts = _facts(options)
@@ -111,7 +105,9 @@ def _run(
     processes = Processes(folder / "logs", folder / "processes.json", signals)
     started = time.monotonic()
     kills = options.kills or (QUICK_KILLS if options.short else KILLS)
-    of = faults if options.kills else form  # a number that was asked for is for the faults that were
+    of = (
+        faults if options.kills else _form(options)
+    )  # a number that was asked for is for the faults that were
     try:
         with running(folder, console, processes, signals, celery=options.celery) as world:
             save = partial(certificate.write, path)

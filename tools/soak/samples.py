@@ -12,7 +12,6 @@ import psutil  # type: ignore[import-untyped]
 __all__ = ["Process", "Sample", "Sampler"]
 
 MEGABYTE = 1 << 20
-DELETED = " (deleted)"
 SUPERVISOR, RUNNER = "supervisor", "runner"
 
 
@@ -120,14 +119,10 @@ class Sampler:
                     process.num_threads(),
                     round(times.user + times.system, 2),
                 )
-        except (psutil.Error, OSError):
+        except psutil.Error:
             return Process()
 
     def _files(self, process: psutil.Process) -> int:
-        """How many descriptors are open that are no log of a wait."""
-        found = 0
-        for one in Path(f"/proc/{process.pid}/fd").iterdir():
-            with suppress(FileNotFoundError):  # closed meanwhile
-                target = one.readlink()  # the soak removes the log of what has ended
-                found += self._logs not in target.parents or target.name.endswith(DELETED)
-        return found
+        """How many descriptors are open that are no log of a wait; a log that was removed is no file any more."""
+        logs = sum(self._logs in Path(one.path).parents for one in process.open_files())
+        return int(process.num_fds()) - logs

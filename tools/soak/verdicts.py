@@ -99,18 +99,9 @@ def _left_by_weather(before: Sequence[Sample], seen: Sequence[Sample]) -> list[F
     def grown(name: str, unit: str, value: Callable[[Sample], float], allowed: float) -> Flatness:
         first = _level([(one.at, value(one)) for one in before], -1)
         last = _level([(one.at, value(one)) for one in seen], -1)
-        growth, seconds = last - first, max(1.0, seen[-1].at - before[-1].at)
-        ok = growth <= allowed
-        return Flatness(
-            f"- since before the weather: {name}",
-            unit,
-            first,
-            last,
-            growth,
-            allowed,
-            growth / seconds * _HOUR,
-            ok,
-        )
+        seconds = seen[-1].at - before[-1].at
+        name = f"- since before the weather: {name}"
+        return _judged(name, unit, (first, last), last - first, allowed, seconds)
 
     memory = max(MEMORY_MB, MEMORY_SHARE * statistics.median(one.both.memory for one in seen))
     found = [
@@ -138,18 +129,25 @@ def _connections(name: str, before: Sequence[Sample], seen: Sequence[Sample]) ->
 def _by_trend(name: str, series: Series) -> Flatness:
     """By the line through all points: single ones are noise."""
     allowed = max(MEMORY_MB, MEMORY_SHARE * statistics.median(value for _, value in series))
-    return _judged(name, " MB", series, trend(series) * _length(series), allowed)
+    seconds = _length(series)
+    return _judged(name, " MB", _levels(series), trend(series) * seconds, allowed, seconds)
 
 
 def _by_level(name: str, series: Series, allowed: float) -> Flatness:
     """By what is there at the end: each one counts."""
-    return _judged(name, "", series, _level(series, -1) - _level(series, 1), allowed)
+    first, last = _levels(series)
+    return _judged(name, "", (first, last), last - first, allowed, _length(series))
 
 
-def _judged(name: str, unit: str, series: Series, growth: float, allowed: float) -> Flatness:
-    per_hour = growth / max(1.0, _length(series)) * _HOUR
-    ok = growth <= allowed
-    return Flatness(name, unit, _level(series, 1), _level(series, -1), growth, allowed, per_hour, ok)
+def _judged(
+    name: str, unit: str, levels: tuple[float, float], growth: float, allowed: float, seconds: float
+) -> Flatness:
+    per_hour = growth / max(1.0, seconds) * _HOUR
+    return Flatness(name, unit, *levels, growth, allowed, per_hour, growth <= allowed)
+
+
+def _levels(series: Series) -> tuple[float, float]:
+    return _level(series, 1), _level(series, -1)
 
 
 def _level(series: Series, direction: int) -> float:

@@ -211,9 +211,11 @@ def edit_connections(scene: Scene, _kills: int) -> None:
     """Every connection is edited while tasks wait: another timeout, the same account."""
     if not scene.until_deferred():
         return
-    for name, connection in scene.world.services.connections.items():
-        connection["extra"] = {**connection["extra"], "login_timeout": 30 + scene.random.randrange(30)}
-        scene.world.ask(scene.world.airflow.edit_connection, name, connection)
+    services = scene.world.services
+    for name, connection in list(services.connections.items()):
+        extra = {**connection["extra"], "login_timeout": 30 + scene.random.randrange(30)}
+        changed = services.change_connection(name, extra=extra)
+        scene.world.ask(scene.world.airflow.edit_connection, name, changed)
         scene.hit()
     scene.world.note("connections edited")
 
