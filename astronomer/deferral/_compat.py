@@ -135,7 +135,7 @@ def lacking() -> list[str]:
     if not hasattr(BaseTrigger, "on_kill"):
         sentences.append(
             "no BaseTrigger.on_kill (Airflow 3.3): a deferred task that is marked failed or cleared leaves its "
-            "job running until its deadline or its next try"
+            "job running until a triggerer finds it by what is on its disk, or to its own limit"
         )
     return sentences
 

@@ -82,7 +82,7 @@ def _form(options: argparse.Namespace) -> list[Fault]:
 
 def _chosen(options: argparse.Namespace) -> list[Fault]:
     def asked(fault: Fault) -> bool:
-        return any(text in f"{fault.group}: {fault.name}" for text in options.only)
+        return any(text.lower() in f"{fault.group}: {fault.name}".lower() for text in options.only)
 
     wanted = [fault for fault in _form(options) if asked(fault) or not options.only]
     if options.list or not wanted:

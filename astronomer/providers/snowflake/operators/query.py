@@ -166,7 +166,7 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
 
     def find(self, context: Mapping[str, Any], attempt: Attempt) -> SnowflakeQuery | None:
         """The query of a submit whose answer was never heard: by its session, else by its tag."""
-        session, since = self._open(), float(attempt.notes.get("since") or 0.0)
+        session, since = self._open_again(attempt), float(attempt.notes.get("since") or 0.0)
         query_id = session.insist(lambda: reading.find_query(session, attempt))
         self._close(log_out=True)
         if query_id is None:
@@ -312,18 +312,27 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
             self._session = SnowflakeSession(self.get_db_hook(), autocommit=autocommit, patience=patience)
         return self._session
 
-    def _open(self) -> SnowflakeSession:
+    def _open_again(self, attempt: Attempt) -> SnowflakeSession:
+        """A session to look in for what the try before has started: where that one could log in, nothing is mistyped."""
+        patience = self.outage_tolerance if attempt.notes.get("session_id") else _LOGIN_PATIENCE
+        return self._open(
+            patience, "Whether the try before has started a query is not known. This one has not."
+        )
+
+    def _open(
+        self, patience: float = _LOGIN_PATIENCE, otherwise: str = "No query was started."
+    ) -> SnowflakeSession:
         """A session to submit in, logged in; nothing has been started when it fails."""
         autocommit = None if self._commits_itself() and not self.autocommit else self._ending() != "COMMIT"
         if self._session is not None and self._session.autocommit != autocommit:
             self._close(log_out=True)
         session = self._session_or_new(autocommit)
         try:
-            session.insist(session.open, at_most=_LOGIN_PATIENCE)
+            session.insist(session.open, at_most=patience)
         except JobError as error:
             if self.in_triggerer is not None:
                 self.in_triggerer.forget(self.snowflake_conn_id)
-            raise JobError(f"{str(error.__cause__).rstrip('.')}. No query was started.") from error.__cause__
+            raise JobError(f"{str(error.__cause__).rstrip('.')}. {otherwise}") from error.__cause__
         return session
 
     def _close(self, *, log_out: bool) -> None:
