@@ -154,7 +154,9 @@ class TriggererTaskInstance(RuntimeTaskInstance):
         return _ask_a_worker("get_dag")
 
     def xcom_push(self, key: str, value: Any) -> None:
-        """As in a worker."""
+        """As in a worker; Airflow asks the operator whose result it may be, and there may be none made yet."""
+        if not hasattr(self.task, "returns_dag_result"):
+            self.task.returns_dag_result = False
         super().xcom_push(key, value)
         self.pushed.add(key)
 

@@ -122,6 +122,7 @@ class InTriggerer:
         self.started_at = started_at
         self.deadline = deadline
         self.lineage: list[Callable[[], object]] = []
+        self._used: dict[str, PlainConnection] = {}
         self.result_limit = int(_compat.setting("worker_free_result_bytes", 48 * 1024))
 
     def run(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -138,15 +139,20 @@ class InTriggerer:
 
         :raises AirflowNotFoundException: there is no such connection.
         """
-        return self.run(lambda: self._steps.connection(conn_id))
+        return self.run(lambda: self.read_connection(conn_id))
 
     async def read_connection(self, conn_id: str) -> PlainConnection:
         """The same for the loop."""
-        return await self._steps.connection(conn_id)
+        self._used[conn_id] = found = await self._steps.connection(conn_id)
+        return found
 
     def forget(self, conn_id: str) -> None:
         """Read the connection anew at its next use: its login was refused, and somebody may be correcting it."""
         self._steps.forget(conn_id)
+
+    async def were_corrected(self) -> bool:
+        """Whether a connection that was used has been changed since it was read, which may be a minute ago."""
+        return any([await self._steps.connection(conn_id) != used for conn_id, used in self._used.items()])
 
     def report(self, send: Callable[..., object], **what: Any) -> None:
         """Keep what a hook tells of its lineage for the end of the task; a process has one collector for all tasks.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from astronomer.deferral import _compat
@@ -10,7 +11,23 @@ from astronomer.deferral.hub import Hub
 from astronomer.deferral.job import JobStatus, Phase, RemoteJob
 from astronomer.deferral.watch import cancel_and_confirm, look_once
 
-__all__ = ["end_for_user"]
+__all__ = ["KILL_BUDGET", "end_for_user", "in_spite_of_cancels"]
+
+KILL_BUDGET = 25.0  # seconds; Airflow gives on_kill 30 by default
+_going_on: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
+
+
+async def in_spite_of_cancels(work: Coroutine[Any, Any, None]) -> bool:
+    """Do what a user's end of a task asks for, whatever becomes of the caller; whether it is done yet.
+
+    Airflow 3.3 cancels a trigger again at each sync, about once a second, until it has ended. So the work is a task of
+    its own, and goes on when ``on_kill`` is cut short or has used up its time.
+    """
+    doing = asyncio.ensure_future(work)
+    _going_on.add(doing)
+    doing.add_done_callback(_going_on.discard)
+    await asyncio.wait({doing}, timeout=KILL_BUDGET)
+    return doing.done()
 
 
 async def end_for_user(

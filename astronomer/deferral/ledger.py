@@ -38,6 +38,7 @@ ALIVE = 2 * LOOK_EVERY  # a line that has not been touched for so long belongs t
 FORGOTTEN = 3600.0
 AT_ONCE = 8
 PAUSE = 1.0  # between so many questions: each costs the supervisor a loop
+RARELY = 480.0  # seconds from look to look at a task that goes on elsewhere, in the end
 CONFIRMING = 60.0
 HANGS = 30.0  # a disk that takes so long for an answer
 
@@ -96,6 +97,7 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self._pages = _Pages(folder)
         self._own: Counter[str] = Counter()
+        self._elsewhere: dict[str, tuple[float, float]] = {}
         self._looking: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._looking.cancel()
 
@@ -127,6 +129,11 @@ class Ledger:
             if not self._own:
                 self._looking.cancel()
 
+    def leave(self, job: RemoteJob, ti: Any) -> None:
+        """Keep a line of what nobody waits for any more."""
+        line, now = Line.of(job, ti), clock.now()
+        _disk.do(lambda: self._pages.write(line, now))
+
     def strike(self, line: Line) -> None:
         """Take a line out."""
         _disk.do(lambda: self._pages.remove(line.file))
@@ -135,6 +142,10 @@ class Ledger:
         """End the jobs of tasks that are over and that nobody waits for."""
         own, now = list(self._own), clock.now()
         lines = await _disk.answer(lambda: self._pages.abandoned(own, now))
+        self._elsewhere = {
+            line.file: self._elsewhere[line.file] for line in lines if line.file in self._elsewhere
+        }
+        lines = [line for line in lines if self._elsewhere.get(line.file, (0.0, 0.0))[0] <= now]
         for start in range(0, len(lines), AT_ONCE):
             await asyncio.gather(*map(self._settle, lines[start : start + AT_ONCE]))
             await asyncio.sleep(PAUSE)
@@ -153,11 +164,21 @@ class Ledger:
 
     async def _settle(self, line: Line) -> None:
         try:
-            if line.file not in self._own and await _compat.is_over(line) and await self._ended(line):
+            if line.file in self._own:
+                return
+            if not await _compat.is_over(line):
+                self._look_later(line)
+            elif await self._ended(line):
                 self.strike(line)
         except Exception as error:  # of one line, which must not keep the others waiting
             log.warning("A forgotten job of %s cannot be ended: %s", line.whose, error, exc_info=True)
             self.strike(line)
+
+    def _look_later(self, line: Line) -> None:
+        """After a restart a thousand tasks may go on elsewhere, and each costs two questions a look."""
+        _, pause = self._elsewhere.get(line.file, (0.0, LOOK_EVERY / 2))
+        pause = min(2 * pause, RARELY)
+        self._elsewhere[line.file] = clock.now() + pause, pause
 
     async def _ended(self, line: Line) -> bool:
         job = line.remote_job()

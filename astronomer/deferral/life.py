@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from astronomer.deferral import _compat_triggerer as airflow
 from astronomer.deferral import recipe
 from astronomer.deferral.in_triggerer import NeedsWorker
 from astronomer.deferral.worker_free import WorkerFree
-from astronomer.deferral.xcom_memory import XCOM_KEY, Contested, XComMemory
+from astronomer.deferral.xcom_memory import XCOM_KEY, XComMemory
 
 __all__ = ["Life", "loaded", "mapped_arguments"]
 
@@ -46,22 +45,6 @@ class Life:
         if result is not None and self.task.do_xcom_push and self.task.in_triggerer is not None:
             self.task.in_triggerer.no_more_than(airflow.size_of(result), "the result")
 
-    def leave(self) -> None:
-        """Note that the job is not settled, so that a retry goes on with it."""
-        last = self.memory.last()
-        if last is not None:
-            with suppress(Contested):  # then somebody else sees to it
-                self.memory.save(last, lost=True)
-
-    def leave_open(self) -> None:
-        """The same for what this try has begun, if it fails before the end of the job was reported.
-
-        :raises Contested: another triggerer goes on with it, so it has not failed.
-        """
-        last = self.memory.last()
-        if last is not None and not last.ended and not self.memory.is_new_try(last):
-            self.memory.save(last, lost=True)
-
     def to_resume(self) -> dict[str, Any] | None:
         """The step with which a worker can go on."""
         return self.task.to_resume() or self.last_step
@@ -70,11 +53,6 @@ class Life:
         """The XComs that say at the end of a success that there is nothing to find again."""
         note = self.memory.note(settled=0, ended=True)
         return None if note is None else {XCOM_KEY: note}
-
-    def settled(self) -> dict[str, Any] | None:
-        """The XCom that a worker has to push once it has settled the job."""
-        note = self.memory.note(settled=0, ended=True)
-        return None if note is None else {"key": XCOM_KEY, "value": note}
 
 
 def loaded(path: str) -> type[WorkerFree]:

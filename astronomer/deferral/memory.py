@@ -48,6 +48,11 @@ class Attempt:
     try_number: int | None = None
     owner: str = ""
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Attempt:
+        """One that was written down, maybe by another release."""
+        return cls(**known_fields(cls, data))
+
 
 @dataclass
 class LastWord:
@@ -78,7 +83,7 @@ class Memory:
     def last(self) -> Attempt | None:
         """The newest attempt of any generation."""
         found = None if self._store is None else self._store.get(_KEY)
-        return Attempt(**known_fields(Attempt, found)) if isinstance(found, Mapping) else None
+        return Attempt.from_dict(found) if isinstance(found, Mapping) else None
 
     def first(self, deadline: float | None) -> Attempt:
         """The attempt that a task without a past starts with."""

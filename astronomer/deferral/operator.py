@@ -171,7 +171,7 @@ class JobOperator(Lineage, WorkerFree):
         until a retry had begun elsewhere. Then the job is left to whoever goes on with the task.
         """
         self._killed = True
-        job = self._job
+        job = self._job or self._begun_elsewhere()
         if job is None or not self.cancel_on_kill:
             return
         # A timeout may have cut an answer of Airflow in two: then no question is answered any more.
@@ -272,6 +272,19 @@ class JobOperator(Lineage, WorkerFree):
         known = attempt is not None and not attempt.ended and attempt.settled is None
         found = attempt.job if attempt is not None and known else job_in_xcom(task_instance)
         return None if found is None else self.trigger_type.job_type.from_dict(found)
+
+    def take_up(self, context: Mapping[str, Any], attempt: Mapping[str, Any]) -> None:
+        """As in the base class; what a worker has begun since the last clear is newer."""
+        memory = self._memory(context)
+        last = memory.last()
+        if last is None or last.generation != memory.identity.generation:
+            begun = Attempt.from_dict(attempt)
+            memory.save(replace(begun, generation=memory.identity.generation, try_number=None, owner=""))
+
+    def _begun_elsewhere(self) -> RemoteJob | None:
+        """The job that another trigger of this task has begun, where this one has not come to it yet."""
+        known = self.in_triggerer and self._settling is None and self.in_triggerer.memory.unsettled()
+        return self.trigger_type.job_type.from_dict(known.job) if known and known.job else None
 
     def _memory(self, context: Mapping[str, Any]) -> Memory:
         if self.in_triggerer is not None:

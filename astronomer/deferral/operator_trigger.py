@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from astronomer.deferral import _compat, clock, recipe
+from astronomer.deferral import _compat
 from astronomer.deferral import _compat_triggerer as airflow
 from astronomer.deferral._compat import (
     AirflowException,
@@ -25,19 +24,17 @@ from astronomer.deferral._compat import (
     TriggerEvent,
 )
 from astronomer.deferral.in_triggerer import InTriggerer, NeedsWorker, Steps
-from astronomer.deferral.life import Life, loaded, mapped_arguments
-from astronomer.deferral.outage import Outage
+from astronomer.deferral.killing import KILL_BUDGET, in_spite_of_cancels
+from astronomer.deferral.life import Life
+from astronomer.deferral.making import Maker
+from astronomer.deferral.outage import Outage, refused_login
 from astronomer.deferral.recipe import Unwritable
-from astronomer.deferral.xcom_memory import SUBMITTED_BY, XCOM_KEY, Contested, Tries, XComMemory
+from astronomer.deferral.xcom_memory import SUBMITTED_BY, XCOM_KEY, Contested, XComMemory
 
 __all__ = ["OperatorTrigger"]
 
 T = TypeVar("T")
 
-_AHEAD = 10.0  # of Airflow's own limit, which fails the task and leaves the job alone
-_SHARE = 0.2
-_STEP_PATIENCE = 5.0  # a step holds a thread, of which there are few
-_KILL_BUDGET = 25.0  # Airflow gives on_kill 30 s by default
 _NOTING = 600.0
 
 
@@ -57,7 +54,7 @@ class OperatorTrigger(BaseTrigger):
         self.timeout_after: datetime | None = None
         self._context: Mapping[str, Any] = {}
         self._life: Life | None = None
-        self._ti: Any = None
+        self._maker: Maker | None = None
         self._step: asyncio.Future[Any] | None = None
         self._waiting: BaseTrigger | None = None
         self._taken_over = False
@@ -70,25 +67,42 @@ class OperatorTrigger(BaseTrigger):
         """Keep the context: fields are rendered in a thread, because that may ask Airflow, and take its time."""
         self._context = context
 
+    @property
+    def _memory(self) -> XComMemory | None:
+        return None if self._maker is None else self._maker.memory
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield once: the task's end, or what a worker has to go on with."""
         try:
             yield await self._live()
         except asyncio.CancelledError:
-            if self._life is not None:
-                self._life.memory.abandoned = True  # a step that still runs must not submit anything
+            if self._memory is not None:
+                self._memory.abandoned = True  # a step that still runs must not submit anything
             raise
 
     async def on_kill(self) -> None:
         """End what was started, because a user ended the task; leave it alone when the trigger only moved."""
-        if self._waiting is None and self._life is not None:
-            if await _compat.in_other_hands(self.task_instance) is not None:
+        await in_spite_of_cancels(self._end_job())
+
+    async def _end_job(self) -> None:
+        if self._waiting is None:
+            life = self._life or await self._about_to_begin()
+            if life is None or await _compat.in_other_hands(self.task_instance) is not None:
                 return
-            killing = Steps.current().run(self._life.task.on_kill)
-            await asyncio.wait({killing, *filter(None, [self._step])}, timeout=_KILL_BUDGET)
+            killing = Steps.current().run(life.task.on_kill)
+            await asyncio.wait({killing, *filter(None, [self._step])}, timeout=KILL_BUDGET)
             self._waiting = self._about_to_wait()
         if self._waiting is not None:
             await self._waiting.on_kill()
+
+    async def _about_to_begin(self) -> Life | None:
+        """The operator of a trigger that was killed before it had one: an earlier trigger may have started something."""
+        if self._step is None:
+            return None
+        await asyncio.wait({self._step}, timeout=KILL_BUDGET)
+        failed = not self._step.done() or self._step.cancelled() or self._step.exception() is not None
+        made = None if failed else self._step.result()
+        return made if isinstance(made, Life) else None
 
     def _about_to_wait(self) -> BaseTrigger | None:
         """The trigger of a step that has deferred, unheard, because the kill came in that moment."""
@@ -106,10 +120,6 @@ class OperatorTrigger(BaseTrigger):
     async def _live(self) -> TriggerEvent:
         state, error = "failed", None
         try:
-            await self._begin()
-            await self._tell_listeners("running")
-            if cast("Life", self._life).memory.is_aging:  # nothing is claimed yet
-                await self._begin()
             await self._work()
             await self._tell_listeners("success")
             return airflow.ended("success", cast("Life", self._life).noted())
@@ -136,38 +146,55 @@ class OperatorTrigger(BaseTrigger):
         What is not a step's fault, bad weather and a claim of somebody else's, is slept over here, and not in its
         thread. Then the task goes on as after a restart, from what it remembers.
         """
-        outage = Outage(self.log)
+        outage, owner, told = Outage(self.log), None, False
         while True:
-            life = cast("Life", self._life)
             try:
+                life, owner = await self._begin(owner), None
+                if not told:
+                    told = True
+                    await self._tell_listeners("running")
+                    if life.memory.is_aging:  # nothing is claimed yet
+                        continue
                 if await self._is_our_turn(life):
                     result = await self._steps(life, outage)
                     return await self._run(partial(self._succeed, result))
-                await self._begin(life.owner)  # what it knew was old when it woke up; the claim is its own
-                continue
+                owner = life.owner  # what it knew was old when it woke up; the claim is its own
             except Contested as contested:
                 self.log.info("Waiting: %s", contested)
                 await asyncio.sleep(_soon())
-            except (AirflowSkipException, NeedsWorker):
+            except (AirflowSkipException, NeedsWorker, Unwritable):
                 raise
             except Exception as error:
-                pause = outage.pause(
-                    error, life.patience, cast("InTriggerer", life.task.in_triggerer).deadline
-                )
-                if pause is None and await self._left_open(life):
+                if await self._were_corrected(error):
+                    continue
+                pause = outage.pause(error, *self._patience())
+                if pause is None and await self._noted(XComMemory.leave_open):
                     raise
                 await asyncio.sleep(pause or _soon())
-            await self._begin()
 
-    async def _left_open(self, life: Life) -> bool:
+    def _patience(self) -> tuple[float, float | None]:
+        """Seconds for which an outage is borne, and when there is no time left; at the beginning it is Airflow's."""
+        life = self._life
+        return (_NOTING, None) if life is None else (life.patience, _place_of(life).deadline)
+
+    async def _were_corrected(self, error: Exception) -> bool:
+        """Whether a login was refused with what is no longer in the Airflow connection, as a worker would not have."""
+        if self._life is None or not refused_login(error):
+            return False
+        try:
+            return await _place_of(self._life).were_corrected()
+        except Exception:  # noqa: BLE001  # the refusal is what the task fails with
+            return False
+
+    async def _noted(self, note: Callable[[XComMemory], None]) -> bool:
         """Note that the retry has to look for the job; ``False`` when the task has not failed: another trigger has it.
 
         While Airflow cannot be asked, neither is known, and a retry that finds nothing noted starts the job again.
         """
-        give_up = asyncio.get_running_loop().time() + _NOTING
-        while True:
+        memory, give_up = self._memory, asyncio.get_running_loop().time() + _NOTING
+        while memory is not None:
             try:
-                await self._run(life.leave_open)
+                await self._run(partial(note, memory))
             except Contested as contested:
                 self.log.info("Waiting: %s", contested)
                 return False
@@ -178,7 +205,8 @@ class OperatorTrigger(BaseTrigger):
                 self.log.warning("Airflow cannot be told that the job may still run: %s", error)
                 await asyncio.sleep(_soon())
             else:
-                return True
+                break
+        return True
 
     async def _steps(self, life: Life, outage: Outage) -> Any:
         step: Callable[[], Any] = life.execute
@@ -227,56 +255,16 @@ class OperatorTrigger(BaseTrigger):
         running.add_done_callback(_heard)
         return await asyncio.shield(running)
 
-    async def _begin(self, owner: str | None = None) -> None:
+    async def _begin(self, owner: str | None) -> Life:
         """Make the operator anew, with its fields rendered.
 
         :param owner: the name under which it has claimed the attempt, and submitted nothing yet.
         """
         loop, steps = asyncio.get_running_loop(), Steps.current()
-        self._life = await self._run(lambda: self._made(loop, steps, owner or uuid.uuid4().hex))
-
-    def _made(self, loop: asyncio.AbstractEventLoop, steps: Steps, owner: str) -> Life:
-        given = cast("Any", self.task_instance)
-        written = json.loads(self.recipe)
-        started_at, deadline = self._times(written["limit"])
-        ti, context = airflow.adopt(given, self._context or given.get_template_context(), started_at)
-        self._ti = ti  # whatever goes wrong from here on is an end that listeners are told of
-        kind = loaded(written["operator"])
-        memory = XComMemory(
-            ti,
-            tries=Tries.of(given.task, started_at),
-            read=lambda: airflow.read_xcom(ti, XCOM_KEY) if kind.remembers else None,
-            write=lambda value: ti.xcom_push(XCOM_KEY, value),
-            owner=owner,
-            claims=kind.claims_submits,
-        )
-        if memory.has_old_results:
-            airflow.delete_result(ti)
-        pull = ti.xcom_pull
-        arguments = recipe.decode(written["arguments"], lambda task, key: airflow.Pulled(pull(task, key=key)))
-        if written["expand"] is not None:
-            arguments |= mapped_arguments(written["expand"], ti, kind)
-        task = airflow.make_operator(kind, ti, arguments, context, native=written["native"])
-        task.returns_dag_result = written["dag_result"]
-        task.in_triggerer = InTriggerer(loop, steps, memory, started_at, deadline)
-        task.render_template_fields(context)
-        life = Life(task, ti, context, memory, owner, patience=getattr(task, "outage_tolerance", 0.0))
-        if life.patience:
-            task.outage_tolerance = min(life.patience, _STEP_PATIENCE)
-        return life
-
-    def _times(self, limit: float | None) -> tuple[float, float | None]:
-        """When the task began, and by when it has to have ended, as epoch seconds.
-
-        Airflow's own end of time is absolute, so a restart of the trigger renews nothing. At it, Airflow fails the
-        task and leaves the job alone, so the engine has to be a little earlier.
-        """
-        timeout = getattr(cast("Any", self.task).execution_timeout, "total_seconds", lambda: None)()
-        limits = [one for one in (limit, timeout) if one is not None]
-        if self.timeout_after is None or not limits:
-            return clock.now(), None
-        end = self.timeout_after.replace(tzinfo=self.timeout_after.tzinfo or timezone.utc).timestamp()
-        return end - min(limits), end - min(_AHEAD, _SHARE * min(limits))
+        if self._maker is None:
+            self._maker = Maker(self.recipe, self.task_instance, self._context, self.timeout_after)
+        self._life = await self._run(partial(self._maker.make, loop, steps, owner or uuid.uuid4().hex))
+        return self._life
 
     def _succeed(self, result: Any) -> None:
         life = cast("Life", self._life)
@@ -290,7 +278,7 @@ class OperatorTrigger(BaseTrigger):
 
     async def _tell_listeners(self, state: str, error: Exception | None = None) -> None:
         """What a worker tells them, also of a task that could not be made; on no step's thread."""
-        ti = self._ti if self._life is None else self._life.ti
+        ti = getattr(self._maker, "ti", None) if self._life is None else self._life.ti
         if ti is None:
             return
         more = {"error": error} if state == "failed" else {}
@@ -303,11 +291,13 @@ class OperatorTrigger(BaseTrigger):
 
     async def _hand_over(self, why: str) -> TriggerEvent:
         self.log.info("A worker goes on: %s", why)
-        life = self._life
-        event: dict[str, Any] = {"why": why}
-        if life is not None:
-            await self._run(life.leave)
-            event |= {"resume": life.to_resume(), "memory": life.settled()}
+        memory, resume = self._memory, self._life and self._life.to_resume()
+        event: dict[str, Any] = {"why": why} | ({"resume": resume} if resume else {})
+        if memory is not None and (begun := memory.last()) is not None:
+            await self._noted(XComMemory.leave)
+            event["memory"] = {"key": XCOM_KEY, "value": memory.note(settled=0, ended=True)}
+            if resume is None and memory.unsettled() is not None:
+                event["attempt"] = asdict(begun)
         return TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     def _may_be_retried(self) -> bool:
@@ -319,6 +309,10 @@ class OperatorTrigger(BaseTrigger):
         self.log.error(
             "Task failed: %s: %s", type(error).__name__, error, exc_info=None if expected else error
         )
+
+
+def _place_of(life: Life) -> InTriggerer:
+    return cast("InTriggerer", life.task.in_triggerer)
 
 
 def _soon() -> float:

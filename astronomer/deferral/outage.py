@@ -7,7 +7,7 @@ from typing import Any
 from astronomer.deferral import clock
 from astronomer.deferral.errors import CredentialsRejected, Transient
 
-__all__ = ["Outage"]
+__all__ = ["Outage", "refused_login"]
 
 _LONGEST_PAUSE = 60.0
 
@@ -41,8 +41,17 @@ class Outage:
         return pause if clock.now() + pause <= self._since + patience else None
 
 
-def _weather(error: BaseException | None) -> Transient | None:
-    """The bad weather that an error comes of; a refused login is none, because repeating it would lock the user out."""
+def refused_login(error: BaseException) -> bool:
+    """Whether an error comes of a refused login. That is no weather: repeating it would lock the user out."""
+    return isinstance(_trouble(error), CredentialsRejected)
+
+
+def _weather(error: BaseException) -> Transient | None:
+    """The bad weather that an error comes of."""
+    return None if refused_login(error) else _trouble(error)
+
+
+def _trouble(error: BaseException | None) -> Transient | None:
     while error is not None and not isinstance(error, Transient):
         error = error.__cause__
-    return None if isinstance(error, CredentialsRejected) else error
+    return error

@@ -13,7 +13,7 @@ from astronomer.deferral._compat import TriggerEvent
 from astronomer.deferral.errors import CredentialsRejected, JobFailed, Transient
 from astronomer.deferral.hub import Hub
 from astronomer.deferral.job import JobStatus, Outcome, Phase, RemoteJob
-from astronomer.deferral.trigger import JobTrigger
+from astronomer.deferral.trigger import JobTrigger, hold_until
 
 __all__ = ["PokeTrigger"]
 
@@ -74,7 +74,7 @@ class PokeTrigger(JobTrigger):
         except Exception as error:  # a defect must not leave the task without an event
             self.log.exception("Poking failed")
             event = _lost(f"the poke failed: {type(error).__name__}: {error}")
-        await asyncio.sleep(max(0.0, self.not_before - clock.now()))
+        await hold_until(self.not_before)
         common = {
             "job": self.job,
             "pokes": self.pokes,
@@ -134,14 +134,15 @@ class PokeTrigger(JobTrigger):
                 if self.next_poke >= deadline:
                     await asyncio.sleep(max(0.0, deadline - clock.now()))
                     return {"timed_out": True}
-                await asyncio.sleep(max(0.0, self.next_poke - clock.now()))
+                # Who has named that moment may have had another clock.
+                await asyncio.sleep(min(max(0.0, self.next_poke - clock.now()), self._pause()))
                 event = await self._told(poller, deadline)
                 if event is not None:
                     return event
-                pause = self.pause_after(
-                    self.pokes, self.poke_interval, self.exponential_backoff, self.max_wait
-                )
-                self.next_poke = max(clock.now(), self.next_poke + pause)
+                self.next_poke = max(clock.now(), self.next_poke + self._pause())
+
+    def _pause(self) -> float:
+        return self.pause_after(self.pokes, self.poke_interval, self.exponential_backoff, self.max_wait)
 
     async def _told(self, poller: Callable[[], Any], deadline: float) -> dict[str, Any] | None:
         """One poke, with what keeps it from having an answer as something to report."""

@@ -12,15 +12,18 @@ from astronomer.deferral import _compat, clock
 from astronomer.deferral._compat import BaseTrigger, TriggerEvent
 from astronomer.deferral.hub import Hub
 from astronomer.deferral.job import JobStatus, Outcome, Phase, RemoteJob
-from astronomer.deferral.killing import end_for_user
+from astronomer.deferral.killing import end_for_user, in_spite_of_cancels
 from astronomer.deferral.ledger import Ledger, Line
 from astronomer.deferral.watch import watch
 
-__all__ = ["JobTrigger"]
+__all__ = ["JobTrigger", "hold_until"]
 
-_KILL_BUDGET = 25.0  # Airflow gives on_kill 30 s by default
 _KILL_GOES_ON = 600.0  # hundreds of kills at once take a vendor that limits cancels longer than that
-_kills: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
+
+
+async def hold_until(moment: float) -> None:
+    """Wait for a moment that a worker has named, and no longer than it can have meant: its clock may be another one."""
+    await asyncio.sleep(min(max(0.0, moment - clock.now()), _compat.settling_time()))
 
 
 @dataclass(eq=False, repr=False)
@@ -69,7 +72,7 @@ class JobTrigger(BaseTrigger):
             self.log.exception("Waiting for %s failed", self.job)
             message = f"the wait failed: {type(error).__name__}: {error}. The job may still be running."
             outcome = Outcome(JobStatus(Phase.LOST, message=message))
-        await asyncio.sleep(max(0.0, self.not_before - clock.now()))
+        await hold_until(self.not_before)
         yield TriggerEvent({"job": self.job, "outcome": outcome.to_dict()})  # type: ignore[no-untyped-call]
 
     async def _noted_wait(self) -> Outcome:
@@ -77,7 +80,12 @@ class JobTrigger(BaseTrigger):
         if ledger is None or getattr(self, "task_instance", None) is None:
             return await self.wait()
         with ledger.noted(self.remote_job, self.task_instance):
-            return await self.wait()
+            outcome = await self.wait()
+        if (
+            outcome.timed_out and outcome.status.phase is Phase.LOST
+        ):  # then its task is over, and it may go on
+            ledger.leave(self.remote_job, self.task_instance)
+        return outcome
 
     @property
     def _ends_its_job(self) -> bool:
@@ -101,20 +109,9 @@ class JobTrigger(BaseTrigger):
         return self.job_type.from_dict(self.job)
 
     async def on_kill(self) -> None:
-        """End the job because a user ended the task; leave it alone when the trigger only moved.
-
-        Airflow 3.3 cancels a trigger again at each sync, about once a second, until it has ended. So the work is a
-        task of its own, and goes on when this is cut short or has used up its time.
-        """
-        if self._ends_its_job:
-            killing = asyncio.ensure_future(self._end_job())
-            _kills.add(killing)
-            killing.add_done_callback(_kills.discard)
-            await asyncio.wait({killing}, timeout=_KILL_BUDGET)
-            if not killing.done():
-                self.log.warning(
-                    "%s has not ended yet; its end is still being asked for", self.remote_job.name
-                )
+        """End the job because a user ended the task; leave it alone when the trigger only moved."""
+        if self._ends_its_job and not await in_spite_of_cancels(self._end_job()):
+            self.log.warning("%s has not ended yet; its end is still being asked for", self.remote_job.name)
 
     async def _end_job(self) -> None:
         job = self.remote_job

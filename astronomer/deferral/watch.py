@@ -23,6 +23,9 @@ _LINES_PER_SECOND = (
 )
 _CROWD = 100  # waits, of which not each says that an outage is over: their next line does
 _LAST_LOOK = 15.0
+_CLOCK_IS_TRUSTED_FOR = 60.0
+_ASKS_ON = 600.0  # of a vendor that limits cancels: a thousand deadlines at once take it minutes
+_asking_on: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
 _SAID = {
     Phase.ACTIVE: "is active",
     Phase.SUCCEEDED: "has succeeded",
@@ -70,9 +73,12 @@ async def watch(
             await seen.changed(_shortest(patience, deadline, reporter.pause(seen)))
 
 
-async def cancel_and_confirm(job: RemoteJob, *, hub: Hub | None = None, timeout: float = 60.0) -> JobStatus:
+async def cancel_and_confirm(
+    job: RemoteJob, *, hub: Hub | None = None, timeout: float = 60.0, asks_on: bool = False
+) -> JobStatus:
     """End the job and see it end; keeps asking through bad weather until ``timeout`` seconds have passed.
 
+    :param asks_on: whether it is still asked for some minutes, unheard, if it could not be in that time.
     :returns: the last status: terminal, or ``LOST`` with a message when the end was not confirmed.
     """
     hub, job = hub or Hub.current(), job.whole
@@ -87,11 +93,20 @@ async def cancel_and_confirm(job: RemoteJob, *, hub: Hub | None = None, timeout:
                 await seen.changed(give_up - loop.time())
             accepted = asking.done()
             what = "was asked to stop but has not confirmed it" if accepted else "could not be asked to stop"
+            if asks_on and not accepted:
+                _ask_on(asking)
             return _lost(f"{job.name} {what} within {timeout:g} s").status
     finally:
-        asking.cancel()
-        with suppress(asyncio.CancelledError):
-            await asking
+        if asking not in _asking_on:
+            asking.cancel()
+            with suppress(asyncio.CancelledError):
+                await asking
+
+
+def _ask_on(asking: asyncio.Task[None]) -> None:
+    _asking_on.add(asking)
+    asking.add_done_callback(_asking_on.discard)
+    asyncio.get_running_loop().call_later(_ASKS_ON, asking.cancel)
 
 
 async def look_once(
@@ -129,7 +144,7 @@ async def _ask_to_cancel(job: RemoteJob, hub: Hub) -> None:
 
 
 async def _time_out(job: RemoteJob, hub: Hub, confirm: float) -> Outcome:
-    status = await cancel_and_confirm(job, hub=hub, timeout=confirm)
+    status = await cancel_and_confirm(job, hub=hub, timeout=confirm, asks_on=True)
     return Outcome(status, timed_out=status.phase is not Phase.SUCCEEDED)
 
 
@@ -154,7 +169,8 @@ def _patience_left(seen: Subscription, tolerance: float) -> float | None:
 
 
 def _shortest(patience: float | None, deadline: float | None, pause: float | None) -> float | None:
-    until = None if deadline is None else deadline - clock.now()
+    # Not for long by a clock that may be set: nobody else sees to the deadline.
+    until = None if deadline is None else min(deadline - clock.now(), _CLOCK_IS_TRUSTED_FOR)
     return min((max(0.0, one) for one in (patience, until, pause) if one is not None), default=None)
 
 

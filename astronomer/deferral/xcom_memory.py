@@ -16,11 +16,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from astronomer.deferral.identity import TaskIdentity
-from astronomer.deferral.job import known_fields
 from astronomer.deferral.memory import Attempt, Memory
 
 __all__ = ["XCOM_KEY", "Contested", "Tries", "XComMemory"]
@@ -200,6 +200,26 @@ class XComMemory(Memory):
         if self._is_old() if self.claims else self._is_late(self._looked_at):
             raise Contested("the last look at what others do is old")
 
+    def leave(self) -> None:
+        """Note that the job is not settled, so that a retry goes on with it."""
+        if self._last is not None:
+            with suppress(Contested):  # then somebody else sees to it
+                self.save(self._last, lost=True)
+
+    def leave_open(self) -> None:
+        """The same for what this try has begun, if it fails before the end of the job was reported.
+
+        :raises Contested: another triggerer goes on with it, so it has not failed.
+        """
+        last = self._last
+        if last is not None and not last.ended and not self.is_new_try(last):
+            self.save(last, lost=True)
+
+    def unsettled(self) -> Attempt | None:
+        """What was begun, and has not been settled as far as is known."""
+        last = self._last
+        return None if last is None or last.ended or last.settled is not None else last
+
     def note(self, **changes: Any) -> dict[str, Any] | None:
         """What the XCom has to say at the end of the task; ``None`` where nothing was started."""
         return None if self._last is None else asdict(replace(self._last, **changes))
@@ -267,7 +287,7 @@ class XComMemory(Memory):
         if isinstance(found, str):  # what an event pushes is encoded twice in Airflow 3.3
             found = json.loads(found)
         self._known = found
-        return Attempt(**known_fields(Attempt, found)) if isinstance(found, Mapping) else None
+        return Attempt.from_dict(found) if isinstance(found, Mapping) else None
 
     def _last_generation(self) -> int:
         return -int(self._ti.try_number) if self._last is None else self._last.generation

@@ -349,6 +349,27 @@ class TestMany:
         assert found == {"GetXCom": 12, "SetXCom": 12 * 6}
 
 
+class TestLogins:
+    """A triggerer reads a connection once a minute, so what it knows may have been corrected since."""
+
+    @pytest.mark.parametrize(("auth", "rotate"), [("pat", "rotate_token"), ("oauth", "rotate_secret")])
+    def test_what_was_corrected_a_moment_ago_is_used(self, lab, free, known, auth, rotate):
+        known(auth)
+
+        def between():
+            getattr(lab, rotate)()
+            known(auth)
+
+        task = free.task(DatabricksSubmitRunOperator, notebook_task=notebook(0.1))
+        assert [one.state for one in free.retried(task, between)] == ["success", "success"], free.said()
+
+    def test_what_stays_wrong_is_tried_once(self, lab, free, known):
+        known()
+        lab.rotate_token()
+        assert free.end(DatabricksSubmitRunOperator, notebook_task=notebook(0.1)) == "failed"
+        assert lab.requests.count(SUBMIT) == 1
+
+
 class TestSecrets:
     @pytest.mark.parametrize("auth", ["pat", "oauth"])
     @pytest.mark.parametrize("fail", ["", "told to"])

@@ -17,6 +17,7 @@ from snowflake.connector.errors import ProgrammingError
 from astronomer.deferral import JobCancelled, JobFailed, JobLost, JobTimedOut
 from astronomer.deferral._compat import AirflowFailException
 from astronomer.providers.snowflake import arguments
+from astronomer.providers.snowflake.operators import query as queries
 from astronomer.providers.snowflake.operators.snowflake import SnowflakeOperator
 from tests.integration.snowflake.driving import DyingStore, Killed, Task, collected, polls, triggerer, until
 from tests.unit.deferral.fakes import Count
@@ -175,6 +176,25 @@ class TestCredentials:
 
         assert task.wait(rotate)["outcome"]["status"]["phase"] == "succeeded"
         assert task.resume() == (False, [("waited 2 seconds",)])
+
+    def test_a_session_that_ends_with_the_password_costs_each_refusal_once(self, lab):
+        """A few waits are asked for by a thread each, and five refusals lock a user."""
+        tasks = [query("CALL SYSTEM$WAIT(300)") for _ in range(4)]
+        for task in tasks:
+            task.deferred()
+
+        async def main():
+            async with triggerer():
+                waiting = [asyncio.ensure_future(collected(task.trigger)) for task in tasks]
+                seen = len(polls(lab))
+                await until(lambda: len(polls(lab)) > seen + 8)
+                logins = lab.requests.logins
+                lab.rotate_password("N3w-secret")
+                lab.expire_masters(direct=True)
+                await asyncio.gather(*waiting)
+                return lab.requests.logins - logins
+
+        assert asyncio.run(main()) <= 3
 
     def test_a_password_that_stays_wrong_loses_sight_after_three_tries(self, lab):
         task = query(LONG)
@@ -448,6 +468,19 @@ class TestDeadWorker:
         task.next_try()
         task.deferred()
         assert task.query_id == first
+        assert len(user_queries(WAIT)) == 1
+
+    def test_a_retry_looks_for_the_query_as_patiently_as_it_would_wait(self, lab, user_queries, monkeypatch):
+        """The try before could log in, so nothing is mistyped."""
+        store = DyingStore()
+        store.dies_at = 2
+        task = query(store=store)
+        with pytest.raises(Killed):
+            task.start()
+        task.next_try()
+        monkeypatch.setattr(queries, "_LOGIN_PATIENCE", 0.0)
+        lab.faults.status(503, "/session/v1/login-request", times=3)
+        assert task.run() == WAITED
         assert len(user_queries(WAIT)) == 1
 
     def test_before_the_submit_nothing_is_found_and_one_query_is_started(self, lab, user_queries):

@@ -424,6 +424,27 @@ class TestMessages:
         assert free.kinds() == found
 
 
+class TestLogins:
+    """A triggerer reads a connection once a minute, so what it knows may have been corrected since."""
+
+    def test_what_was_corrected_a_moment_ago_is_used(self, lab, free, known):
+        known()
+
+        def between():
+            lab.rotate_password("N3w-secret")
+            known()
+
+        task = free.task(SnowflakeOperator, sql="select 1")
+        assert [one.state for one in free.retried(task, between)] == ["success", "success"], free.said()
+
+    def test_what_stays_wrong_is_tried_once(self, lab, free, known):
+        known()
+        lab.rotate_password("N3w-secret")
+        before = lab.requests.logins
+        assert free.end(SnowflakeOperator, sql="select 1") == "failed"
+        assert lab.requests.logins == before + 1
+
+
 class TestSecrets:
     @pytest.mark.parametrize("text", ["select 1", "selekt", "select 1; select 1 / 0"])
     @pytest.mark.parametrize("auth", ["password", "pat"])

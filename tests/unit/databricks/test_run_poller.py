@@ -483,6 +483,23 @@ class TestRunsThatCannotBeSeen:
 
         run(main)
 
+    @pytest.mark.parametrize(
+        "answer",
+        [RequestRejected(404, "ENDPOINT_NOT_FOUND", "No API found"), RequestRejected(404, "", "Not Found")],
+    )
+    def test_a_path_that_is_not_found_says_nothing_of_the_run(self, workspace, answer):
+        async def main():
+            job = job_for(workspace.start())
+            poller = poller_of(workspace)
+            await asyncio.sleep(300.0)
+            workspace.weather[GET] = [answer]
+            workspace.weather[LIST] = [answer]
+            with pytest.raises(Transient, match="did not find"):
+                await poller.poll([job])
+            assert (await poller.poll([job]))[job].phase is Phase.ACTIVE
+
+        run(main)
+
     def test_one_that_may_not_be_viewed_may_still_run(self, workspace):
         async def main():
             job = job_for(workspace.start())

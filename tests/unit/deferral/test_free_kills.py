@@ -3,9 +3,8 @@
 import asyncio
 
 import pytest
-from airflow.sdk.execution_time.comms import GetTICount
 
-from astronomer.deferral import Phase, operator_trigger
+from astronomer.deferral import Phase, _compat
 from tests.unit.deferral.fakes import let
 from tests.unit.deferral.free import ClaimingOperator, FreeOperator, Gate, ShortOperator, WatchOperator
 
@@ -22,9 +21,10 @@ def gate():
 class Killing:
     """One trigger in its triggerer."""
 
-    def __init__(self, free, task):
+    def __init__(self, free, task, *, scheduled=False):
         self.free = free
-        task.schedule()
+        if not scheduled:
+            task.schedule()
         self.trigger = task.trigger()
 
     async def begin(self):
@@ -76,6 +76,62 @@ class TestJob:
         deferred(free, 0)
         killing.happens(gate.reached())
         assert free.service.status("job-1").phase is Phase.CANCELLED
+
+    def test_ends_though_airflow_cancels_the_trigger_again_and_again(self, free, kind, gate, monkeypatch):
+        """Once a second, while it is still being asked what has become of the task."""
+        monkeypatch.setattr(kind, "submit", gate.before(kind.submit))
+        monkeypatch.setattr(kind, "on_kill", gate.opened_by(kind.on_kill))
+        one = Killing(free, free.task(kind))
+
+        async def nobody_else(ti, **options):
+            await asyncio.sleep(2)
+
+        monkeypatch.setattr(_compat, "in_other_hands", nobody_else)
+
+        async def main():
+            await one.begin()
+            await gate.reached()
+            one.running.cancel(USER)
+            await asyncio.wait({one.running})
+            ending = asyncio.ensure_future(one.trigger.on_kill())
+            await asyncio.sleep(1)
+            ending.cancel(USER)
+            await asyncio.wait({ending})
+            await asyncio.sleep(30)
+
+        free.timeline.run(main)
+        assert free.service.jobs == free.service.cancels == ["job-1"]
+
+    @pytest.mark.parametrize("where", ["render_template_fields", "execute"])
+    def test_ends_that_another_triggerer_had_begun(self, free, kind, gate, monkeypatch, where):
+        """The one that has taken over the trigger is killed before it has come to the job."""
+        task = free.task(kind)
+        first = Killing(free, task)
+
+        async def shut_down():
+            await first.begin()
+            await let(30)
+            first.running.cancel()
+            await asyncio.wait({first.running})
+
+        free.timeline.run(shut_down)
+        monkeypatch.setattr(kind, where, gate.before(getattr(kind, where)))
+        second = Killing(free, task, scheduled=True)
+        deferred(free, 0)
+
+        async def main():
+            await second.begin()
+            await gate.reached()
+            second.running.cancel(USER)
+            await asyncio.wait({second.running})
+            ending = asyncio.ensure_future(second.trigger.on_kill())
+            await asyncio.sleep(0)
+            gate.open()
+            await ending
+
+        free.timeline.run(main)
+        assert free.service.jobs == ["job-1"]
+        assert set(free.service.cancels) == {"job-1"}
 
     def test_ends_when_it_is_being_submitted(self, free, kind, gate, monkeypatch):
         monkeypatch.setattr(kind, "submit", gate.before(kind.submit))
@@ -154,7 +210,6 @@ class TestNothing:
 
         free.timeline.run(main)
         assert not free.service.cancels
-        assert not free.airflow.of(GetTICount)
 
     def test_is_ended_while_the_operator_is_being_made(self, free, gate):
         free.airflow.before = gate.before(lambda message: None)
@@ -162,7 +217,6 @@ class TestNothing:
         deferred(free, 0)
         killing.happens(gate.reached(), then_open=gate)
         assert not free.service.submits
-        assert not free.airflow.of(GetTICount)
 
     def test_is_ended_that_is_not_the_tasks_own(self, free):
         free.service.start("a", runs_for=1000)
@@ -172,7 +226,7 @@ class TestNothing:
         assert not free.service.cancels
 
     def test_is_waited_for_longer_than_airflow_gives(self, free, gate, monkeypatch):
-        monkeypatch.setattr(operator_trigger, "_KILL_BUDGET", 0.0)
+        monkeypatch.setattr("astronomer.deferral.killing.KILL_BUDGET", 0.0)
         monkeypatch.setattr(ShortOperator, "execute", gate.before(ShortOperator.execute))
         killing = Killing(free, free.task(ShortOperator))
         deferred(free, 0)

@@ -8,10 +8,9 @@ import pytest
 from airflow.sdk.execution_time.comms import DeleteXCom, SetXCom
 
 from astronomer.deferral import Phase, Transient, _compat_triggerer, xcom_memory
-from astronomer.deferral.life import Life
-from astronomer.deferral.xcom_memory import SUBMITTED_BY, XCOM_KEY, Contested
+from astronomer.deferral.xcom_memory import SUBMITTED_BY, XCOM_KEY, Contested, XComMemory
 from tests.unit.deferral.fakes import START, let
-from tests.unit.deferral.free import ClaimingOperator, FreeOperator, Gate, WatchOperator
+from tests.unit.deferral.free import ClaimingOperator, FreeOperator, Gate, WatchOperator, raises
 from tests.worker_free import RUN
 
 PLACE = (RUN, "task", -1, XCOM_KEY)
@@ -62,6 +61,40 @@ class TestRestart:
             shut_down(free, task, 15)
         assert restarted(free, task).state == "success"
         assert len(free.service.jobs) == 1
+
+    @KINDS
+    @pytest.mark.parametrize("runs_for", [60.0, 500.0], ids=["it ended meanwhile", "it still runs"])
+    def test_whose_fields_cannot_be_rendered_leaves_the_job_to_the_retry(
+        self, free, monkeypatch, kind, runs_for
+    ):
+        free.script["runs_for"] = runs_for
+        task = free.task(kind, retries=1)
+        task.schedule()
+        shut_down(free, task, 50)
+        with monkeypatch.context() as patch:
+            patch.setattr(kind, "render_template_fields", raises(RuntimeError("no such variable")))
+            assert restarted(free, task).state == "up_for_retry"
+        free.timeline.sleep(60)
+        assert free.run(task).state == "success"
+        assert free.service.jobs == ["job-1"]
+        assert not free.service.cancels
+
+    @KINDS
+    def test_waits_for_an_airflow_that_does_not_tell_what_is_remembered(self, free, monkeypatch, kind):
+        task = free.task(kind)
+        task.schedule()
+        shut_down(free, task, 50)
+        until = free.timeline.now + 200
+        read = _compat_triggerer.read_xcom
+
+        def silent(ti, key):
+            if free.timeline.time() < until:
+                raise RuntimeError("503")
+            return read(ti, key)
+
+        monkeypatch.setattr(_compat_triggerer, "read_xcom", silent)
+        assert restarted(free, task).state == "success"
+        assert free.service.jobs == ["job-1"]
 
     def test_renews_no_deadline(self, free):
         free.script["runs_for"] = 10_000
@@ -214,24 +247,24 @@ class TestRetry:
     )
     def test_of_one_that_could_not_be_noted_starts_nothing(self, free, monkeypatch, troubles, states):
         monkeypatch.setattr(_compat_triggerer, "push_result", _fails_once(_compat_triggerer.push_result))
-        leave_open = Life.leave_open
+        leave_open = XComMemory.leave_open
 
-        def left(life):
+        def left(memory):
             if troubles:
                 raise troubles.pop()
-            leave_open(life)
+            leave_open(memory)
 
-        monkeypatch.setattr(Life, "leave_open", left)
+        monkeypatch.setattr(XComMemory, "leave_open", left)
         task = free.task(retries=1)
         assert [free.run(task).state for _ in states] == states
         assert free.service.jobs == ["job-1"]
         assert not free.service.cancels
 
     def test_of_one_that_can_never_be_noted_comes_in_the_end(self, free, monkeypatch):
-        def never(life):
+        def never(memory):
             raise RuntimeError("503")
 
-        monkeypatch.setattr(Life, "leave_open", never)
+        monkeypatch.setattr(XComMemory, "leave_open", never)
         monkeypatch.setattr(FreeOperator, "finish", _fails_once(FreeOperator.finish))
         assert free.run(free.task(retries=1)).state == "up_for_retry"
 

@@ -168,6 +168,13 @@ class TestNotes:
         assert set(service.cancels) == {"job-a"}
         assert lines(ledger) == ["a"]
 
+    def test_it_stays_when_the_end_was_not_confirmed_at_the_deadline(self, service, ledger, airflow):
+        """A thousand deadlines at once are more than a vendor lets cancel in a minute."""
+        found = trigger(service, obeys_cancel=False)
+        found.deadline, airflow.states["a"] = START + 10, "up_for_retry"
+        FakeClock(START).run(lambda: events_of(found))
+        assert lines(ledger) == ["a"]
+
     def test_it_stays_as_long_as_one_of_two_waits_for_the_job(self, service, ledger, airflow):
         """As when a trigger comes back before its predecessor has gone."""
 
@@ -239,6 +246,12 @@ class TestForgotten:
         after(MINUTES, trigger(service), beside=trigger(service, "b"))
         assert service.cancels == []
         assert lines(ledger) == ["a", "b"]
+
+    def test_of_one_that_goes_on_elsewhere_airflow_is_asked_ever_more_rarely(self, service, ledger, airflow):
+        """A triggerer that comes back may find a thousand lines of tasks that another one has taken over."""
+        airflow.states |= {"a": "deferred", "b": "deferred"}
+        after(FORGOTTEN, trigger(service), beside=trigger(service, "b"))
+        assert 4 <= len([one for one in airflow.questions if one.states is not None]) <= 12
 
     @pytest.mark.parametrize("answer", [RuntimeError("no"), SimpleNamespace()])
     def test_without_airflows_word_nothing_is_ended(self, service, ledger, airflow, answer):

@@ -1,5 +1,6 @@
 """How a task ends that runs in the triggerer, and what it leaves behind: as if a worker had run it."""
 
+import asyncio
 import json
 from datetime import timedelta
 
@@ -9,11 +10,11 @@ from airflow.sdk.execution_time.comms import DeleteXCom, SetXCom
 from structlog.testing import capture_logs
 
 from astronomer.deferral import Phase, Transient, recipe
-from astronomer.deferral._compat import AirflowFailException, AirflowSkipException
+from astronomer.deferral._compat import AirflowFailException, AirflowSkipException, TaskDeferred
 from astronomer.deferral.in_triggerer import NeedsWorker
 from astronomer.deferral.operator_trigger import OperatorTrigger
 from astronomer.deferral.xcom_memory import XCOM_KEY
-from tests.unit.deferral.fakes import START, FakeTaskInstance
+from tests.unit.deferral.fakes import START, FakeTaskInstance, MemoryStore, let
 from tests.unit.deferral.free import FreeOperator, PokeOperator, ShortOperator, WatchOperator, raises
 from tests.unit.deferral.pokes import PokedService
 
@@ -163,7 +164,7 @@ class TestTooLarge:
     def test_a_task_without_a_memory_begins_anew_in_the_worker(self, free):
         task = free.task(ShortOperator, what="x" * 49)
         ended = free.run(task)
-        assert (ended.resume["resume"], ended.resume["memory"]) == (None, None)
+        assert list(ended.resume) == ["why"]
         assert task.parsed.resume_in_worker({"ti": PushingTaskInstance()}, ended.resume) == "x" * 49
 
 
@@ -191,8 +192,6 @@ class TestWorker:
     def test_pokes_what_the_triggerer_cannot(self, free):
         assert free.run(free.task(PokeOperator, service="scripted", reason="for the rows")).resume == {
             "why": "poking for the rows",
-            "resume": None,
-            "memory": None,
         }
 
     def test_begins_where_not_even_the_operator_could_be_made(self, free, monkeypatch, lines):
@@ -210,6 +209,29 @@ class TestWorker:
         why = free.run(task).resume["why"]
         assert why.startswith("this triggerer does not have tests.unit.deferral.free:FreeOperator")
 
+    def test_goes_on_with_what_another_triggerer_has_begun(self, free, monkeypatch):
+        """The one that has taken the trigger over does not have the operator; the job is not started twice."""
+        free.script["runs_for"] = 1000.0
+        task = free.task(quick_wait=0.01)
+        task.schedule()
+
+        async def begun():
+            running = asyncio.ensure_future(task.wait())
+            await let(50)
+            running.cancel()
+            await asyncio.wait({running})
+
+        free.timeline.run(begun)
+        with monkeypatch.context() as patch:
+            patch.delattr("tests.unit.deferral.free.FreeOperator")
+            ended = free.timeline.run(task.wait)
+        assert free.timeline.now < START + 60
+        context = {"ti": PushingTaskInstance(), "task_state_store": MemoryStore()}
+        with pytest.raises(TaskDeferred) as deferred:
+            task.parsed.resume_in_worker(context, json.loads(json.dumps(ended.resume)))
+        assert deferred.value.trigger.job["job_id"] == "job-1"
+        assert free.service.jobs == ["job-1"]
+
     def test_goes_on_where_the_triggerer_has_an_older_release(self, free, monkeypatch):
         task = free.task(what=("a",))
         monkeypatch.delitem(recipe._MAKERS, "tuple")
@@ -220,7 +242,7 @@ class TestWorker:
     def test_before_the_submit_nothing_is_remembered(self, free, monkeypatch):
         monkeypatch.setattr(FreeOperator, "prepare", raises(NeedsWorker("a file")))
         ended = free.run(free.task())
-        assert ended.resume == {"why": "a file", "resume": None, "memory": None}
+        assert ended.resume == {"why": "a file"}
         assert not free.airflow.of(SetXCom)
 
 

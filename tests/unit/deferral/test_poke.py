@@ -69,9 +69,14 @@ class TestAnswers:
         run(pokes())
         assert service.logins == 1
 
-    def test_wait_for_airflow(self, service):
-        _, took = run(pokes(not_before=START + 30))
-        assert took == pytest.approx(30)
+    @pytest.mark.parametrize(("named", "held"), [(5, 5), (1200, 8)], ids=["by our clock", "by one ahead"])
+    def test_wait_for_airflow(self, service, named, held):
+        _, took = run(pokes(not_before=START + named))
+        assert took == pytest.approx(held, abs=1)
+
+    def test_begin_at_the_interval_at_the_latest_whatever_a_clock_that_is_ahead_has_named(self, service):
+        _, took = run(pokes(next_poke=START + 1200))
+        assert took == pytest.approx(60, abs=5)
 
 
 class TestPace:

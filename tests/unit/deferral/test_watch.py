@@ -93,6 +93,60 @@ class TestDeadline:
         outcome = run(lambda: watch(job, deadline=START + 29, poll_interval=20.0))
         assert outcome == Outcome(service_status(outcome, Phase.SUCCEEDED))
 
+    def test_a_cancel_that_could_not_be_asked_for_in_time_is_asked_for_until_it_can_be(self):
+        asked = []
+
+        async def poll(jobs):
+            return dict.fromkeys(jobs, RUNNING)
+
+        async def cancel(job):
+            asked.append(clock.now() - START)
+            if asked[-1] < 300:
+                raise Transient("429")
+
+        async def main():
+            outcome = await watch(
+                JOB, hub=hub_of(poll, cancel), deadline=START + 10, cancel_confirm_timeout=5.0
+            )
+            assert (outcome.status.phase, outcome.timed_out) == (Phase.LOST, True)
+            await asyncio.sleep(1000)
+
+        run(main)
+        assert 300 <= asked[-1] < 320
+
+    def test_and_no_longer_than_ten_minutes(self):
+        asked = []
+
+        async def poll(jobs):
+            return dict.fromkeys(jobs, RUNNING)
+
+        async def cancel(job):
+            asked.append(clock.now() - START)
+            raise Transient("429")
+
+        async def main():
+            await watch(JOB, hub=hub_of(poll, cancel), deadline=START + 10, cancel_confirm_timeout=5.0)
+            await asyncio.sleep(3600)
+
+        run(main)
+        assert 500 <= asked[-1] <= 615 + 1
+
+    def test_a_clock_that_is_put_forward_ends_the_wait_within_a_minute(self, service):
+        job = service.start("a", runs_for=1e6)
+
+        async def main():
+            waiting = asyncio.ensure_future(watch(job, deadline=START + 7200, poll_interval=600.0))
+            await asyncio.sleep(10)
+            loop = asyncio.get_running_loop()
+            put_forward_at, epoch = loop.time(), loop.epoch
+            loop.epoch = lambda: epoch() + 7200
+            outcome = await waiting
+            return outcome, loop.time() - put_forward_at
+
+        outcome, seconds = run(main)
+        assert outcome.timed_out
+        assert seconds <= 60 + 5
+
     def test_a_job_that_does_not_obey_is_lost(self, service):
         job = service.start("a", runs_for=1e6, obeys_cancel=False)
         outcome, seconds = timed(lambda: watch(job, deadline=START + 30, cancel_confirm_timeout=20.0))

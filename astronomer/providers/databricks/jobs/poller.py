@@ -250,9 +250,12 @@ def _is_retried(status: JobStatus, job: DatabricksRun, attempts: int) -> bool:
 
 
 def _unseen(job: DatabricksRun, refused: RequestRejected, now: float) -> JobStatus | None:
-    """What a refusal to show a run says of it; ``None`` when it says nothing."""
+    """What a refusal to show a run says of it; ``None`` when it says nothing.
+
+    :raises Transient: the path itself was not found, so it was a gateway or another version that has answered.
+    """
     url = job.url or None
-    if refused.status == 404 or "does not exist" in refused.message:
+    if refused.error_code == "RESOURCE_DOES_NOT_EXIST" or "does not exist" in refused.message:
         if job.started_at and now - job.started_at < _APPEARS_WITHIN:
             return JobStatus(Phase.ACTIVE, raw="not listed yet", url=url)
         # Databricks deletes no run that is active.
@@ -261,4 +264,6 @@ def _unseen(job: DatabricksRun, refused: RequestRejected, now: float) -> JobStat
     if refused.status == 403:
         message = f"The connection's principal may not see {job.name} (it needs CAN_VIEW): {refused}."
         return JobStatus(Phase.LOST, raw="hidden", message=message, url=url)
+    if refused.status == 404:
+        raise Transient(f"Databricks did not find what {job.name} is asked for by: {refused}") from refused
     return None

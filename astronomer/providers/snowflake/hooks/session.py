@@ -34,6 +34,7 @@ _LOGIN_TIMEOUT = 60
 _SOCKET_TIMEOUT = 30
 # The session or its master token has gone: only a new login helps.
 # Source: the connector's network.py (390112 is renewed by the connector itself).
+_REFUSAL_STANDS = 5.0  # seconds, in which all who wait for the same login hear of it
 _SESSION_GONE = frozenset({390103, 390104, 390111, 390113, 390114, 390115, 290401})
 
 
@@ -94,6 +95,8 @@ class SnowflakeSession:
         self._connection: Any = None
         self._lock = threading.Lock()
         self._heard = threading.local()
+        self._refusal: CredentialsRejected | None = None
+        self._refused_until = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -110,7 +113,13 @@ class SnowflakeSession:
         """
         with self._lock:
             if self._connection is None:
-                self._connection = self._log_in()
+                if self._refusal is not None and time.monotonic() < self._refused_until:
+                    raise self._refusal  # the threads that come next would lock the user out
+                try:
+                    self._connection = self._log_in()
+                except CredentialsRejected as refusal:
+                    self._refusal, self._refused_until = refusal, time.monotonic() + _REFUSAL_STANDS
+                    raise
             return self._connection
 
     def _log_in(self) -> Any:

@@ -253,9 +253,10 @@ class SnowflakePoller(Poller[SnowflakeQuery]):
         session = await self._open()
         try:
             return await self._threads.run(lambda: call(session))
-        except CredentialsRejected:
+        except CredentialsRejected as refusal:
             if self._session is session:  # the next call reads the Airflow connection anew
                 self._session = None
+                self._remember(refusal)
             raise
 
     async def _open(self) -> SnowflakeSession:
@@ -275,10 +276,13 @@ class SnowflakePoller(Poller[SnowflakeQuery]):
         try:
             await self._threads.run(session.open)
         except CredentialsRejected as refusal:
-            self._refusals += 1
-            self._refusal, self._closed_until = refusal, clock.now() + _REFUSAL_LASTS * self._refusals
+            self._remember(refusal)
             raise
         self._refusal, self._refusals = None, 0
+
+    def _remember(self, refusal: CredentialsRejected) -> None:
+        self._refusals += 1
+        self._refusal, self._closed_until = refusal, clock.now() + _REFUSAL_LASTS * self._refusals
 
     async def _new_session(self) -> SnowflakeSession:
         try:
