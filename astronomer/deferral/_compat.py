@@ -197,8 +197,8 @@ def is_supervised() -> bool:
     return getattr(task_runner, "SUPERVISOR_COMMS", None) is not None
 
 
-async def is_over(task: Any) -> bool:
-    """Whether a task has ended for good, or is no longer there; ``False`` also when Airflow does not answer.
+async def is_over(task: Any) -> bool | None:
+    """Whether a task has ended for good, or is no longer there; ``None`` when Airflow does not answer.
 
     :param task: has ``dag_id``, ``run_id``, ``task_id`` and ``map_index``.
     """
@@ -206,7 +206,7 @@ async def is_over(task: Any) -> bool:
         return bool(await _count(task, FINAL)) or await _count(task, None) == 0
     except Exception:
         log.warning("Airflow did not say whether %s is over", task.task_id, exc_info=True)
-        return False
+        return None
 
 
 async def has_succeeded(task: Any, ask: Callable[[Any], Awaitable[Any]] | None = None) -> bool | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -12,6 +13,8 @@ from astronomer.deferral.job import JobStatus, Phase, RemoteJob
 from astronomer.deferral.watch import cancel_and_confirm, look_once
 
 __all__ = ["KILL_BUDGET", "end_for_user", "in_spite_of_cancels"]
+
+log = logging.getLogger(__name__)
 
 KILL_BUDGET = 25.0  # seconds; Airflow gives on_kill 30 by default
 _going_on: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
@@ -25,9 +28,15 @@ async def in_spite_of_cancels(work: Coroutine[Any, Any, None]) -> bool:
     """
     doing = asyncio.ensure_future(work)
     _going_on.add(doing)
-    doing.add_done_callback(_going_on.discard)
+    doing.add_done_callback(_has_ended)
     await asyncio.wait({doing}, timeout=KILL_BUDGET)
     return doing.done()
+
+
+def _has_ended(doing: asyncio.Task[None]) -> None:
+    _going_on.discard(doing)
+    if not doing.cancelled() and (error := doing.exception()) is not None:
+        log.error("The job of a task that was ended may still be running", exc_info=error)
 
 
 async def end_for_user(

@@ -166,9 +166,10 @@ class Ledger:
         try:
             if line.file in self._own:
                 return
-            if not await _compat.is_over(line):
+            over = await _compat.is_over(line)
+            if over is False:
                 self._look_later(line)
-            elif await self._ended(line):
+            elif over and await self._ended(line):
                 self.strike(line)
         except Exception as error:  # of one line, which must not keep the others waiting
             log.warning("A forgotten job of %s cannot be ended: %s", line.whose, error, exc_info=True)

@@ -12,7 +12,7 @@ from typing import Any
 from astronomer.deferral import _compat_triggerer as airflow
 from astronomer.deferral import clock, recipe
 from astronomer.deferral.errors import Transient
-from astronomer.deferral.in_triggerer import InTriggerer, NeedsWorker, Steps
+from astronomer.deferral.in_triggerer import InTriggerer, Steps
 from astronomer.deferral.life import Life, loaded, mapped_arguments
 from astronomer.deferral.xcom_memory import XCOM_KEY, Tries, XComMemory
 
@@ -57,7 +57,7 @@ class Maker:
         tries = Tries.of(self.given.task, started_at)
         try:
             kind = loaded(written["operator"])
-        except NeedsWorker:  # a worker goes on with what another triggerer has begun
+        except Exception:  # a worker, or a retry, goes on with what another triggerer has begun
             self.memory = _memory_of(ti, tries, owner)
             raise
         memory = self.memory = _memory_of(ti, tries, owner, kind.remembers, kind.claims_submits)

@@ -273,13 +273,13 @@ class JobOperator(Lineage, WorkerFree):
         found = attempt.job if attempt is not None and known else job_in_xcom(task_instance)
         return None if found is None else self.trigger_type.job_type.from_dict(found)
 
-    def take_up(self, context: Mapping[str, Any], attempt: Mapping[str, Any]) -> None:
+    def take_up(self, context: Mapping[str, Any], attempt: Mapping[str, Any], generation: int) -> None:
         """As in the base class; what a worker has begun since the last clear is newer."""
-        memory = self._memory(context)
-        last = memory.last()
-        if last is None or last.generation != memory.identity.generation:
-            begun = Attempt.from_dict(attempt)
-            memory.save(replace(begun, generation=memory.identity.generation, try_number=None, owner=""))
+        memory, begun = self._memory(context), Attempt.from_dict(attempt)
+        last, mine = memory.last(), memory.identity.generation
+        if last is None or last.generation != mine:
+            generation = mine if begun.generation == generation else begun.generation
+            memory.save(replace(begun, generation=generation, try_number=None, owner=""))
 
     def _begun_elsewhere(self) -> RemoteJob | None:
         """The job that another trigger of this task has begun, where this one has not come to it yet."""

@@ -97,12 +97,14 @@ class OperatorTrigger(BaseTrigger):
 
     async def _about_to_begin(self) -> Life | None:
         """The operator of a trigger that was killed before it had one: an earlier trigger may have started something."""
-        if self._step is None:
+        maker, steps = self._maker, Steps.current()
+        if maker is None or self._step is None:
             return None
-        await asyncio.wait({self._step}, timeout=KILL_BUDGET)
-        failed = not self._step.done() or self._step.cancelled() or self._step.exception() is not None
-        made = None if failed else self._step.result()
-        return made if isinstance(made, Life) else None
+        await asyncio.wait({self._step})  # after a restart, many are made before it
+        made = None if self._step.exception() else self._step.result()
+        if isinstance(made, Life):
+            return made
+        return await steps.run(partial(maker.make, asyncio.get_running_loop(), steps, uuid.uuid4().hex))
 
     def _about_to_wait(self) -> BaseTrigger | None:
         """The trigger of a step that has deferred, unheard, because the kill came in that moment."""
@@ -146,7 +148,7 @@ class OperatorTrigger(BaseTrigger):
         What is not a step's fault, bad weather and a claim of somebody else's, is slept over here, and not in its
         thread. Then the task goes on as after a restart, from what it remembers.
         """
-        outage, owner, told = Outage(self.log), None, False
+        outage, owner, told, corrected = Outage(self.log), None, False, False
         while True:
             try:
                 life, owner = await self._begin(owner), None
@@ -165,7 +167,8 @@ class OperatorTrigger(BaseTrigger):
             except (AirflowSkipException, NeedsWorker, Unwritable):
                 raise
             except Exception as error:
-                if await self._were_corrected(error):
+                if not corrected and await self._were_corrected(error):
+                    corrected = True
                     continue
                 pause = outage.pause(error, *self._patience())
                 if pause is None and await self._noted(XComMemory.leave_open):
@@ -294,10 +297,12 @@ class OperatorTrigger(BaseTrigger):
         memory, resume = self._memory, self._life and self._life.to_resume()
         event: dict[str, Any] = {"why": why} | ({"resume": resume} if resume else {})
         if memory is not None and (begun := memory.last()) is not None:
+            if memory.is_claimed_elsewhere:
+                await asyncio.sleep(SUBMITTED_BY)
             await self._noted(XComMemory.leave)
             event["memory"] = {"key": XCOM_KEY, "value": memory.note(settled=0, ended=True)}
             if resume is None and memory.unsettled() is not None:
-                event["attempt"] = asdict(begun)
+                event["begun"] = {"attempt": asdict(begun), "generation": memory.identity.generation}
         return TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     def _may_be_retried(self) -> bool:

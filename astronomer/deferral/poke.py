@@ -131,11 +131,11 @@ class PokeTrigger(JobTrigger):
         deadline = self.deadline if self.deadline is not None else float("inf")
         async with Hub.current().lease(self.remote_job) as poller:
             while True:
+                # Who has named these moments may have had another clock.
+                until = min(self.next_poke, deadline)
+                await asyncio.sleep(min(max(0.0, until - clock.now()), self._pause()))
                 if self.next_poke >= deadline:
-                    await asyncio.sleep(max(0.0, deadline - clock.now()))
                     return {"timed_out": True}
-                # Who has named that moment may have had another clock.
-                await asyncio.sleep(min(max(0.0, self.next_poke - clock.now()), self._pause()))
                 event = await self._told(poller, deadline)
                 if event is not None:
                     return event

@@ -18,12 +18,13 @@ from astronomer.deferral.watch import watch
 
 __all__ = ["JobTrigger", "hold_until"]
 
+_LONGEST_HOLD = 60.0  # workers may be configured to settle later than triggerers know
 _KILL_GOES_ON = 600.0  # hundreds of kills at once take a vendor that limits cancels longer than that
 
 
 async def hold_until(moment: float) -> None:
     """Wait for a moment that a worker has named, and no longer than it can have meant: its clock may be another one."""
-    await asyncio.sleep(min(max(0.0, moment - clock.now()), _compat.settling_time()))
+    await asyncio.sleep(min(max(0.0, moment - clock.now()), max(_LONGEST_HOLD, _compat.settling_time())))
 
 
 @dataclass(eq=False, repr=False)

@@ -24,8 +24,8 @@ _LINES_PER_SECOND = (
 _CROWD = 100  # waits, of which not each says that an outage is over: their next line does
 _LAST_LOOK = 15.0
 _CLOCK_IS_TRUSTED_FOR = 60.0
-_ASKS_ON = 600.0  # of a vendor that limits cancels: a thousand deadlines at once take it minutes
-_asking_on: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
+_GOES_ON = 600.0  # of a vendor that limits cancels: a thousand deadlines at once take it minutes
+_going_on: set[asyncio.Task[JobStatus]] = set()  # the loop itself keeps only weak references
 _SAID = {
     Phase.ACTIVE: "is active",
     Phase.SUCCEEDED: "has succeeded",
@@ -74,39 +74,49 @@ async def watch(
 
 
 async def cancel_and_confirm(
-    job: RemoteJob, *, hub: Hub | None = None, timeout: float = 60.0, asks_on: bool = False
+    job: RemoteJob, *, hub: Hub | None = None, timeout: float = 60.0, goes_on: bool = False
 ) -> JobStatus:
     """End the job and see it end; keeps asking through bad weather until ``timeout`` seconds have passed.
 
-    :param asks_on: whether it is still asked for some minutes, unheard, if it could not be in that time.
+    :param goes_on: whether to ask for some minutes more, unheard, until it is seen to have ended.
     :returns: the last status: terminal, or ``LOST`` with a message when the end was not confirmed.
     """
     hub, job = hub or Hub.current(), job.whole
-    loop = asyncio.get_running_loop()
-    give_up = loop.time() + timeout
     asking = asyncio.ensure_future(_ask_to_cancel(job, hub))
+    ending = asyncio.ensure_future(_seen_to_end(job, hub, asking))
+    try:
+        await asyncio.wait({ending}, timeout=timeout)
+        if ending.done():
+            return ending.result()
+        accepted = asking.done()
+        what = "was asked to stop but has not confirmed it" if accepted else "could not be asked to stop"
+        if goes_on and not accepted:
+            _go_on(ending)
+        return _lost(f"{job.name} {what} within {timeout:g} s").status
+    finally:
+        if ending not in _going_on:
+            ending.cancel()
+            with suppress(asyncio.CancelledError):
+                await ending
+
+
+async def _seen_to_end(job: RemoteJob, hub: Hub, asking: asyncio.Task[None]) -> JobStatus:
+    """The status of a job at its end; it is asked to end no longer than that."""
     try:
         async with hub.subscribe(job, interval=1.0, urgent=True) as seen:
-            while loop.time() < give_up:
-                if seen.status is not None and seen.status.done:
-                    return seen.status
-                await seen.changed(give_up - loop.time())
-            accepted = asking.done()
-            what = "was asked to stop but has not confirmed it" if accepted else "could not be asked to stop"
-            if asks_on and not accepted:
-                _ask_on(asking)
-            return _lost(f"{job.name} {what} within {timeout:g} s").status
+            while seen.status is None or not seen.status.done:
+                await seen.changed(None)
+            return seen.status
     finally:
-        if asking not in _asking_on:
-            asking.cancel()
-            with suppress(asyncio.CancelledError):
-                await asking
+        asking.cancel()
+        with suppress(asyncio.CancelledError):
+            await asking
 
 
-def _ask_on(asking: asyncio.Task[None]) -> None:
-    _asking_on.add(asking)
-    asking.add_done_callback(_asking_on.discard)
-    asyncio.get_running_loop().call_later(_ASKS_ON, asking.cancel)
+def _go_on(ending: asyncio.Task[JobStatus]) -> None:
+    _going_on.add(ending)
+    ending.add_done_callback(_going_on.discard)
+    asyncio.get_running_loop().call_later(_GOES_ON, ending.cancel)
 
 
 async def look_once(
@@ -131,20 +141,22 @@ async def _first_word(seen: Subscription, timeout: float, *, through_weather: bo
 
 
 async def _ask_to_cancel(job: RemoteJob, hub: Hub) -> None:
-    pause = 1.0
+    pause, told = 1.0, False
     while True:
         try:
             return await hub.cancel(job)
         except (Transient, asyncio.TimeoutError) as trouble:
             pause = max(pause, getattr(trouble, "retry_after", None) or 0.0)
         except Exception:
-            logging.getLogger(__name__).exception("Asking %s to stop failed; asking again", job.name)
+            if not told:
+                logging.getLogger(__name__).exception("Asking %s to stop failed; asking again", job.name)
+            told = True
         await asyncio.sleep(pause)
         pause = min(2 * pause, 15.0)
 
 
 async def _time_out(job: RemoteJob, hub: Hub, confirm: float) -> Outcome:
-    status = await cancel_and_confirm(job, hub=hub, timeout=confirm, asks_on=True)
+    status = await cancel_and_confirm(job, hub=hub, timeout=confirm, goes_on=True)
     return Outcome(status, timed_out=status.phase is not Phase.SUCCEEDED)
 
 

@@ -97,10 +97,11 @@ class WorkerFree(BaseOperator):
         :param event: as of :meth:`to_resume`, or of the last trigger.
         """
 
-    def take_up(self, context: Mapping[str, Any], attempt: Mapping[str, Any]) -> None:
+    def take_up(self, context: Mapping[str, Any], attempt: Mapping[str, Any], generation: int) -> None:
         """Remember, in a worker, what a trigger has begun and could not go on with.
 
         :param attempt: the fields of :class:`~astronomer.deferral.memory.Attempt`.
+        :param generation: the trigger's; an attempt of another one is of before a clear.
         """
 
     # What Airflow asks.
@@ -143,8 +144,8 @@ class WorkerFree(BaseOperator):
                 self.recall(event["resume"]["event"])
             raise AirflowFailException(event["fail"])
         self.log.info("Finishing in a worker: %s", event["why"])
-        if event.get("attempt") is not None:
-            self.take_up(context, event["attempt"])
+        if event.get("begun") is not None:
+            self.take_up(context, **event["begun"])
         result = _compat.resume(self, event.get("resume"), context)
         if event.get("memory") is not None:
             context["ti"].xcom_push(**event["memory"])

@@ -201,10 +201,11 @@ class XComMemory(Memory):
             raise Contested("the last look at what others do is old")
 
     def leave(self) -> None:
-        """Note that the job is not settled, so that a retry goes on with it."""
-        if self._last is not None:
+        """Note that the job is not settled, so that a retry goes on with it; not one of before a clear."""
+        last = self._last
+        if last is not None and last.generation == self.identity.generation:
             with suppress(Contested):  # then somebody else sees to it
-                self.save(self._last, lost=True)
+                self.save(last, lost=True)
 
     def leave_open(self) -> None:
         """The same for what this try has begun, if it fails before the end of the job was reported.
@@ -219,6 +220,12 @@ class XComMemory(Memory):
         """What was begun, and has not been settled as far as is known."""
         last = self._last
         return None if last is None or last.ended or last.settled is not None else last
+
+    @property
+    def is_claimed_elsewhere(self) -> bool:
+        """Whether a submit of somebody else may be under way."""
+        last = self._last
+        return last is not None and last.job is None and not last.ended and not self._own(last)
 
     def note(self, **changes: Any) -> dict[str, Any] | None:
         """What the XCom has to say at the end of the task; ``None`` where nothing was started."""

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from astronomer.deferral import Phase, _compat
+from astronomer.deferral import Phase, _compat, _compat_triggerer
 from tests.unit.deferral.fakes import let
 from tests.unit.deferral.free import ClaimingOperator, FreeOperator, Gate, ShortOperator, WatchOperator
 
@@ -132,6 +132,35 @@ class TestJob:
         free.timeline.run(main)
         assert free.service.jobs == ["job-1"]
         assert set(free.service.cancels) == {"job-1"}
+
+    def test_ends_that_could_not_be_gone_on_with(self, free, kind, monkeypatch):
+        """The one that has taken over the trigger cannot begin, as Airflow does not tell what is remembered."""
+        task = free.task(kind)
+        first = Killing(free, task)
+
+        async def shut_down():
+            await first.begin()
+            await let(30)
+            first.running.cancel()
+            await asyncio.wait({first.running})
+
+        free.timeline.run(shut_down)
+        second = Killing(free, task, scheduled=True)
+        deferred(free, 0)
+        read = _compat_triggerer.read_xcom
+
+        def silent(ti, key):
+            raise RuntimeError("503")
+
+        async def main():
+            monkeypatch.setattr(_compat_triggerer, "read_xcom", silent)
+            await second.begin()
+            await asyncio.sleep(20)
+            monkeypatch.setattr(_compat_triggerer, "read_xcom", read)
+            await second.end()
+
+        free.timeline.run(main)
+        assert free.service.jobs == free.service.cancels == ["job-1"]
 
     def test_ends_when_it_is_being_submitted(self, free, kind, gate, monkeypatch):
         monkeypatch.setattr(kind, "submit", gate.before(kind.submit))

@@ -80,6 +80,22 @@ class TestRestart:
         assert not free.service.cancels
 
     @KINDS
+    def test_whose_operator_cannot_be_imported_leaves_the_job_to_the_retry(self, free, monkeypatch, kind):
+        task = free.task(kind, retries=1)
+        task.schedule()
+        shut_down(free, task, 50)
+
+        def half_deployed(path):
+            raise TypeError("half a package")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("astronomer.deferral.making.loaded", half_deployed)
+            assert restarted(free, task).state == "up_for_retry"
+        assert free.run(task).state == "success"
+        assert free.service.jobs == ["job-1"]
+        assert not free.service.cancels
+
+    @KINDS
     def test_waits_for_an_airflow_that_does_not_tell_what_is_remembered(self, free, monkeypatch, kind):
         task = free.task(kind)
         task.schedule()

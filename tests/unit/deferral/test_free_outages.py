@@ -10,6 +10,7 @@ from airflow.triggers.base import TriggerEvent
 
 from astronomer.deferral import CredentialsRejected, JobError, Phase, Transient
 from astronomer.deferral._compat import BaseTrigger
+from astronomer.deferral.in_triggerer import InTriggerer
 from tests.unit.deferral.fakes import START
 from tests.unit.deferral.free import ClaimingOperator, FreeOperator, ShortOperator
 
@@ -72,6 +73,16 @@ def test_a_refused_login_is_none(free, weather):
     weather += [CredentialsRejected("403")]
     assert free.run(free.task()).state == "failed"
     assert free.timeline.now == START
+
+
+def test_a_connection_that_is_another_one_at_each_reading_is_tried_twice(free, weather, monkeypatch):
+    async def always(self):
+        return True
+
+    monkeypatch.setattr(InTriggerer, "were_corrected", always)
+    weather += [CredentialsRejected("403")] * 1000
+    assert free.run(free.task()).state == "failed"
+    assert len(weather) == 998
 
 
 def test_the_wait_is_as_patient_as_the_user_wants(free):

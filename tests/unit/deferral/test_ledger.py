@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from astronomer.deferral import Transient, _compat
+from astronomer.deferral import Transient, _compat, clock
 from astronomer.deferral import ledger as ledgers
 from astronomer.deferral.ledger import ALIVE, FIRST_LOOK, FORGOTTEN, Line
 from astronomer.deferral.testing import FakeClock, ScriptedJob, ScriptedTrigger
@@ -252,6 +252,22 @@ class TestForgotten:
         airflow.states |= {"a": "deferred", "b": "deferred"}
         after(FORGOTTEN, trigger(service), beside=trigger(service, "b"))
         assert 4 <= len([one for one in airflow.questions if one.states is not None]) <= 12
+
+    def test_an_airflow_that_does_not_answer_is_asked_as_often_as_ever(
+        self, service, ledger, airflow, monkeypatch
+    ):
+        send, silent_until = airflow.send, START + 400
+
+        def silent(question):
+            if clock.now() < silent_until:
+                raise RuntimeError("no answer")
+            return send(question)
+
+        monkeypatch.setattr(airflow, "send", silent)
+        airflow.states |= {"a": "failed", "b": "deferred"}
+        after(MINUTES, trigger(service), beside=trigger(service, "b"))
+        assert service.cancels == ["job-a"]
+        assert service.status("job-a").ended_at < silent_until + 70
 
     @pytest.mark.parametrize("answer", [RuntimeError("no"), SimpleNamespace()])
     def test_without_airflows_word_nothing_is_ended(self, service, ledger, airflow, answer):

@@ -232,6 +232,29 @@ class TestWorker:
         assert deferred.value.trigger.job["job_id"] == "job-1"
         assert free.service.jobs == ["job-1"]
 
+    def test_ends_first_what_was_begun_before_a_clear(self, free, monkeypatch):
+        """The one that has the trigger after the clear does not have the operator."""
+        free.script["runs_for"] = 1000.0
+        task = free.task(quick_wait=0.01)
+        task.schedule()
+
+        async def begun():
+            running = asyncio.ensure_future(task.wait())
+            await let(50)
+            running.cancel()
+            await asyncio.wait({running})
+
+        free.timeline.run(begun)
+        task.schedule()
+        with monkeypatch.context() as patch:
+            patch.delattr("tests.unit.deferral.free.FreeOperator")
+            ended = free.timeline.run(task.wait)
+        context = {"ti": PushingTaskInstance(), "task_state_store": MemoryStore()}
+        with pytest.raises(TaskDeferred) as deferred:
+            task.parsed.resume_in_worker(context, json.loads(json.dumps(ended.resume)))
+        assert deferred.value.trigger.job["job_id"] == "job-2"
+        assert free.service.cancels == ["job-1"]
+
     def test_goes_on_where_the_triggerer_has_an_older_release(self, free, monkeypatch):
         task = free.task(what=("a",))
         monkeypatch.delitem(recipe._MAKERS, "tuple")

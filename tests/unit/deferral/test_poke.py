@@ -69,13 +69,18 @@ class TestAnswers:
         run(pokes())
         assert service.logins == 1
 
-    @pytest.mark.parametrize(("named", "held"), [(5, 5), (1200, 8)], ids=["by our clock", "by one ahead"])
+    @pytest.mark.parametrize(("named", "held"), [(5, 5), (1200, 60)], ids=["by our clock", "by one ahead"])
     def test_wait_for_airflow(self, service, named, held):
         _, took = run(pokes(not_before=START + named))
         assert took == pytest.approx(held, abs=1)
 
     def test_begin_at_the_interval_at_the_latest_whatever_a_clock_that_is_ahead_has_named(self, service):
         _, took = run(pokes(next_poke=START + 1200))
+        assert took == pytest.approx(60, abs=5)
+
+    def test_a_deadline_that_was_named_by_a_clock_that_is_ahead_is_not_slept_for(self, service):
+        event, took = run(pokes(next_poke=START + 1200, deadline=START + 1190))
+        assert event["timed_out"]
         assert took == pytest.approx(60, abs=5)
 
 

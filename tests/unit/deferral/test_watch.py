@@ -114,6 +114,24 @@ class TestDeadline:
         run(main)
         assert 300 <= asked[-1] < 320
 
+    def test_but_not_beyond_its_end(self):
+        """What comes after it, such as a repair by hand, is not to be cancelled."""
+        asked = []
+
+        async def poll(jobs):
+            return dict.fromkeys(jobs, DONE if clock.now() > START + 60 else RUNNING)
+
+        async def cancel(job):
+            asked.append(clock.now() - START)
+            raise Transient("429")
+
+        async def main():
+            await watch(JOB, hub=hub_of(poll, cancel), deadline=START + 10, cancel_confirm_timeout=5.0)
+            await asyncio.sleep(1000)
+
+        run(main)
+        assert 40 < asked[-1] <= 62
+
     def test_and_no_longer_than_ten_minutes(self):
         asked = []
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from astronomer.deferral import CredentialsRejected, JobError, JobOperator, Transient
+from astronomer.deferral import CredentialsRejected, JobError, JobOperator, RemoteJob, Transient
 from astronomer.deferral.patience import insist
 from astronomer.deferral.settings import tolerance_of
 from astronomer.providers.databricks.errors import ConnectionUnusable
@@ -61,6 +61,10 @@ class WorkspaceOperator(JobOperator):
         self._job = None
         self._note_success(context)
         return None
+
+    def _begun_elsewhere(self) -> RemoteJob | None:
+        """As in the base class; what nobody waits for is not the task's to end."""
+        return super()._begun_elsewhere() if self.wait_for_termination else None
 
     def in_workspace(self, call: Callable[[DatabricksClient], Coroutine[Any, Any, T]]) -> T:
         """What ``call`` returns, given a client of the connection.
