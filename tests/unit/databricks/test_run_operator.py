@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from airflow.providers.databricks.operators import databricks as stock
@@ -19,7 +20,9 @@ from astronomer.deferral import (
     Transient,
 )
 from astronomer.deferral._compat import AirflowException, AirflowFailException, AirflowSkipException
+from astronomer.deferral.memory import Attempt
 from astronomer.providers.databricks.errors import RequestRejected
+from astronomer.providers.databricks.jobs.run import DatabricksRun
 from astronomer.providers.databricks.operators import databricks
 from astronomer.providers.databricks.operators.databricks import (
     DatabricksRunNowOperator,
@@ -126,6 +129,14 @@ class TestItsLife:
         task = task_of(do_xcom_push=False)
         task.execute()
         assert task.ti.xcoms == {}
+
+    @pytest.mark.parametrize("waits", [True, False])
+    def test_what_is_not_waited_for_is_not_the_tasks_to_end(self, waits):
+        """Without a worker, a user may end the task between the submit and its success."""
+        task = DatabricksSubmitRunOperator(task_id="work", wait_for_termination=waits, **WORK)
+        begun = Attempt(-1, 0, "key", job=DatabricksRun(7, "conn").to_dict())
+        task.in_triggerer = SimpleNamespace(memory=SimpleNamespace(unsettled=lambda: begun))
+        assert task._begun_elsewhere() == (DatabricksRun(7, "conn") if waits else None)
 
     @BOTH
     @pytest.mark.parametrize("lasting", [True, False])
