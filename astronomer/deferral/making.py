@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 from astronomer.deferral import _compat_triggerer as airflow
 from astronomer.deferral import clock, recipe
 from astronomer.deferral.errors import Transient
-from astronomer.deferral.in_triggerer import InTriggerer, Steps
+from astronomer.deferral.in_triggerer import InTriggerer, NeedsWorker, Steps
 from astronomer.deferral.life import Life, loaded, mapped_arguments
 from astronomer.deferral.xcom_memory import XCOM_KEY, Tries, XComMemory
 
@@ -20,6 +22,7 @@ __all__ = ["Maker"]
 
 _AHEAD = 10.0  # of Airflow's own limit, which fails the task and leaves the job alone
 _SHARE = 0.2
+_INSISTING, _PAUSE = 600.0, 15.0
 _STEP_PATIENCE = 5.0  # a step holds a thread, of which there are few
 
 
@@ -41,12 +44,35 @@ class Maker:
     timeout_after: datetime | None
     ti: Any = None
     memory: XComMemory | None = None
+    _remember: Any = None
 
-    def make(self, loop: asyncio.AbstractEventLoop, steps: Steps, owner: str) -> Life:
-        """The operator, with its fields rendered; for a step's thread.
+    def step(self, owner: str | None = None) -> Callable[[], Life]:
+        """What makes the operator, with its fields rendered; for a step's thread.
 
-        :param owner: names this run of the trigger.
-        :raises NeedsWorker: this triggerer does not have the operator.
+        :param owner: the name under which it has claimed the attempt, and submitted nothing yet.
+        """
+        return partial(self._make, asyncio.get_running_loop(), Steps.current(), owner or uuid.uuid4().hex)
+
+    async def made_at_last(self) -> Life | None:
+        """The operator, through an Airflow that does not answer; ``None`` where it is not here, and not needed."""
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + _INSISTING
+        while True:
+            try:
+                return await Steps.current().run(self.step())
+            except Transient:
+                if loop.time() > give_up:
+                    raise
+                await asyncio.sleep(_PAUSE)
+            except NeedsWorker:
+                if self.memory is None or self.memory.unsettled() is None:
+                    return None
+                raise
+
+    def _make(self, loop: asyncio.AbstractEventLoop, steps: Steps, owner: str) -> Life:
+        """The operator.
+
+        :raises NeedsWorker: this triggerer does not have it.
         :raises Transient: Airflow does not tell what the task remembers.
         """
         written = json.loads(self.recipe)
@@ -55,12 +81,14 @@ class Maker:
         ti, context = airflow.adopt(self.given, context, started_at)
         self.ti = ti
         tries = Tries.of(self.given.task, started_at)
+        self._remember = partial(_memory_of, ti, tries, owner)
         try:
             kind = loaded(written["operator"])
         except Exception:  # a worker, or a retry, goes on with what another triggerer has begun
-            self.memory = _memory_of(ti, tries, owner)
+            self.remember()
             raise
-        memory = self.memory = _memory_of(ti, tries, owner, kind.remembers, kind.claims_submits)
+        self._remember = partial(_memory_of, ti, tries, owner, kind.remembers, kind.claims_submits)
+        memory = self.remember()
         if memory.has_old_results:
             airflow.delete_result(ti)
         pull = ti.xcom_pull
@@ -75,6 +103,14 @@ class Maker:
         if life.patience:
             task.outage_tolerance = min(life.patience, _STEP_PATIENCE)
         return life
+
+    def remember(self) -> XComMemory:
+        """Read again what the task remembers.
+
+        :raises Transient: Airflow does not tell.
+        """
+        self.memory = self._remember()
+        return self.memory
 
     def _times(self, limit: float | None) -> tuple[float, float | None]:
         """When the task began, and by when it has to have ended, as epoch seconds.

@@ -278,6 +278,8 @@ class JobOperator(Lineage, WorkerFree):
         memory, begun = self._memory(context), Attempt.from_dict(attempt)
         last, mine = memory.last(), memory.identity.generation
         if last is None or last.generation != mine:
+            if last is not None and last.submit_key != begun.submit_key:
+                self._end_superseded(context, last)
             generation = mine if begun.generation == generation else begun.generation
             memory.save(replace(begun, generation=generation, try_number=None, owner=""))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
-import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from astronomer.deferral import _compat
+from astronomer.deferral import _compat, clock
 from astronomer.deferral import _compat_triggerer as airflow
 from astronomer.deferral._compat import (
     AirflowException,
@@ -36,6 +36,7 @@ __all__ = ["OperatorTrigger"]
 T = TypeVar("T")
 
 _NOTING = 600.0
+_LONG = 60.0
 
 
 @dataclass(eq=False, repr=False)
@@ -86,9 +87,13 @@ class OperatorTrigger(BaseTrigger):
 
     async def _end_job(self) -> None:
         if self._waiting is None:
-            life = self._life or await self._about_to_begin()
-            if life is None or await _compat.in_other_hands(self.task_instance) is not None:
+            if await _compat.in_other_hands(self.task_instance) is not None:
                 return
+            life = self._life
+            if life is None:
+                life = await self._about_to_begin()
+                if life is None or await _compat.in_other_hands(self.task_instance) is not None:
+                    return
             killing = Steps.current().run(life.task.on_kill)
             await asyncio.wait({killing, *filter(None, [self._step])}, timeout=KILL_BUDGET)
             self._waiting = self._about_to_wait()
@@ -97,14 +102,11 @@ class OperatorTrigger(BaseTrigger):
 
     async def _about_to_begin(self) -> Life | None:
         """The operator of a trigger that was killed before it had one: an earlier trigger may have started something."""
-        maker, steps = self._maker, Steps.current()
-        if maker is None or self._step is None:
+        if self._maker is None or self._step is None:
             return None
         await asyncio.wait({self._step})  # after a restart, many are made before it
         made = None if self._step.exception() else self._step.result()
-        if isinstance(made, Life):
-            return made
-        return await steps.run(partial(maker.make, asyncio.get_running_loop(), steps, uuid.uuid4().hex))
+        return made if isinstance(made, Life) else await self._maker.made_at_last()
 
     def _about_to_wait(self) -> BaseTrigger | None:
         """The trigger of a step that has deferred, unheard, because the kill came in that moment."""
@@ -148,7 +150,7 @@ class OperatorTrigger(BaseTrigger):
         What is not a step's fault, bad weather and a claim of somebody else's, is slept over here, and not in its
         thread. Then the task goes on as after a restart, from what it remembers.
         """
-        outage, owner, told, corrected = Outage(self.log), None, False, False
+        outage, owner, told, corrected_at = Outage(self.log), None, False, -math.inf
         while True:
             try:
                 life, owner = await self._begin(owner), None
@@ -167,8 +169,8 @@ class OperatorTrigger(BaseTrigger):
             except (AirflowSkipException, NeedsWorker, Unwritable):
                 raise
             except Exception as error:
-                if not corrected and await self._were_corrected(error):
-                    corrected = True
+                if clock.now() - corrected_at > _NOTING and await self._were_corrected(error):
+                    corrected_at = clock.now()
                     continue
                 pause = outage.pause(error, *self._patience())
                 if pause is None and await self._noted(XComMemory.leave_open):
@@ -189,7 +191,7 @@ class OperatorTrigger(BaseTrigger):
         except Exception:  # noqa: BLE001  # the refusal is what the task fails with
             return False
 
-    async def _noted(self, note: Callable[[XComMemory], None]) -> bool:
+    async def _noted(self, note: Callable[[XComMemory], object]) -> bool:
         """Note that the retry has to look for the job; ``False`` when the task has not failed: another trigger has it.
 
         While Airflow cannot be asked, neither is known, and a retry that finds nothing noted starts the job again.
@@ -217,8 +219,10 @@ class OperatorTrigger(BaseTrigger):
             try:
                 return await self._run(step)
             except TaskDeferred as deferred:
-                outage.over()
+                began = clock.now()
                 step = life.resumed(await self._wait_for(life, deferred))
+                if clock.now() - began > _LONG:  # else it may be the same result, that cannot be read
+                    outage.over()
 
     async def _is_our_turn(self, life: Life) -> bool:
         """Whether nobody else may be submitting; if so, their claim is taken over, and their submit let arrive.
@@ -263,10 +267,9 @@ class OperatorTrigger(BaseTrigger):
 
         :param owner: the name under which it has claimed the attempt, and submitted nothing yet.
         """
-        loop, steps = asyncio.get_running_loop(), Steps.current()
         if self._maker is None:
             self._maker = Maker(self.recipe, self.task_instance, self._context, self.timeout_after)
-        self._life = await self._run(partial(self._maker.make, loop, steps, owner or uuid.uuid4().hex))
+        self._life = await self._run(self._maker.step(owner))
         return self._life
 
     def _succeed(self, result: Any) -> None:
@@ -294,11 +297,15 @@ class OperatorTrigger(BaseTrigger):
 
     async def _hand_over(self, why: str) -> TriggerEvent:
         self.log.info("A worker goes on: %s", why)
-        memory, resume = self._memory, self._life and self._life.to_resume()
+        resume = self._life and self._life.to_resume()
         event: dict[str, Any] = {"why": why} | ({"resume": resume} if resume else {})
+        if self._maker is not None and self._memory is not None and self._memory.is_claimed_elsewhere:
+            await self._noted(XComMemory.seize)
+            await asyncio.sleep(SUBMITTED_BY)
+            maker = self._maker
+            await self._noted(lambda _: maker.remember())
+        memory = self._memory
         if memory is not None and (begun := memory.last()) is not None:
-            if memory.is_claimed_elsewhere:
-                await asyncio.sleep(SUBMITTED_BY)
             await self._noted(XComMemory.leave)
             event["memory"] = {"key": XCOM_KEY, "value": memory.note(settled=0, ended=True)}
             if resume is None and memory.unsettled() is not None:

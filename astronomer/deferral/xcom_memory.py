@@ -138,8 +138,13 @@ class XComMemory(Memory):
             raise Contested("the task has gone on without this trigger, which Airflow will end")
         if not self.claims or last is None or last.job is not None or last.ended or self._own(last):
             return 0.0
-        self._set_unless_overtaken(replace(last, owner=self._owner))  # from here on they confirm nothing
+        self.seize()
         return SUBMITTED_BY
+
+    def seize(self) -> None:
+        """Take somebody else's claim: from here on they confirm nothing."""
+        if self._last is not None:
+            self._set_unless_overtaken(replace(self._last, owner=self._owner))
 
     def last(self) -> Attempt | None:
         """The newest attempt of any generation."""

@@ -85,6 +85,36 @@ def test_a_connection_that_is_another_one_at_each_reading_is_tried_twice(free, w
     assert len(weather) == 998
 
 
+def test_two_corrections_in_the_life_of_a_task_are_heard_of(free, weather, monkeypatch):
+    async def always(self):
+        return True
+
+    finish, refusals = FreeOperator.finish, [CredentialsRejected("403")]
+
+    def meets(self, context, job, status):
+        if refusals:
+            raise JobError("refused") from refusals.pop()
+        return finish(self, context, job, status)
+
+    monkeypatch.setattr(InTriggerer, "were_corrected", always)
+    monkeypatch.setattr(FreeOperator, "finish", meets)
+    free.script["runs_for"] = 3600.0
+    weather += [CredentialsRejected("403")]
+    assert free.run(free.task()).state == "success"
+    assert free.service.jobs == ["job-1"]
+
+
+def test_a_result_that_cannot_be_read_is_not_asked_for_without_end(free, monkeypatch):
+    def finish(self, context, job, status):
+        raise JobError("the storage cannot be reached") from Transient("503")
+
+    monkeypatch.setattr(FreeOperator, "finish", finish)
+    free.script = {"runs_for": 1.0}
+    ended = free.run(free.task(outage_tolerance=100.0, retries=1))
+    assert ended.state == "up_for_retry"
+    assert free.timeline.now - START <= 110
+
+
 def test_the_wait_is_as_patient_as_the_user_wants(free):
     free.script = {"runs_for": 100.0, "ends": Phase.SUCCEEDED.value}
     free.service.weather = [Transient("503")] * 8

@@ -13,10 +13,18 @@ from astronomer.deferral import Phase, Transient, recipe
 from astronomer.deferral._compat import AirflowFailException, AirflowSkipException, TaskDeferred
 from astronomer.deferral.in_triggerer import NeedsWorker
 from astronomer.deferral.operator_trigger import OperatorTrigger
-from astronomer.deferral.xcom_memory import XCOM_KEY
+from astronomer.deferral.xcom_memory import SUBMITTED_BY, XCOM_KEY
 from tests.unit.deferral.fakes import START, FakeTaskInstance, MemoryStore, let
-from tests.unit.deferral.free import FreeOperator, PokeOperator, ShortOperator, WatchOperator, raises
+from tests.unit.deferral.free import (
+    ClaimingOperator,
+    FreeOperator,
+    PokeOperator,
+    ShortOperator,
+    WatchOperator,
+    raises,
+)
 from tests.unit.deferral.pokes import PokedService
+from tests.worker_free import RUN
 
 
 class TestOneLife:
@@ -254,6 +262,33 @@ class TestWorker:
             task.parsed.resume_in_worker(context, json.loads(json.dumps(ended.resume)))
         assert deferred.value.trigger.job["job_id"] == "job-2"
         assert free.service.cancels == ["job-1"]
+        context["ti"].max_tries += 1  # cleared again, and the XCom still has the first one
+        with pytest.raises(TaskDeferred) as deferred:
+            task.parsed.resume_in_worker(context, json.loads(json.dumps(ended.resume)))
+        assert deferred.value.trigger.job["job_id"] == "job-3"
+        assert set(free.service.cancels) == {"job-1", "job-2"}
+
+    def test_lets_a_submit_of_another_triggerer_arrive_and_takes_its_claim(self, free, monkeypatch):
+        task = free.task(ClaimingOperator)
+        task.schedule()
+        place = (RUN, "task", -1, XCOM_KEY)
+        claimed = {"generation": -1, "sequence": 0, "submit_key": "key", "try_number": 1, "owner": "other"}
+        free.airflow.xcoms[place] = claimed
+        seen = []
+
+        async def main():
+            waiting = asyncio.ensure_future(task.wait())
+            await asyncio.sleep(5)
+            seen.append(free.airflow.xcoms[place]["owner"])
+            free.airflow.xcoms[place] |= {"job": {"job_id": "job-9"}}
+            return await waiting
+
+        with monkeypatch.context() as patch:
+            patch.delattr("tests.unit.deferral.free.ClaimingOperator")
+            ended = free.timeline.run(main)
+        assert seen != ["other"]
+        assert free.timeline.now - START >= SUBMITTED_BY
+        assert ended.resume["begun"]["attempt"]["job"] == {"job_id": "job-9"}
 
     def test_goes_on_where_the_triggerer_has_an_older_release(self, free, monkeypatch):
         task = free.task(what=("a",))
