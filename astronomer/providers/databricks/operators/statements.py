@@ -43,6 +43,9 @@ class OneStatement(WorkspaceOperator, StatementOperator):
     _given_id: str | None = None
     """Of a statement that somebody else has started."""
 
+    where_and_with = ("warehouse_id", "catalog", "schema", "parameters")
+    """Arguments that are templated here, and not by stock."""
+
     asks_stock = False  # it tells the text with the values of parameters in it
 
     def __init__(
@@ -150,10 +153,7 @@ class DatabricksSQLStatementsOperator(OneStatement, StockStatementsOperator):  #
     template_fields = (
         *StockStatementsOperator.template_fields,
         "statement",
-        "warehouse_id",
-        "catalog",
-        "schema",
-        "parameters",
+        *OneStatement.where_and_with,
     )
     template_ext = (*StockStatementsOperator.template_ext, ".sql")
     template_fields_renderers: ClassVar[dict[str, str]] = {

@@ -27,7 +27,7 @@ class DatabricksSQLStatementsSensor(OneStatement, StockStatementsSensor):  # typ
 
     Takes what the stock sensor takes, and waits with ``deferrable=False`` too.
 
-    :param warehouse_id: the warehouse.
+    :param warehouse_id: the warehouse (templated, as ``catalog``, ``schema`` and ``parameters`` are).
     :param statement: the SQL (templated); or
     :param statement_id: the id of a statement that was submitted already, by the same principal (templated).
     :param timeout: seconds after which the statement is cancelled, whoever has submitted it.
@@ -35,6 +35,8 @@ class DatabricksSQLStatementsSensor(OneStatement, StockStatementsSensor):  # typ
     :raises AirflowSensorTimeout: ``timeout`` passed.
     :raises StatementFailed: the statement failed.
     """
+
+    template_fields = (*StockStatementsSensor.template_fields, *OneStatement.where_and_with)
 
     def __init__(
         self,

@@ -80,6 +80,8 @@ class TestParity:
     )
     def test_of_template_fields(self, ours, stock):
         assert set(stock.template_fields) <= set(ours.template_fields)
+        assert "warehouse_id" in ours.template_fields
+        assert len(set(ours.template_fields)) == len(ours.template_fields)
 
     @pytest.mark.parametrize("kind", BOTH)
     def test_no_xcom_is_pushed_when_none_is_wanted(self, lab, work, kind):
