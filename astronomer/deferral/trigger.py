@@ -82,9 +82,7 @@ class JobTrigger(BaseTrigger):
             return await self.wait()
         with ledger.noted(self.remote_job, self.task_instance):
             outcome = await self.wait()
-        if (
-            outcome.timed_out and outcome.status.phase is Phase.LOST
-        ):  # then its task is over, and it may go on
+        if outcome.timed_out and outcome.status.phase is Phase.LOST:  # its task is over, and it may go on
             ledger.leave(self.remote_job, self.task_instance)
         return outcome
 

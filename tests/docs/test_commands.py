@@ -23,7 +23,7 @@ ELSEWHERE = {
     "make chaos EXECUTOR=celery": ".ci/run, in its short form",
     "make chaos": "by hand, some faults at a time, where the numbers in benchmarks/README.md come from",
     'make chaos ARGS="--list"': "tests/unit/test_chaos.py",
-    'make chaos ARGS="--only People"': "by hand, as all of them",
+    'make chaos ARGS="--only people"': "by hand, as all of them",
     "make demo-celery": "by hand; .ci/run breaks the same servers by `make chaos`, and tests/unit/test_servers.py starts them",
     "make test": ".ci/run, with LONG=1, which is what runs this",
     "make bench FAMILY=databricks": "by hand, where the numbers in benchmarks/README.md come from",

@@ -167,7 +167,7 @@ class TestOperator:
     def test_what_only_a_worker_can_do_goes_to_one(self, free, user_queries):
         (ended,) = free.run(free.task(SnowflakeOperator, sql="put file:///etc/hosts @~/hosts"))
         assert ended.state == "scheduled"
-        assert ended.resume["resume"] is None
+        assert "resume" not in ended.resume
         assert "PUT, GET" in ended.resume["why"]
         assert user_queries() == []
 
