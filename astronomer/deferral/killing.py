@@ -12,11 +12,11 @@ from astronomer.deferral.hub import Hub
 from astronomer.deferral.job import JobStatus, Phase, RemoteJob
 from astronomer.deferral.watch import cancel_and_confirm, look_once
 
-__all__ = ["KILL_BUDGET", "end_for_user", "in_spite_of_cancels"]
+__all__ = ["end_for_user", "in_spite_of_cancels"]
 
 log = logging.getLogger(__name__)
 
-KILL_BUDGET = 25.0  # seconds; Airflow gives on_kill 30 by default
+_KILL_BUDGET = 25.0  # seconds; Airflow gives on_kill 30 by default
 _going_on: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
 
 
@@ -29,7 +29,7 @@ async def in_spite_of_cancels(work: Coroutine[Any, Any, None]) -> bool:
     doing = asyncio.ensure_future(work)
     _going_on.add(doing)
     doing.add_done_callback(_has_ended)
-    await asyncio.wait({doing}, timeout=KILL_BUDGET)
+    await asyncio.wait({doing}, timeout=_KILL_BUDGET)
     return doing.done()
 
 

@@ -24,7 +24,7 @@ from astronomer.deferral._compat import (
     TriggerEvent,
 )
 from astronomer.deferral.in_triggerer import InTriggerer, NeedsWorker, Steps
-from astronomer.deferral.killing import KILL_BUDGET, in_spite_of_cancels
+from astronomer.deferral.killing import in_spite_of_cancels
 from astronomer.deferral.life import Life
 from astronomer.deferral.making import Maker
 from astronomer.deferral.outage import Outage, refused_login
@@ -95,7 +95,7 @@ class OperatorTrigger(BaseTrigger):
                 if life is None or await _compat.in_other_hands(self.task_instance) is not None:
                     return
             killing = Steps.current().run(life.task.on_kill)
-            await asyncio.wait({killing, *filter(None, [self._step])}, timeout=KILL_BUDGET)
+            await asyncio.wait({killing, *filter(None, [self._step])})
             self._waiting = self._about_to_wait()
         if self._waiting is not None:
             await self._waiting.on_kill()
@@ -110,9 +110,7 @@ class OperatorTrigger(BaseTrigger):
 
     def _about_to_wait(self) -> BaseTrigger | None:
         """The trigger of a step that has deferred, unheard, because the kill came in that moment."""
-        if self._step is None or not self._step.done() or self._step.cancelled():
-            return None
-        deferred = self._step.exception()
+        deferred = None if self._step is None else self._step.exception()
         if not isinstance(deferred, TaskDeferred):
             return None
         trigger: BaseTrigger = deferred.trigger
@@ -299,11 +297,11 @@ class OperatorTrigger(BaseTrigger):
         self.log.info("A worker goes on: %s", why)
         resume = self._life and self._life.to_resume()
         event: dict[str, Any] = {"why": why} | ({"resume": resume} if resume else {})
-        if self._maker is not None and self._memory is not None and self._memory.is_claimed_elsewhere:
-            await self._noted(XComMemory.seize)
+        claim = None if self._memory is None else self._memory.claim_of_another()
+        if claim is not None:
+            await self._noted(lambda memory: memory.seize(claim))
             await asyncio.sleep(SUBMITTED_BY)
-            maker = self._maker
-            await self._noted(lambda _: maker.remember())
+            await self._noted(lambda _: cast("Maker", self._maker).remember())
         memory = self._memory
         if memory is not None and (begun := memory.last()) is not None:
             await self._noted(XComMemory.leave)

@@ -25,7 +25,7 @@ _CROWD = 100  # waits, of which not each says that an outage is over: their next
 _LAST_LOOK = 15.0
 _CLOCK_IS_TRUSTED_FOR = 60.0
 _GOES_ON = 600.0  # of a vendor that limits cancels: a thousand deadlines at once take it minutes
-_going_on: set[asyncio.Task[JobStatus]] = set()  # the loop itself keeps only weak references
+_endings: set[asyncio.Task[JobStatus]] = set()  # the loop itself keeps only weak references
 _SAID = {
     Phase.ACTIVE: "is active",
     Phase.SUCCEEDED: "has succeeded",
@@ -81,42 +81,51 @@ async def cancel_and_confirm(
     :param goes_on: whether to ask for some minutes more, unheard, until it is seen to have ended.
     :returns: the last status: terminal, or ``LOST`` with a message when the end was not confirmed.
     """
-    hub, job = hub or Hub.current(), job.whole
-    asking = asyncio.ensure_future(_ask_to_cancel(job, hub))
-    ending = asyncio.ensure_future(_seen_to_end(job, hub, asking))
+    told: asyncio.Future[JobStatus] = asyncio.get_running_loop().create_future()
+    ending = asyncio.ensure_future(_end(job.whole, hub or Hub.current(), timeout, goes_on, told))
+    _endings.add(ending)
+    ending.add_done_callback(_endings.discard)
     try:
-        await asyncio.wait({ending}, timeout=timeout)
-        if ending.done():
-            return ending.result()
-        accepted = asking.done()
-        what = "was asked to stop but has not confirmed it" if accepted else "could not be asked to stop"
-        if goes_on and not accepted:
-            _go_on(ending)
-        return _lost(f"{job.name} {what} within {timeout:g} s").status
-    finally:
-        if ending not in _going_on:
-            ending.cancel()
-            with suppress(asyncio.CancelledError):
-                await ending
+        await asyncio.wait({told, ending} if goes_on else {ending}, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        ending.cancel()
+        with suppress(asyncio.CancelledError):
+            await ending
+        raise
+    return told.result() if told.done() else ending.result()
 
 
-async def _seen_to_end(job: RemoteJob, hub: Hub, asking: asyncio.Task[None]) -> JobStatus:
-    """The status of a job at its end; it is asked to end no longer than that."""
+async def _end(
+    job: RemoteJob, hub: Hub, timeout: float, goes_on: bool, told: asyncio.Future[JobStatus]
+) -> JobStatus:
+    """Ask a job to end until it is seen to have, and tell after ``timeout`` seconds at the latest."""
+    loop = asyncio.get_running_loop()
+    asking, give_up = asyncio.ensure_future(_ask_to_cancel(job, hub)), loop.time() + timeout
     try:
         async with hub.subscribe(job, interval=1.0, urgent=True) as seen:
-            while seen.status is None or not seen.status.done:
-                await seen.changed(None)
-            return seen.status
+            if (status := await _done_by(seen, give_up)) is None:
+                accepted = asking.done()
+                what = (
+                    "was asked to stop but has not confirmed it" if accepted else "could not be asked to stop"
+                )
+                status = _lost(f"{job.name} {what} within {timeout:g} s").status
+                if goes_on and not accepted:
+                    told.set_result(status)
+                    await _done_by(seen, give_up + _GOES_ON)
+            return status
     finally:
         asking.cancel()
         with suppress(asyncio.CancelledError):
             await asking
 
 
-def _go_on(ending: asyncio.Task[JobStatus]) -> None:
-    _going_on.add(ending)
-    ending.add_done_callback(_going_on.discard)
-    asyncio.get_running_loop().call_later(_GOES_ON, ending.cancel)
+async def _done_by(seen: Subscription, moment: float) -> JobStatus | None:
+    loop = asyncio.get_running_loop()
+    while loop.time() < moment:
+        if seen.status is not None and seen.status.done:
+            return seen.status
+        await seen.changed(moment - loop.time())
+    return None
 
 
 async def look_once(

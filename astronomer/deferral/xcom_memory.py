@@ -136,15 +136,15 @@ class XComMemory(Memory):
         last = self._last
         if last is not None and self._is_over(last):
             raise Contested("the task has gone on without this trigger, which Airflow will end")
-        if not self.claims or last is None or last.job is not None or last.ended or self._own(last):
+        claim = self.claim_of_another() if self.claims else None
+        if claim is None:
             return 0.0
-        self.seize()
+        self.seize(claim)
         return SUBMITTED_BY
 
-    def seize(self) -> None:
+    def seize(self, claim: Attempt) -> None:
         """Take somebody else's claim: from here on they confirm nothing."""
-        if self._last is not None:
-            self._set_unless_overtaken(replace(self._last, owner=self._owner))
+        self._set_unless_overtaken(replace(claim, owner=self._owner))
 
     def last(self) -> Attempt | None:
         """The newest attempt of any generation."""
@@ -226,11 +226,12 @@ class XComMemory(Memory):
         last = self._last
         return None if last is None or last.ended or last.settled is not None else last
 
-    @property
-    def is_claimed_elsewhere(self) -> bool:
-        """Whether a submit of somebody else may be under way."""
+    def claim_of_another(self) -> Attempt | None:
+        """The attempt that somebody else may be submitting."""
         last = self._last
-        return last is not None and last.job is None and not last.ended and not self._own(last)
+        if last is None or last.job is not None or last.ended or self._own(last):
+            return None
+        return last
 
     def note(self, **changes: Any) -> dict[str, Any] | None:
         """What the XCom has to say at the end of the task; ``None`` where nothing was started."""

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from astronomer.deferral import Phase, _compat, _compat_triggerer
+from astronomer.deferral import Phase, _compat, _compat_triggerer, making
+from astronomer.deferral.in_triggerer import NeedsWorker
 from tests.unit.deferral.fakes import let
 from tests.unit.deferral.free import ClaimingOperator, FreeOperator, Gate, ShortOperator, WatchOperator
 
@@ -55,6 +56,11 @@ def deferred(free, count):
     free.airflow.count = lambda message: count
 
 
+async def nobody_else(ti, **options):
+    """Airflow takes its time to say so."""
+    await asyncio.sleep(2)
+
+
 def is_in(free, state):
     """Airflow says that the task is in a state; ``None`` when it was deleted."""
     free.airflow.count = lambda message: int(state is not None and state in (message.states or [state]))
@@ -82,9 +88,6 @@ class TestJob:
         monkeypatch.setattr(kind, "submit", gate.before(kind.submit))
         monkeypatch.setattr(kind, "on_kill", gate.opened_by(kind.on_kill))
         one = Killing(free, free.task(kind))
-
-        async def nobody_else(ti, **options):
-            await asyncio.sleep(2)
 
         monkeypatch.setattr(_compat, "in_other_hands", nobody_else)
 
@@ -161,6 +164,54 @@ class TestJob:
 
         free.timeline.run(main)
         assert free.service.jobs == free.service.cancels == ["job-1"]
+
+    @pytest.mark.parametrize("missing", ["read_xcom", "loaded"])
+    def test_that_cannot_be_made_again_is_said_to_go_on(self, free, kind, monkeypatch, caplog, missing):
+        task = free.task(kind)
+        first = Killing(free, task)
+
+        async def shut_down():
+            await first.begin()
+            await let(30)
+            first.running.cancel()
+            await asyncio.wait({first.running})
+
+        free.timeline.run(shut_down)
+        second = Killing(free, task, scheduled=True)
+        deferred(free, 0)
+        where, error = {
+            "read_xcom": (_compat_triggerer, RuntimeError("503")),
+            "loaded": (making, NeedsWorker("not here")),
+        }[missing]
+
+        def fails(*given):
+            raise error
+
+        async def main():
+            monkeypatch.setattr(where, missing, fails)
+            await second.begin()
+            await asyncio.sleep(5)
+            await second.end()
+            await asyncio.sleep(1000)
+
+        free.timeline.run(main)
+        assert not free.service.cancels
+        assert "may still be running" in caplog.text
+
+    def test_that_never_began_needs_no_operator(self, free, kind, monkeypatch, caplog):
+        def not_here(path):
+            raise NeedsWorker("not here")
+
+        monkeypatch.setattr(making, "loaded", not_here)
+        monkeypatch.setattr(_compat, "in_other_hands", nobody_else)
+        one = Killing(free, free.task(kind))
+
+        async def main():
+            await one.begin()
+            await one.end()
+
+        free.timeline.run(main)
+        assert not caplog.text
 
     def test_ends_when_it_is_being_submitted(self, free, kind, gate, monkeypatch):
         monkeypatch.setattr(kind, "submit", gate.before(kind.submit))
@@ -255,7 +306,7 @@ class TestNothing:
         assert not free.service.cancels
 
     def test_is_waited_for_longer_than_airflow_gives(self, free, gate, monkeypatch):
-        monkeypatch.setattr("astronomer.deferral.killing.KILL_BUDGET", 0.0)
+        monkeypatch.setattr("astronomer.deferral.killing._KILL_BUDGET", 0.0)
         monkeypatch.setattr(ShortOperator, "execute", gate.before(ShortOperator.execute))
         killing = Killing(free, free.task(ShortOperator))
         deferred(free, 0)

@@ -85,6 +85,18 @@ def test_a_connection_that_is_another_one_at_each_reading_is_tried_twice(free, w
     assert len(weather) == 998
 
 
+def test_where_it_cannot_be_known_whether_a_connection_was_corrected_the_refusal_counts(
+    free, weather, monkeypatch
+):
+    async def silent(self):
+        raise RuntimeError("503")
+
+    monkeypatch.setattr(InTriggerer, "were_corrected", silent)
+    weather += [CredentialsRejected("403")]
+    assert free.run(free.task()).state == "failed"
+    assert not weather
+
+
 def test_two_corrections_in_the_life_of_a_task_are_heard_of(free, weather, monkeypatch):
     async def always(self):
         return True

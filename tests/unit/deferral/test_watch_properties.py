@@ -81,7 +81,7 @@ def wait(remote, *, seed=0, deadline=None, interval=5.0, tolerance=3600.0, confi
             log=lines,
         )
         took = loop.time()
-        await asyncio.sleep(pacing.linger + 400)
+        await asyncio.sleep(pacing.linger + 400 + (0.0 if deadline is None else _GOES_ON))
         assert remote.open == 0
         return outcome, took
 
