@@ -164,9 +164,7 @@ class Ledger:
 
     async def _settle(self, line: Line) -> None:
         try:
-            if line.file in self._own:
-                return
-            over = await _compat.is_over(line)
+            over = None if line.file in self._own else await _compat.is_over(line)
             if over is False:
                 self._look_later(line)
             elif over and await self._ended(line):

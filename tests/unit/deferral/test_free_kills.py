@@ -198,17 +198,21 @@ class TestJob:
         assert not free.service.cancels
         assert "may still be running" in caplog.text
 
-    def test_that_never_began_needs_no_operator(self, free, kind, monkeypatch, caplog):
+    def test_that_never_began_needs_no_operator(self, free, kind, gate, monkeypatch, caplog):
         def not_here(path):
             raise NeedsWorker("not here")
 
-        monkeypatch.setattr(making, "loaded", not_here)
+        monkeypatch.setattr(making, "loaded", gate.before(not_here))
         monkeypatch.setattr(_compat, "in_other_hands", nobody_else)
         one = Killing(free, free.task(kind))
 
         async def main():
             await one.begin()
-            await one.end()
+            await gate.reached()
+            one.running.cancel(USER)
+            await asyncio.wait({one.running})
+            gate.open()
+            await one.trigger.on_kill()
 
         free.timeline.run(main)
         assert not caplog.text

@@ -262,6 +262,9 @@ class TestWorker:
             task.parsed.resume_in_worker(context, json.loads(json.dumps(ended.resume)))
         assert deferred.value.trigger.job["job_id"] == "job-2"
         assert free.service.cancels == ["job-1"]
+        with pytest.raises(TaskDeferred) as deferred:  # handed over again: what the worker has begun is newer
+            task.parsed.resume_in_worker(context, json.loads(json.dumps(ended.resume)))
+        assert deferred.value.trigger.job["job_id"] == "job-2"
         context["ti"].max_tries += 1  # cleared again, and the XCom still has the first one
         with pytest.raises(TaskDeferred) as deferred:
             task.parsed.resume_in_worker(context, json.loads(json.dumps(ended.resume)))

@@ -323,6 +323,16 @@ class TestCancelAndConfirm:
         )
         assert seconds == pytest.approx(10)
 
+    def test_a_defect_in_asking_is_told_once(self, caplog):
+        async def poll(jobs):
+            return dict.fromkeys(jobs, RUNNING)
+
+        async def cancel(job):
+            raise KeyError("odd")
+
+        run(lambda: cancel_and_confirm(JOB, hub=hub_of(poll, cancel), timeout=60.0))
+        assert caplog.text.count("Asking scripted job a to stop failed") == 1
+
     def test_the_cancel_of_a_cancel_ends_it(self):
         going = []
 

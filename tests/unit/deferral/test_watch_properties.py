@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from astronomer.deferral import Hub, JobStatus, Outcome, Phase, Transient, clock, watch
 from astronomer.deferral.testing import FakeClock, ScriptedJob, ScriptedService, ScriptedTrigger
+from astronomer.deferral.watch import _GOES_ON
 from tests.effort import examples
 from tests.unit.deferral.fakes import START, PollerJob, events_of, revived
 from tests.unit.deferral.foreign import ForeignPollerJob
