@@ -114,9 +114,9 @@ async def _end(
                     await _done_by(seen, give_up + _GOES_ON)
             return status
     finally:
-        asking.cancel()
-        with suppress(asyncio.CancelledError):
-            await asking
+        while not asking.done():  # before Python 3.12, wait_for may swallow a cancel that comes with an error
+            asking.cancel()
+            await asyncio.wait({asking}, timeout=1.0)
 
 
 async def _done_by(seen: Subscription, moment: float) -> JobStatus | None:
