@@ -18,7 +18,7 @@ from astronomer.deferral import PokeSensor, WatchSensor, clock, recipe
 from astronomer.deferral.in_triggerer import InTriggerer
 from astronomer.deferral.testing import ScriptedOperator, ScriptedService
 from astronomer.deferral.worker_free import WorkerFree
-from tests.unit.deferral.fakes import Timeline
+from tests.unit.deferral.fakes import Timeline, let
 from tests.unit.deferral.foreign import ForeignJob, ForeignTrigger
 from tests.unit.deferral.pokes import PokedJob, ScriptedPokes
 from tests.worker_free import Ended, Installation, WorkerFreeTask
@@ -194,6 +194,19 @@ class Gate:
 
     def _count(self, threads: int) -> None:
         self._loop.in_threads += threads
+
+
+def shut_down(free: FreeWorld, task: WorkerFreeTask, after: float) -> None:
+    """The triggerer of a task ends after some seconds; its trigger does not."""
+
+    async def main() -> None:
+        running = asyncio.ensure_future(task.wait())
+        await let(after)
+        running.cancel()
+        await asyncio.wait({running})
+        assert running.cancelled()
+
+    free.timeline.run(main)
 
 
 def raises(error: Exception) -> Callable[..., Any]:

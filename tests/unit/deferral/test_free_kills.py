@@ -7,7 +7,14 @@ import pytest
 from astronomer.deferral import Phase, _compat, _compat_triggerer, making
 from astronomer.deferral.in_triggerer import NeedsWorker
 from tests.unit.deferral.fakes import let
-from tests.unit.deferral.free import ClaimingOperator, FreeOperator, Gate, ShortOperator, WatchOperator
+from tests.unit.deferral.free import (
+    ClaimingOperator,
+    FreeOperator,
+    Gate,
+    ShortOperator,
+    WatchOperator,
+    shut_down,
+)
 
 USER = "__airflow_user_action__"
 
@@ -109,15 +116,8 @@ class TestJob:
     def test_ends_that_another_triggerer_had_begun(self, free, kind, gate, monkeypatch, where):
         """The one that has taken over the trigger is killed before it has come to the job."""
         task = free.task(kind)
-        first = Killing(free, task)
-
-        async def shut_down():
-            await first.begin()
-            await let(30)
-            first.running.cancel()
-            await asyncio.wait({first.running})
-
-        free.timeline.run(shut_down)
+        task.schedule()
+        shut_down(free, task, 30)
         monkeypatch.setattr(kind, where, gate.before(getattr(kind, where)))
         second = Killing(free, task, scheduled=True)
         deferred(free, 0)
@@ -139,15 +139,8 @@ class TestJob:
     def test_ends_that_could_not_be_gone_on_with(self, free, kind, monkeypatch):
         """The one that has taken over the trigger cannot begin, as Airflow does not tell what is remembered."""
         task = free.task(kind)
-        first = Killing(free, task)
-
-        async def shut_down():
-            await first.begin()
-            await let(30)
-            first.running.cancel()
-            await asyncio.wait({first.running})
-
-        free.timeline.run(shut_down)
+        task.schedule()
+        shut_down(free, task, 30)
         second = Killing(free, task, scheduled=True)
         deferred(free, 0)
         read = _compat_triggerer.read_xcom
@@ -168,15 +161,8 @@ class TestJob:
     @pytest.mark.parametrize("missing", ["read_xcom", "loaded"])
     def test_that_cannot_be_made_again_is_said_to_go_on(self, free, kind, monkeypatch, caplog, missing):
         task = free.task(kind)
-        first = Killing(free, task)
-
-        async def shut_down():
-            await first.begin()
-            await let(30)
-            first.running.cancel()
-            await asyncio.wait({first.running})
-
-        free.timeline.run(shut_down)
+        task.schedule()
+        shut_down(free, task, 30)
         second = Killing(free, task, scheduled=True)
         deferred(free, 0)
         where, error = {

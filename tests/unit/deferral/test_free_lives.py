@@ -9,8 +9,8 @@ from airflow.sdk.execution_time.comms import DeleteXCom, SetXCom
 
 from astronomer.deferral import Phase, Transient, _compat_triggerer, xcom_memory
 from astronomer.deferral.xcom_memory import SUBMITTED_BY, XCOM_KEY, Contested, XComMemory
-from tests.unit.deferral.fakes import START, let
-from tests.unit.deferral.free import ClaimingOperator, FreeOperator, Gate, WatchOperator, raises
+from tests.unit.deferral.fakes import START
+from tests.unit.deferral.free import ClaimingOperator, FreeOperator, Gate, WatchOperator, raises, shut_down
 from tests.worker_free import RUN
 
 PLACE = (RUN, "task", -1, XCOM_KEY)
@@ -19,19 +19,6 @@ PLACE = (RUN, "task", -1, XCOM_KEY)
 def memory_of(free):
     found = free.airflow.xcoms[PLACE]
     return json.loads(found) if isinstance(found, str) else found
-
-
-def shut_down(free, task, after):
-    """The triggerer of a task ends after some seconds; its trigger does not."""
-
-    async def main():
-        running = asyncio.ensure_future(task.wait())
-        await let(after)
-        running.cancel()
-        await asyncio.wait({running})
-        assert running.cancelled()
-
-    free.timeline.run(main)
 
 
 def restarted(free, task):

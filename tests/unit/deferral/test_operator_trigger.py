@@ -14,7 +14,7 @@ from astronomer.deferral._compat import AirflowFailException, AirflowSkipExcepti
 from astronomer.deferral.in_triggerer import NeedsWorker
 from astronomer.deferral.operator_trigger import OperatorTrigger
 from astronomer.deferral.xcom_memory import SUBMITTED_BY, XCOM_KEY
-from tests.unit.deferral.fakes import START, FakeTaskInstance, MemoryStore, let
+from tests.unit.deferral.fakes import START, FakeTaskInstance, MemoryStore
 from tests.unit.deferral.free import (
     ClaimingOperator,
     FreeOperator,
@@ -22,6 +22,7 @@ from tests.unit.deferral.free import (
     ShortOperator,
     WatchOperator,
     raises,
+    shut_down,
 )
 from tests.unit.deferral.pokes import PokedService
 from tests.worker_free import RUN
@@ -222,14 +223,7 @@ class TestWorker:
         free.script["runs_for"] = 1000.0
         task = free.task(quick_wait=0.01)
         task.schedule()
-
-        async def begun():
-            running = asyncio.ensure_future(task.wait())
-            await let(50)
-            running.cancel()
-            await asyncio.wait({running})
-
-        free.timeline.run(begun)
+        shut_down(free, task, 50)
         with monkeypatch.context() as patch:
             patch.delattr("tests.unit.deferral.free.FreeOperator")
             ended = free.timeline.run(task.wait)
@@ -245,14 +239,7 @@ class TestWorker:
         free.script["runs_for"] = 1000.0
         task = free.task(quick_wait=0.01)
         task.schedule()
-
-        async def begun():
-            running = asyncio.ensure_future(task.wait())
-            await let(50)
-            running.cancel()
-            await asyncio.wait({running})
-
-        free.timeline.run(begun)
+        shut_down(free, task, 50)
         task.schedule()
         with monkeypatch.context() as patch:
             patch.delattr("tests.unit.deferral.free.FreeOperator")
