@@ -115,8 +115,7 @@ class Ledger:
         """
         line = Line.of(job, ti)
         self._own[line.file] += 1
-        now = clock.now()
-        _disk.do(lambda: self._pages.write(line, now))
+        self._write(line)
         self._keep_looking()
         try:
             yield
@@ -131,12 +130,15 @@ class Ledger:
 
     def leave(self, job: RemoteJob, ti: Any) -> None:
         """Keep a line of what nobody waits for any more."""
-        line, now = Line.of(job, ti), clock.now()
-        _disk.do(lambda: self._pages.write(line, now))
+        self._write(Line.of(job, ti))
 
     def strike(self, line: Line) -> None:
         """Take a line out."""
         _disk.do(lambda: self._pages.remove(line.file))
+
+    def _write(self, line: Line) -> None:
+        now = clock.now()
+        _disk.do(lambda: self._pages.write(line, now))
 
     async def look(self) -> None:
         """End the jobs of tasks that are over and that nobody waits for."""

@@ -51,7 +51,7 @@ class Life:
 
     def noted(self) -> dict[str, Any] | None:
         """The XComs that say at the end of a success that there is nothing to find again."""
-        note = self.memory.note(settled=0, ended=True)
+        note = self.memory.after_success()
         return None if note is None else {XCOM_KEY: note}
 
 

@@ -305,7 +305,7 @@ class OperatorTrigger(BaseTrigger):
         memory = self._memory
         if memory is not None and (begun := memory.last()) is not None:
             await self._noted(XComMemory.leave)
-            event["memory"] = {"key": XCOM_KEY, "value": memory.note(settled=0, ended=True)}
+            event["memory"] = {"key": XCOM_KEY, "value": memory.after_success()}
             if resume is None and memory.unsettled() is not None:
                 event["begun"] = {"attempt": asdict(begun), "generation": memory.identity.generation}
         return TriggerEvent(event)  # type: ignore[no-untyped-call]

@@ -233,9 +233,9 @@ class XComMemory(Memory):
             return None
         return last
 
-    def note(self, **changes: Any) -> dict[str, Any] | None:
-        """What the XCom has to say at the end of the task; ``None`` where nothing was started."""
-        return None if self._last is None else asdict(replace(self._last, **changes))
+    def after_success(self) -> dict[str, Any] | None:
+        """What the XCom has to say at the end of a success; ``None`` where nothing was started."""
+        return None if self._last is None else asdict(replace(self._last, settled=0, ended=True))
 
     def _is_old(self) -> bool:
         return self._confirmed_at is not None and self._is_late(self._confirmed_at)

@@ -105,9 +105,8 @@ def _run(
     processes = Processes(folder / "logs", folder / "processes.json", signals)
     started = time.monotonic()
     kills = options.kills or (QUICK_KILLS if options.short else KILLS)
-    of = (
-        faults if options.kills else _form(options)
-    )  # a number that was asked for is for the faults that were
+    # A number that was asked for is for the faults that were.
+    of = faults if options.kills else _form(options)
     try:
         with running(folder, console, processes, signals, celery=options.celery) as world:
             save = partial(certificate.write, path)

@@ -38,10 +38,14 @@ class Killing:
     async def begin(self):
         self.running = asyncio.ensure_future(anext(self.trigger.run()))
 
-    async def end(self):
-        """As the triggerer does: the coroutine first, and then what was started."""
+    async def cancelled(self):
+        """The first half of what the triggerer does."""
         self.running.cancel(USER)
         await asyncio.wait({self.running})
+
+    async def end(self):
+        """As the triggerer does: the coroutine first, and then what was started."""
+        await self.cancelled()
         await self.trigger.on_kill()
 
     def happens(self, after, *, then_open=None):
@@ -101,8 +105,7 @@ class TestJob:
         async def main():
             await one.begin()
             await gate.reached()
-            one.running.cancel(USER)
-            await asyncio.wait({one.running})
+            await one.cancelled()
             ending = asyncio.ensure_future(one.trigger.on_kill())
             await asyncio.sleep(1)
             ending.cancel(USER)
@@ -125,8 +128,7 @@ class TestJob:
         async def main():
             await second.begin()
             await gate.reached()
-            second.running.cancel(USER)
-            await asyncio.wait({second.running})
+            await second.cancelled()
             ending = asyncio.ensure_future(second.trigger.on_kill())
             await asyncio.sleep(0)
             gate.open()
@@ -195,8 +197,7 @@ class TestJob:
         async def main():
             await one.begin()
             await gate.reached()
-            one.running.cancel(USER)
-            await asyncio.wait({one.running})
+            await one.cancelled()
             gate.open()
             await one.trigger.on_kill()
 

@@ -129,14 +129,14 @@ class TestGenerations:
     def test_after_a_success_it_is_known_that_old_results_are_there(self, box):
         done = memory(box)
         done.save(done.first(None), job=JOB)
-        box.event(done.note(settled=0, ended=True))
+        box.event(done.after_success())
         assert memory(box, try_number=2, retries=0).has_old_results
         assert not memory(Box(), try_number=2).has_old_results
 
     def test_what_an_event_has_pushed_is_understood(self, box):
         done = memory(box)
         saved = done.save(done.first(None), job=JOB)
-        box.event(done.note(ended=True))
+        box.event(done.after_success())
         found = memory(box).last()
         assert (found.job, found.ended, found.submit_key) == (JOB, True, saved.submit_key)
 
@@ -152,7 +152,7 @@ class TestGenerations:
         assert found.is_new_try(found.last())
 
     def test_nothing_is_noted_where_nothing_was_started(self, box):
-        assert memory(box).note(ended=True) is None
+        assert memory(box).after_success() is None
         assert memory(box).lasting
 
 
@@ -302,7 +302,7 @@ class TestPaused:
     def test_it_deletes_no_result_that_may_be_a_new_one(self, box, watch):
         done = memory(box)
         done.save(done.first(None))
-        box.event(done.note(settled=0, ended=True))
+        box.event(done.after_success())
         one = memory(box, try_number=2)
         box.value = {**json.loads(box.value), "try_number": 2}
         watch.sleep(11)

@@ -32,9 +32,9 @@ _UNTRUSTED = (
 )
 _LOGIN_TIMEOUT = 60
 _SOCKET_TIMEOUT = 30
+_REFUSAL_STANDS = 5.0  # seconds, in which all who wait for the same login hear of it
 # The session or its master token has gone: only a new login helps.
 # Source: the connector's network.py (390112 is renewed by the connector itself).
-_REFUSAL_STANDS = 5.0  # seconds, in which all who wait for the same login hear of it
 _SESSION_GONE = frozenset({390103, 390104, 390111, 390113, 390114, 390115, 290401})
 
 
