@@ -41,6 +41,8 @@ ELSEWHERE = {
     "python -m astronomer.lab issuer": "tests/lab/test_issuer.py",
     'curl -H "Authorization: Bearer $TOKEN" https://my-deployment.example.com/api/v2/dags': "tests/integration/runtime/test_sessions.py",
     'curl -X POST -H "Authorization: Bearer $TOKEN" https://my-deployment.example.com/auth/token': "tests/integration/runtime/test_sessions.py",
+    "airflowctl auth login --api-url https://my-deployment.example.com --skip-keyring": "tests/integration/runtime/test_airflowctl.py",
+    "airflowctl dags list": "tests/integration/runtime/test_airflowctl.py",
     "docker run --rm astronomer-runtime:3.3-1 airflow runtime version": "tests/image/test_contents.py",
     "docker run --rm astronomer-runtime:3.3-1 pip freeze": "tests/image/test_contents.py",
     "airflow runtime version": "tests/unit/runtime/test_runtime_cli.py",
