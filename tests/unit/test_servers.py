@@ -1,5 +1,6 @@
 """The servers of a distributed Airflow: new ones on loopback, or a word on what is missing."""
 
+import os
 import stat
 import sys
 import time
@@ -83,13 +84,16 @@ class TestServers:
             assert connection.execute(text("SELECT current_database()")).scalar() == servers.database.database
         assert settings["AIRFLOW__CELERY__BROKER_URL"].startswith("redis://:")
 
-    def test_the_database_keeps_what_it_had_when_it_is_started_again(self, servers, processes, patience):
+    def test_the_database_keeps_what_it_had_when_it_is_started_again(self, servers, processes, patience, tmp_path):
         engine = create_engine(servers.database)
         with engine.begin() as connection:
             connection.execute(text("CREATE TABLE kept AS SELECT 1 AS n"))
         engine.dispose()
         [program] = [one for one in processes.programs if one.name == "PostgreSQL"]
         processes.lose(program, 3, group=False)
+        # Some parts of Airflow end when their database goes away; whoever restarts it starts them again later.
+        fallen = processes.start("triggerer", [sys.executable, "-c", "raise SystemExit(1)"], os.environ, tmp_path)
+        fallen.process.wait()
         servers.start_servers(processes, patience)
         with create_engine(servers.database).connect() as connection:
             assert connection.execute(text("SELECT n FROM kept")).scalar() == 1

@@ -115,15 +115,17 @@ class Servers:
         running = {one.name for one in processes.programs}
         if self._cluster and POSTGRES not in running:
             cluster = self._cluster
-            processes.start(
+            started = processes.start(
                 *(POSTGRES, cluster.command, _environment(), cluster.directory),
                 server=True,
                 owner=cluster.owner,
             )
-            patience.until(lambda: cluster.answers() is None, POSTGRES)
+            patience.until(lambda: cluster.answers() is None, POSTGRES, by=started)
         if self._redis and REDIS not in running:
-            processes.start(REDIS, self._redis.command, _environment(), self._redis.directory, server=True)
-            patience.until(self._redis.answers, REDIS)
+            started = processes.start(
+                REDIS, self._redis.command, _environment(), self._redis.directory, server=True
+            )
+            patience.until(self._redis.answers, REDIS, by=started)
 
     def settings(self) -> dict[str, str]:
         """Return the variables by which Airflow finds them."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from tools.demo.processes import ProcessEndedError, Processes
+from tools.demo.processes import ProcessEndedError, Processes, Program
 
 READY_SECONDS = 300.0
 SAY_AGAIN = 20.0
@@ -39,12 +39,17 @@ class Patience:
         ready: Callable[[], bool],
         what: str,
         missing: Callable[[], str] = lambda: "it has not answered yet",
+        *,
+        by: Program | None = None,
     ) -> None:
-        """Wait for something that a program has to do."""
+        """Wait for something that a program has to do.
+
+        :param by: that program, where others may end meanwhile: some of Airflow do while their database is away.
+        """
         started = time.monotonic()
         said = started
         while True:
-            self.processes.check()
+            (by or self.processes).check()
             if ready():
                 return
             now = time.monotonic()
