@@ -84,7 +84,9 @@ class TestServers:
             assert connection.execute(text("SELECT current_database()")).scalar() == servers.database.database
         assert settings["AIRFLOW__CELERY__BROKER_URL"].startswith("redis://:")
 
-    def test_the_database_keeps_what_it_had_when_it_is_started_again(self, servers, processes, patience, tmp_path):
+    def test_the_database_keeps_what_it_had_when_it_is_started_again(
+        self, servers, processes, patience, tmp_path
+    ):
         engine = create_engine(servers.database)
         with engine.begin() as connection:
             connection.execute(text("CREATE TABLE kept AS SELECT 1 AS n"))
@@ -92,7 +94,9 @@ class TestServers:
         [program] = [one for one in processes.programs if one.name == "PostgreSQL"]
         processes.lose(program, 3, group=False)
         # Some parts of Airflow end when their database goes away; whoever restarts it starts them again later.
-        fallen = processes.start("triggerer", [sys.executable, "-c", "raise SystemExit(1)"], os.environ, tmp_path)
+        fallen = processes.start(
+            "triggerer", [sys.executable, "-c", "raise SystemExit(1)"], os.environ, tmp_path
+        )
         fallen.process.wait()
         servers.start_servers(processes, patience)
         with create_engine(servers.database).connect() as connection:
