@@ -174,4 +174,3 @@ class EarlierTries(InProcess):
         self.log.info("The task was cleared: %s of the earlier run is %s", job.name, status.phase.value)
         if status.phase is Phase.LOST:
             self.log.warning("%s", status.message)
-

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 )
 from structlog.testing import capture_logs
 
-from astronomer.deferral import CredentialsRejected, Hub, JobError, Pacing, Transient, operator
+from astronomer.deferral import CredentialsRejected, Hub, JobError, Pacing, Transient, in_process
 from astronomer.providers.databricks.operators.databricks import (
     DatabricksRunNowOperator,
     DatabricksSubmitRunOperator,
@@ -116,7 +116,7 @@ class SubmitRun(DatabricksSubmitRunOperator):
 
 def steady(patch):
     """Let the engine draw the same numbers every time; hypothesis sees to those of the `random` module."""
-    operator._IN_WORKER.random.seed(0)
+    in_process._IN_WORKER.random.seed(0)
 
     def current(cls):
         return cls._of_loop.setdefault(asyncio.get_running_loop(), cls(pacing=Pacing(random=Random(0))))

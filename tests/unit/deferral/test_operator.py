@@ -556,7 +556,7 @@ class TestOnKill:
                 gone.set()
 
         held, gone = threading.Event(), threading.Event()
-        monkeypatch.setattr("astronomer.deferral.operator._KILL_BUDGET", -5.0)
+        monkeypatch.setattr("astronomer.deferral.in_process._KILL_BUDGET", -5.0)
         operator = Stuck(task_id="task", service="scripted")
         operator._job = service.start("a", runs_for=1e6)
         with capture_logs() as lines:
@@ -759,7 +759,7 @@ class TestWhoIsKilled:
     def test_a_late_answer_of_a_user_still_ends_the_job(self, service, monkeypatch):
         """The handler may have interrupted a question to Airflow, and so hold up its own."""
         held, cancelled = threading.Event(), threading.Event()
-        monkeypatch.setattr("astronomer.deferral.operator._ASKING", 0.01)
+        monkeypatch.setattr("astronomer.deferral.in_process._ASKING", 0.01)
         cancel = service.cancel
 
         def seen(job_id):
