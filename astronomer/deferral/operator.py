@@ -26,7 +26,7 @@ class JobOperator(EarlierTries):
     """Runs one remote job per attempt and waits for it without a worker.
 
     A family subclasses it, names its ``trigger_type``, and writes :meth:`submit`, :meth:`finish` and, where the
-    vendor allows it, :meth:`find`.
+    vendor allows it, :meth:`.EarlierTries.find`.
 
     :param deferrable: ``False`` waits in the worker; everything else stays the same.
     :param poll_interval: seconds between two polls of the connection.
@@ -64,7 +64,7 @@ class JobOperator(EarlierTries):
     # What a family writes.
 
     def prepare(self, context: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
-        """Reject bad input, and return notes for :meth:`find`. They are saved before :meth:`submit` runs."""
+        """Reject bad input, and return notes for :meth:`.EarlierTries.find`. They are saved before :meth:`submit` runs."""
         return {}
 
     def submit(self, context: Mapping[str, Any], attempt: Attempt) -> RemoteJob:
