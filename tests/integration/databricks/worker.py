@@ -18,7 +18,7 @@ from typing import Any
 from airflow.sdk.bases.operator import ExecutorSafeguard
 
 from astronomer.deferral._compat import TaskDeferred
-from astronomer.providers.databricks.hooks.transport import Transport
+from astronomer.deferral.transport import Transport
 from astronomer.providers.databricks.operators.databricks import DatabricksSubmitRunOperator
 from tests.unit.deferral.fakes import FakeTaskInstance
 

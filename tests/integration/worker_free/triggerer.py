@@ -24,7 +24,7 @@ from typing import Any
 from astronomer.deferral import operator_trigger, recipe, xcom_memory
 from astronomer.deferral.trigger import JobTrigger
 from astronomer.deferral.xcom_memory import XCOM_KEY, XComMemory
-from astronomer.providers.databricks.hooks.transport import Transport
+from astronomer.deferral.transport import Transport
 from astronomer.providers.databricks.sql import submit
 from astronomer.providers.snowflake.hooks.session import SnowflakeSession
 from tests.integration.driving import triggerer

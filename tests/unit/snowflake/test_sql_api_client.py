@@ -1,9 +1,16 @@
 import asyncio
+import contextlib
+import ssl
 
+import pytest
+from aiohttp import web
+
+from astronomer.deferral import Transient
 from astronomer.deferral._compat import PlainConnection
 from astronomer.lab.tls import issue
 from astronomer.providers.snowflake.hooks.sql_api import ReadSqlApiHook, SqlApiClient
 from tests.sockets import MuteServer, nothing_left
+from tests.unit.deferral.web import serving
 
 
 class UnsignedHook(ReadSqlApiHook):
@@ -11,14 +18,76 @@ class UnsignedHook(ReadSqlApiHook):
         return {}
 
 
-def test_of_a_look_that_is_given_up_nothing_is_left(tmp_path, monkeypatch):
-    certificates = issue(tmp_path, "server")
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca))
+class SignedHook(ReadSqlApiHook):
+    def get_headers(self):
+        return {"Authorization": "Bearer the-token"}
 
+
+@pytest.fixture
+def certificates(tmp_path, monkeypatch):
+    found = issue(tmp_path, "server")
+    monkeypatch.setenv("SSL_CERT_FILE", str(found.ca))
+    return found
+
+
+def connected_to(port):
+    extra = {"account": "mute", "host": "localhost", "port": port}
+    return PlainConnection("mute", "me", "secret", None, None, None, extra)
+
+
+@contextlib.asynccontextmanager
+async def asking(certificates, answer):
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificates.chain, certificates.key)
+    async with serving(answer, tls=tls) as url:
+        client = SqlApiClient(SignedHook(connected_to(int(url.rpartition(":")[2]))))
+        try:
+            yield client
+        finally:
+            await client.close()
+
+
+async def test_a_home_directory_logs_nobody_in(certificates, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("default login me password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    seen = []
+
+    async def answer(request):
+        seen.append(request.headers.get("Authorization"))
+        return web.json_response({"statementHandle": "01"})
+
+    async with asking(certificates, answer) as client:
+        assert await client.look("01") == (200, {"statementHandle": "01"})
+    assert seen == ["Bearer the-token"]
+
+
+async def test_a_redirect_that_keeps_the_method_is_followed(certificates):
+    seen = []
+
+    async def answer(request):
+        seen.append((request.method, request.path))
+        if request.path.startswith("/api"):
+            raise web.HTTPTemporaryRedirect("/moved")
+        return web.json_response({"statementHandle": "01"}, status=202)
+
+    async with asking(certificates, answer) as client:
+        assert await client.submit({"statement": "SELECT 1"}, "a-request") == ["01"]
+    assert seen == [("POST", "/api/v2/statements"), ("POST", "/moved")]
+
+
+@pytest.mark.parametrize("status", [200, 404])
+async def test_an_answer_that_is_not_snowflakes_is_weather(certificates, status):
+    async def answer(request):
+        return web.Response(status=status)
+
+    async with asking(certificates, answer) as client:
+        with pytest.raises(Transient, match=f"GET /api/v2/statements/01: HTTP {status}, but"):
+            await client.look("01")
+
+
+def test_of_a_look_that_is_given_up_nothing_is_left(certificates):
     async def main():
-        extra = {"account": "mute", "host": "localhost", "port": server.port}
-        connection = PlainConnection("mute", "me", "secret", None, None, None, extra)
-        client = SqlApiClient(UnsignedHook(connection))
+        client = SqlApiClient(UnsignedHook(connected_to(server.port)))
         looking = asyncio.ensure_future(client.look("handle"))
         await asyncio.to_thread(server.asked.wait, 20)
         assert not looking.done(), looking

@@ -16,6 +16,7 @@ from urllib.parse import quote_plus, urlsplit
 
 from astronomer.deferral import CredentialsRejected, clock
 from astronomer.deferral._compat import PlainConnection
+from astronomer.deferral.transport import basic
 from astronomer.providers.core.hooks.deployment_errors import ConnectionUnusable, NoSuchApi, Refused
 
 if TYPE_CHECKING:
@@ -191,11 +192,8 @@ class Login:
         form |= {name: it.oauth[name] for name in ("scope", "audience") if name in it.oauth}
         if it.oauth.get("client_auth") == "body":
             return {"data": {**form, "client_id": it.login, "client_secret": it.secret}}
-        pair = f"{quote_plus(it.login)}:{quote_plus(it.secret)}".encode()  # RFC 6749, 2.3.1
-        return {
-            "data": form,
-            "headers": {"Authorization": f"Basic {base64.b64encode(pair).decode()}"},
-        }
+        identity = basic(quote_plus(it.login), quote_plus(it.secret))  # RFC 6749, 2.3.1
+        return {"data": form, "headers": identity}
 
 
 def _bearer(token: str) -> dict[str, str]:

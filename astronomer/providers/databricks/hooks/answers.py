@@ -5,15 +5,11 @@ Sources: docs.databricks.com/api/workspace/introduction, and the tables in datab
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, ClassVar
 
-from astronomer.deferral import CredentialsRejected, Transient, clock
+from astronomer.deferral import CredentialsRejected, Transient
+from astronomer.deferral.transport import HttpAnswer
 from astronomer.providers.databricks.errors import RequestRejected
 
 __all__ = ["Answer"]
@@ -49,38 +45,19 @@ _TOKEN_WORDS = re.compile(
     r"|unauthorized access to org",
     re.IGNORECASE,
 )
-_PAUSE_UNTOLD = 1.0  # what databricks-sdk waits after a 429 that names no time
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One HTTP answer, read to its end.
+class Answer(HttpAnswer):
+    """One HTTP answer of Databricks, read to its end."""
 
-    :param asked: the method and path, for messages.
-    """
-
-    asked: str
-    status: int
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
+    pause_untold: ClassVar[float] = 1.0  # what databricks-sdk waits
 
     def document(self) -> dict[str, Any]:
-        """The JSON object of a success.
+        """The JSON object of a success, which may say nothing.
 
-        :raises Transient: anything else; a gateway's own page comes with status 200, too.
+        :raises Transient: anything else.
         """
-        try:
-            found = json.loads(self.body or b"{}")
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise Transient(f"{self.asked}: HTTP {self.status}, but the answer is no JSON object")
-        return found
-
-    @property
-    def well(self) -> bool:
-        """Whether the request was done."""
-        return 200 <= self.status < 300
+        return super().document() if self.body else {}
 
     @property
     def throttled(self) -> bool:
@@ -103,15 +80,7 @@ class Answer:
     @property
     def retry_after(self) -> float | None:
         """Seconds for which the server wants to be left alone; ``None`` when it does not say so."""
-        if not (self.throttled or self.status >= 500):
-            return None
-        told = _seconds(self.headers.get("Retry-After"), self.server_time)
-        return _PAUSE_UNTOLD if told is None and self.throttled else told
-
-    @property
-    def server_time(self) -> float | None:
-        """The server's clock, epoch seconds."""
-        return _moment(self.headers.get("Date"))
+        return super().retry_after if self.throttled or self.status >= 500 else None
 
     def error(self) -> Exception:
         """What to raise for an answer that is not a success."""
@@ -137,41 +106,17 @@ class Answer:
     @property
     def _by_another(self) -> bool:
         """Whether a gateway or proxy on the way answered: Databricks' own errors are JSON objects."""
-        try:
-            return not isinstance(json.loads(self.body), dict)
-        except ValueError:
-            return True
+        return self.parsed is None
 
     @property
     def _complaint(self) -> tuple[str, str]:
         """Databricks' error code and sentence; of another's answer, the beginning of its text."""
         if 300 <= self.status < 400:
             return "", f"redirected to {self.headers.get('Location')}"
-        try:
-            told = json.loads(self.body)
-            # The token endpoint speaks OAuth.
-            code = told.get("error_code") or told.get("error") or ""
-            message = told.get("message") or told.get("error_description") or told.get("detail") or ""
-            return str(code)[:_LONGEST_TEXT], str(message)[:_LONGEST_TEXT]
-        except (ValueError, AttributeError):
+        told = self.parsed
+        if told is None:
             return "", " ".join(self.body.decode(errors="replace").split())[:_LONGEST_TEXT]
-
-
-def _seconds(value: str | None, server_time: float | None) -> float | None:
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        moment = _moment(value)
-        if moment is None:
-            return None
-        seconds = moment - (clock.now() if server_time is None else server_time)
-    return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def _moment(value: str | None) -> float | None:
-    try:
-        return None if value is None else parsedate_to_datetime(value).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None
+        # The token endpoint speaks OAuth.
+        code = told.get("error_code") or told.get("error") or ""
+        message = told.get("message") or told.get("error_description") or told.get("detail") or ""
+        return str(code)[:_LONGEST_TEXT], str(message)[:_LONGEST_TEXT]

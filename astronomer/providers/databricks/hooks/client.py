@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from astronomer.deferral import ClientThreads, CredentialsRejected, Transient
 from astronomer.deferral._compat import AirflowNotFoundException, PlainConnection, read_connection, setting
+from astronomer.deferral.transport import Transport
 from astronomer.providers.databricks.errors import ConnectionUnusable, RequestRejected
 from astronomer.providers.databricks.hooks import THREAD_NAME, credentials
 from astronomer.providers.databricks.hooks.answers import Answer
 from astronomer.providers.databricks.hooks.budget import RequestBudget
-from astronomer.providers.databricks.hooks.transport import Transport
 from astronomer.providers.databricks.hooks.workspace import Mode, Workspace
+from astronomer.providers.package import DISTRIBUTION
 
 __all__ = ["DatabricksClient", "RequestRejected"]
 
@@ -40,7 +43,7 @@ class DatabricksClient:
         self,
         connection: PlainConnection,
         *,
-        caller: str = "astronomer-providers",
+        caller: str = DISTRIBUTION,
         budget: RequestBudget | None = None,
     ) -> None:
         workspace = Workspace.of(connection)
@@ -48,7 +51,8 @@ class DatabricksClient:
         self.server_time: float | None = None
         self.budget = budget or RequestBudget(setting("databricks_requests_per_second", 10.0))
         self._secrets = Workspace.secrets(connection)
-        self._transport = Transport(workspace.proxies, caller)
+        self._agent = _agent(caller)
+        self._transport = Transport(Answer, {"User-Agent": self._agent}, proxies=workspace.proxies)
         self._threads: ClientThreads | None = None
         self._credentials = self._log_in(connection, workspace)
         self._shared: _Shared | None = None
@@ -184,7 +188,7 @@ class DatabricksClient:
         self._threads = ClientThreads(THREAD_NAME, size=2)
         if workspace.mode is Mode.UNIFIED:
             return credentials.by_unified(connection, self.address, self._threads)
-        return credentials.by_stock(connection, self.address, self._transport.agent, self._threads)
+        return credentials.by_stock(connection, self.address, self._agent, self._threads)
 
     async def _ask_for_token(self, identity: Mapping[str, str]) -> Answer:
         url = f"{self.address}/oidc/v1/token"
@@ -242,3 +246,8 @@ def _query(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
         elif value is not None:
             for one in value if isinstance(value, (list, tuple)) else (value,):
                 yield prefix + name, str(one).lower() if isinstance(one, bool) else str(one)
+
+
+def _agent(caller: str) -> str:
+    agent = f"{DISTRIBUTION}/{version(DISTRIBUTION)} python/{platform.python_version()}"
+    return agent if caller == DISTRIBUTION else f"{agent} caller/{caller}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextvars
 import math
 import time
@@ -12,11 +11,12 @@ from dataclasses import dataclass, field
 
 from astronomer.deferral import ClientThreads, CredentialsRejected, clock
 from astronomer.deferral._compat import PlainConnection
+from astronomer.deferral.transport import basic
 from astronomer.providers.databricks.errors import ConnectionUnusable, RequestRejected
 from astronomer.providers.databricks.hooks.answers import Answer
 from astronomer.providers.databricks.hooks.foreign import understood
 
-__all__ = ["Credentials", "Fresh", "basic", "bearer", "by_stock", "by_unified", "oauth", "token"]
+__all__ = ["Credentials", "Fresh", "bearer", "by_stock", "by_unified", "oauth", "token"]
 
 Made = tuple[dict[str, str], float | None]
 """Headers, and for how many seconds they are good; ``None`` for ever."""
@@ -213,8 +213,3 @@ def _in_threads(
 def bearer(value: str) -> dict[str, str]:
     """The header for a token."""
     return {"Authorization": f"Bearer {value}"}
-
-
-def basic(login: str, password: str) -> dict[str, str]:
-    """The header for a login and a password."""
-    return {"Authorization": "Basic " + base64.b64encode(f"{login}:{password}".encode()).decode()}

@@ -9,7 +9,8 @@ from typing import Any
 from airflow.providers.databricks.hooks.databricks_base import BaseDatabricksHook
 
 from astronomer.deferral._compat import PlainConnection
-from astronomer.providers.databricks.hooks.credentials import basic, bearer
+from astronomer.deferral.transport import basic
+from astronomer.providers.databricks.hooks.credentials import bearer
 
 __all__ = ["ReadHook", "StockLogin", "over"]
 

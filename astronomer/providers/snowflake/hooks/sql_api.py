@@ -6,11 +6,8 @@ Source of the protocol: docs.snowflake.com/en/developer-guide/sql-api/reference.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
-
-import aiohttp
 
 try:  # provider 6.20 moved it
     from airflow.providers.snowflake.hooks.sql_api import SnowflakeSqlApiHook
@@ -21,7 +18,7 @@ except ImportError:  # pragma: no cover
 
 from astronomer.deferral import ClientThreads, CredentialsRejected, Transient, clock
 from astronomer.deferral._compat import PlainConnection
-from astronomer.deferral.connector import Connector, untrusted
+from astronomer.deferral.transport import HttpAnswer, Transport
 from astronomer.providers.snowflake.hooks import THREAD_NAME
 from astronomer.providers.snowflake.hooks.session import connection_parameters
 
@@ -29,9 +26,9 @@ __all__ = ["ReadSqlApiHook", "SqlApiClient", "StatementRejected"]
 
 T = TypeVar("T")
 
-_TIMEOUT = aiohttp.ClientTimeout(total=60, connect=20)
 _ANSWERED = frozenset({200, 202, 404, 408, 422})
 _REFUSED = frozenset({401, 403})
+_LONGEST_TEXT = 300
 _HEADERS_LAST = 60.0  # seconds; the stock hook renews a token five minutes before its end
 
 
@@ -56,7 +53,7 @@ class SqlApiClient:
     def __init__(self, hook: SnowflakeSqlApiHook) -> None:
         self.hook = hook
         self._threads = ClientThreads(THREAD_NAME, size=1)
-        self._http: aiohttp.ClientSession | None = None
+        self._transport = Transport(HttpAnswer, {"User-Agent": "snowflakeSQLAPI/1.0"}, connections=16)
         self._parameters: dict[str, Any] = {}
         self._base = ""
         self._headers: dict[str, Any] = {}
@@ -117,8 +114,7 @@ class SqlApiClient:
 
     async def close(self) -> None:
         """Give the sockets back."""
-        if self._http is not None:
-            await self._http.close()
+        await self._transport.close()
         self._threads.close()
 
     async def _result(self, handle: str, **query: str) -> dict[str, Any]:
@@ -131,31 +127,26 @@ class SqlApiClient:
         self, method: str, path: str, query: Mapping[str, str], **content: Any
     ) -> tuple[int, dict[str, Any]]:
         """One request; after a refusal, once more with a token signed anew."""
-        http = await self._open()
+        await self._open()
+        url = self._base + path
         for again in (False, True):
             headers = await self._signed()
-            try:
-                async with http.request(
-                    method, self._base + path, params=dict(query), headers=headers, **content
-                ) as response:
-                    status, retry_after = response.status, _seconds(response.headers.get("Retry-After"))
-                    answer = await response.json(content_type=None) if status in _ANSWERED else {}
-                    words = "" if status in _ANSWERED else _without(headers, await response.text())[:300]
-            except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
-                said = f"{type(error).__name__}: {error}{untrusted(error)}"
-                raise Transient(f"{method} {path or '/'}: {said}") from error
-            if status in _ANSWERED:
-                return status, answer if isinstance(answer, dict) else {}
-            if status in _REFUSED and not again:
+            answer = await self._transport.send(
+                method, url, params=dict(query), headers=headers, redirected=True, **content
+            )
+            if answer.status in _ANSWERED:
+                return answer.status, answer.document()
+            if answer.status in _REFUSED and not again:
                 self.hook._rest_token_provider = None
                 self._headers_until = 0.0
                 continue
-            message = f"{method} {path or '/'}: HTTP {status} {words}"
-            if status in _REFUSED:
+            words = _without(headers, answer.body.decode(errors="replace"))[:_LONGEST_TEXT]
+            message = f"{answer.asked}: HTTP {answer.status} {words}"
+            if answer.status in _REFUSED:
                 raise CredentialsRejected(message)
-            if status == 400:
-                raise StatementRejected(status, {"message": words})
-            raise Transient(message, retry_after=retry_after)
+            if answer.status == 400:
+                raise StatementRejected(answer.status, {"message": words})
+            raise Transient(message, retry_after=answer.retry_after)
         raise AssertionError("unreachable")
 
     async def _signed(self) -> dict[str, Any]:
@@ -165,20 +156,11 @@ class SqlApiClient:
             self._headers_until = clock.now() + _HEADERS_LAST
         return self._headers
 
-    async def _open(self) -> aiohttp.ClientSession:
+    async def _open(self) -> None:
         async with self._opening:
-            if self._http is None:
+            if not self._base:
                 self._parameters = await self._call(lambda: connection_parameters(self.hook))
                 self._base = await self._call(self._address)
-                context = await self._call(ssl.create_default_context)
-                connector = Connector(ssl=context, limit=16)
-                self._http = aiohttp.ClientSession(
-                    timeout=_TIMEOUT,
-                    connector=connector,
-                    trust_env=True,
-                    headers={"User-Agent": "snowflakeSQLAPI/1.0"},
-                )
-            return self._http
 
     def _address(self) -> str:
         """The connection's ``host`` and ``port``, which the stock hook does not look at, or the account's own."""
@@ -204,10 +186,3 @@ def _without(headers: Mapping[str, Any], text: str) -> str:
     """A text that may repeat what was sent, with stars in place of the token."""
     token = str(headers.get("Authorization") or "").rpartition(" ")[2]
     return text.replace(token, "***") if token else text
-
-
-def _seconds(value: str | None) -> float | None:
-    try:
-        return float(value) if value is not None else None
-    except ValueError:
-        return None

@@ -10,29 +10,13 @@ import pytest
 from aiohttp import web
 
 from astronomer.deferral import Transient
-from astronomer.providers.databricks.errors import RequestRejected
-from astronomer.providers.databricks.hooks import transport as transport_module
-from astronomer.providers.databricks.hooks.client import DatabricksClient
-from astronomer.providers.databricks.hooks.credentials import basic
-from astronomer.providers.databricks.hooks.transport import Transport
-from tests.unit.databricks.fakes import pat
+from astronomer.deferral import transport as transport_module
+from astronomer.deferral.transport import HttpAnswer, Transport, basic
+from astronomer.lab.tls import issue
+from tests.sockets import MuteServer, nothing_left
+from tests.unit.deferral.web import serving
 
 PASSWORDS = ("me", "proxy-password")
-
-
-@contextlib.asynccontextmanager
-async def serving(answer):
-    """A web server on the loopback interface; its URL."""
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        yield "http://{}:{}".format(*runner.addresses[0][:2])
-    finally:
-        await runner.cleanup()
 
 
 @contextlib.asynccontextmanager
@@ -62,7 +46,7 @@ async def speaking(talk):
 
 @contextlib.asynccontextmanager
 async def sending(proxies=None):
-    transport = Transport(proxies or {}, "tests")
+    transport = Transport(HttpAnswer, {"User-Agent": "tests"}, proxies=proxies)
     try:
         yield transport
     finally:
@@ -89,8 +73,7 @@ async def test_what_is_sent():
         await transport.send("POST", f"{url}/api", json={"run_id": 7}, headers={"Authorization": "Bearer x"})
     (_, question, headers, _), (_, _, _, body) = seen
     assert question == "/api?a=1&a=2"
-    assert headers["User-Agent"].startswith("astronomer-providers/")
-    assert headers["User-Agent"].endswith("caller/tests")
+    assert headers["User-Agent"] == "tests"
     assert "Authorization" not in headers
     assert body == '{"run_id": 7}'
     assert "Cookie" not in seen[1][2]
@@ -107,14 +90,33 @@ async def test_a_home_directory_logs_nobody_in(tmp_path, monkeypatch):
         assert (await transport.send("GET", url)).document() == {"authorization": None}
 
 
-async def test_no_redirect_is_followed():
+async def test_a_redirect_is_followed_where_that_is_wanted():
+    asked = []
+
     async def answer(request):
-        raise web.HTTPFound("http://elsewhere.example.com/")
+        asked.append(request.path)
+        if request.path == "/api":
+            raise web.HTTPTemporaryRedirect("/elsewhere")
+        return web.json_response({})
 
     async with serving(answer) as url, sending() as transport:
-        found = await transport.send("POST", f"{url}/api", json={})
-    assert found.status == 302
-    assert isinstance(found.error(), Transient)
+        assert (await transport.send("POST", f"{url}/api", json={})).status == 307
+        assert (await transport.send("POST", f"{url}/api", json={}, redirected=True)).status == 200
+    assert asked == ["/api", "/api", "/elsewhere"]
+
+
+async def test_what_is_quoted_stays_as_it_is():
+    asked = []
+
+    async def answer(request):
+        asked.append(request.raw_path)
+        return web.json_response({})
+
+    path = "/runs/scheduled__2026-01-01T00%3A00%2B00%3A00?signature=a%2Fb"
+    async with serving(answer) as url, sending() as transport:
+        await transport.send("GET", url + path)
+        await transport.send("GET", f"{url}/list", params={"key": "a/b c"})
+    assert asked == [path, "/list?key=a/b+c"]
 
 
 async def test_one_connection_is_kept():
@@ -146,11 +148,16 @@ async def garbage(reader, writer):
     writer.write(b"\x00\x01\x02\r\n\r\n")
 
 
+async def broken(reader, writer):
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc")
+
+
 async def silence(reader, writer):
     await reader.read()
 
 
-@pytest.mark.parametrize("talk", [reset, cut, garbage, silence])
+@pytest.mark.parametrize("talk", [reset, cut, garbage, broken, silence])
 async def test_no_answer_is_weather(talk, monkeypatch):
     monkeypatch.setattr(transport_module, "_TIMEOUT", aiohttp.ClientTimeout(total=0.3))
     async with speaking(talk) as url, sending() as transport:
@@ -184,7 +191,7 @@ async def test_a_cancelled_request_is_cancelled():
 
 async def test_requests_under_way_when_it_closes():
     async with speaking(silence) as url:
-        transport = Transport({}, "tests")
+        transport = Transport(HttpAnswer, {})
         task = asyncio.ensure_future(transport.send("GET", url))
         await until(lambda: transport._http is not None and transport._http.connector._acquired)
         await transport.close()
@@ -195,13 +202,56 @@ async def test_requests_under_way_when_it_closes():
 
 
 async def test_it_closes_while_it_opens():
-    transport = Transport({}, "tests")
+    transport = Transport(HttpAnswer, {})
     task = asyncio.ensure_future(transport.send("GET", "http://127.0.0.1:1"))
     await until(transport._opening.locked)
     await transport.close()
     with pytest.raises(Transient, match="closed"):
         await task
     assert transport._http is None
+
+
+def test_of_a_request_that_is_given_up_nothing_is_left(tmp_path, monkeypatch):
+    certificates = issue(tmp_path, "server")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca))
+
+    async def main():
+        transport = Transport(HttpAnswer, {})
+        asking = asyncio.ensure_future(transport.send("GET", f"https://localhost:{server.port}/api"))
+        await asyncio.to_thread(server.asked.wait, 20)
+        assert not asking.done(), asking
+        asking.cancel()
+        await asyncio.wait({asking})
+        await transport.close()
+
+    with MuteServer(certificates) as server, nothing_left():
+        asyncio.run(main())
+
+
+# Answers.
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": "-7"}, 0.0),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "Thu, 01 Jan 2026 00:00:30 GMT", "Date": "Thu, 01 Jan 2026 00:00:10 GMT"}, 20.0),
+        ({"Retry-After": "Thu, 01 Jan 1970 00:00:30 GMT"}, 0.0),
+    ],
+)
+def test_how_long_a_server_wants_to_be_left_alone(headers, seconds):
+    assert HttpAnswer("GET /", 503, headers, b"").retry_after == seconds
+    assert HttpAnswer("GET /", 429, headers, b"").retry_after == (5.0 if seconds is None else seconds)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b"\xff"])
+def test_an_answer_that_is_no_object_is_weather(body):
+    with pytest.raises(Transient, match="GET /: HTTP 200, but the answer is no JSON object"):
+        HttpAnswer("GET /", 200, {}, body).document()
 
 
 # Proxies.
@@ -216,7 +266,7 @@ async def proxy(monkeypatch):
 
     async def answer(request):
         seen.append((str(request.url), request.headers.get("Proxy-Authorization")))
-        return web.json_response({"proxied": True}, status=407 if request.path == "/refused" else 200)
+        return web.json_response({"proxied": True})
 
     async with serving(answer) as url:
         yield seen, url.replace("http://", "http://{}:{}@".format(*PASSWORDS))
@@ -237,6 +287,14 @@ async def test_the_proxy_of_the_environment(proxy, monkeypatch):
     assert len(seen) == 1
 
 
+async def test_no_error_shows_the_proxys_password(proxy, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://{}:{}@127.0.0.1:1".format(*PASSWORDS))
+    async with sending() as transport:
+        with pytest.raises(Transient) as caught:
+            await transport.send("GET", "http://workspace.invalid/api")
+    assert PASSWORDS[1] not in str(caught.value)
+
+
 async def test_the_connections_comes_before_the_environments(proxy, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     async with sending({"http": proxy[1]}) as transport:
@@ -254,58 +312,3 @@ async def test_no_proxy_where_the_environment_wants_none(proxy, monkeypatch):
     async with serving(answer) as direct, sending() as transport:
         assert (await transport.send("GET", direct)).document() == {"proxied": False}
     assert not seen
-
-
-@pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_no_error_shows_the_proxys_password(proxy, scheme):
-    _, url = proxy
-    client = DatabricksClient(
-        pat(host="workspace.invalid", schema=scheme, extra_dejson={"proxies": {scheme: url}})
-    )
-    for broken in (url, "http://{}:{}@127.0.0.1:1".format(*PASSWORDS)):
-        client._transport._proxies = {scheme: broken}
-        with pytest.raises((Transient, RequestRejected)) as caught:
-            await client.get("../refused")
-        assert PASSWORDS[1] not in str(caught.value)
-    await client.close()
-
-
-# Storage links.
-
-
-@pytest.fixture
-async def storage():
-    """A storage service: what it was sent, and where it is."""
-    seen = []
-
-    async def answer(request):
-        seen.append(dict(request.headers))
-        kind = request.path.rsplit("/", 1)[1]
-        if kind == "expired":
-            body = "<Error><Code>ExpiredToken</Code><Token-0>SECRET</Token-0></Error>"
-            return web.Response(status=403, text=body)
-        if kind == "busy":
-            return web.Response(status=503, text="<Code>SlowDown</Code>")
-        return web.Response(body=b"\x00rows")
-
-    async with serving(answer) as url:
-        yield seen, url
-
-
-async def test_a_storage_link_is_not_shown_the_token(storage):
-    seen, url = storage
-    client = DatabricksClient(pat())
-    assert await client.fetch(f"{url}/bucket/chunk?signature=a%2Fb") == b"\x00rows"
-    assert "Authorization" not in seen[0]
-    await client.close()
-
-
-async def test_a_storage_link_that_is_no_longer_good(storage):
-    client = DatabricksClient(pat())
-    with pytest.raises(RequestRejected) as caught:
-        await client.fetch(f"{storage[1]}/bucket/expired?signature=SECRET")
-    assert (caught.value.status, caught.value.error_code) == (403, "ExpiredToken")
-    assert "SECRET" not in str(caught.value)
-    with pytest.raises(Transient, match="SlowDown"):
-        await client.fetch(f"{storage[1]}/bucket/busy?signature=SECRET")
-    await client.close()
