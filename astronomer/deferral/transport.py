@@ -136,7 +136,9 @@ class Transport(Generic[A]):
             http = await self._open()
             proxy, identity = self._proxy(url)
             if identity and parts.scheme == "https":
-                content["proxy_headers"] = identity  # for the CONNECT; what goes through the tunnel is not for it
+                content["proxy_headers"] = (
+                    identity  # for the CONNECT; what goes through the tunnel is not for it
+                )
             elif identity:
                 headers = {**(headers or {}), **identity}
             target = URL(url, encoded=True)

@@ -92,7 +92,7 @@ class DeploymentFamily(WaitFamily):
     def world(self) -> Iterator[WaitWorld]:
         there = Deployment()
         with Timeline().in_place() as timeline, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(deployment, "Transport", lambda ca_file: there)
+            patch.setattr(deployment, "new_transport", lambda ca_file: there)
             patch.setattr(deployment_login, "_kept", {})
             connection = {"conn_type": "Astro Cloud", "host": URL, "password": TOKEN}
             patch.setenv("AIRFLOW_CONN_ASTRO_CLOUD_DEFAULT", json.dumps(connection))

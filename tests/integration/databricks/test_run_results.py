@@ -10,10 +10,10 @@ from astronomer.deferral._compat import (
     AirflowNotFoundException,
     AirflowSkipException,
 )
+from astronomer.deferral.transport import Transport
 from astronomer.lab.databricks import app
 from astronomer.lab.databricks.errors import ApiError
 from astronomer.lab.databricks.states import SUCCESS, run_failed
-from astronomer.deferral.transport import Transport
 from tests.integration.databricks.runs import GET, REPAIR, SUBMIT, notebook
 from tests.integration.driving import Killed, until, until_now
 

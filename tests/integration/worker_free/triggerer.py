@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from astronomer.deferral import operator_trigger, recipe, xcom_memory
+from astronomer.deferral.transport import Transport
 from astronomer.deferral.trigger import JobTrigger
 from astronomer.deferral.xcom_memory import XCOM_KEY, XComMemory
-from astronomer.deferral.transport import Transport
 from astronomer.providers.databricks.sql import submit
 from astronomer.providers.snowflake.hooks.session import SnowflakeSession
 from tests.integration.driving import triggerer

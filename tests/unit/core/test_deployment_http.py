@@ -11,13 +11,13 @@ from aiohttp import web
 from astronomer.deferral import Transient
 from astronomer.lab.tls import issue
 from astronomer.providers.core.hooks.deployment_errors import ConnectionUnusable, NoSuchApi
-from astronomer.providers.core.hooks.deployment_http import transport
+from astronomer.providers.core.hooks.deployment_http import new_transport
 from tests.unit.deferral.web import serving
 
 
 @contextlib.asynccontextmanager
 async def sending(ca_file=None):
-    sends = transport(ca_file)
+    sends = new_transport(ca_file)
     try:
         yield sends
     finally:

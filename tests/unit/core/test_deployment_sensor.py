@@ -57,7 +57,7 @@ class TaskInstance(FakeTaskInstance):
 def deployment(monkeypatch):
     """What every client of this process asks."""
     deployment = Deployment()
-    monkeypatch.setattr(client_module, "Transport", lambda ca_file: deployment)
+    monkeypatch.setattr(client_module, "new_transport", lambda ca_file: deployment)
     monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
     connect(monkeypatch, password=TOKEN)
     deployment_login._kept.clear()

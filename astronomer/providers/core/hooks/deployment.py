@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 from astronomer.deferral import CredentialsRejected, Transient
 from astronomer.deferral._compat import AirflowNotFoundException, PlainConnection, read_connection
 from astronomer.providers.core.hooks.deployment_errors import ConnectionUnusable, NoSuchApi, Refused
-from astronomer.providers.core.hooks.deployment_http import Answer, transport as over_http
+from astronomer.providers.core.hooks.deployment_http import Answer, new_transport
 from astronomer.providers.core.hooks.deployment_login import Deployment, Login
 
 __all__ = ["DeploymentClient"]
@@ -41,7 +41,7 @@ class DeploymentClient:
     def __init__(self, connection: PlainConnection, transport: Any = None) -> None:
         self._deployment = Deployment.of(connection)
         self.address = self._deployment.address
-        self._transport = transport or over_http(self._deployment.ca_file)
+        self._transport = transport or new_transport(self._deployment.ca_file)
         self._login = Login(self._deployment, self._post_for_token)
         self._version: tuple[int, ...] | None = None
 

@@ -11,7 +11,7 @@ from astronomer.deferral.transport import HttpAnswer, Transport
 from astronomer.providers.core.hooks.deployment_errors import ConnectionUnusable, NoSuchApi, Refused
 from astronomer.providers.package import DISTRIBUTION
 
-__all__ = ["Answer", "transport"]
+__all__ = ["Answer", "new_transport"]
 
 _LONGEST_TEXT = 300
 
@@ -55,7 +55,7 @@ class Answer(HttpAnswer):
         return " ".join(text.split())[:_LONGEST_TEXT]
 
 
-def transport(ca_file: str | None = None) -> Transport[Answer]:
+def new_transport(ca_file: str | None = None) -> Transport[Answer]:
     """What sends requests to another Airflow.
 
     :param ca_file: certificates of a private authority, which count beside the machine's.
