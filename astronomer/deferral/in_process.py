@@ -15,7 +15,6 @@ from astronomer.deferral.hub import Hub
 from astronomer.deferral.identity import TaskIdentity
 from astronomer.deferral.job import JobStatus, Outcome, Poller, RemoteJob
 from astronomer.deferral.killing import end_for_user
-from astronomer.deferral.lineage import Lineage
 from astronomer.deferral.pacing import Pacing
 from astronomer.deferral.watch import cancel_and_confirm, watch
 from astronomer.deferral.worker_free import WorkerFree
@@ -31,7 +30,7 @@ _KILL_BUDGET = 20.0
 _ASKING = 2.0  # of the 5 s after which Airflow's supervisor kills the process
 
 
-class InProcess(Lineage, WorkerFree):
+class InProcess(WorkerFree):
     """Watches and ends jobs over the session that a worker has open, or, in a triggerer, over that of all waits."""
 
     poll_interval: float

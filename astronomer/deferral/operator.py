@@ -14,7 +14,7 @@ from astronomer.deferral.earlier_tries import EarlierTries
 from astronomer.deferral.errors import JobCancelled, JobError, JobFailed, JobLost, JobTimedOut
 from astronomer.deferral.identity import TaskIdentity
 from astronomer.deferral.job import JobStatus, Outcome, Phase, RemoteJob
-from astronomer.deferral.lineage import job_in_xcom
+from astronomer.deferral.lineage import Lineage, job_in_xcom
 from astronomer.deferral.memory import Attempt, LastWord, Memory
 from astronomer.deferral.settings import seconds
 from astronomer.deferral.trigger import JobTrigger
@@ -22,7 +22,7 @@ from astronomer.deferral.trigger import JobTrigger
 __all__ = ["JobOperator"]
 
 
-class JobOperator(EarlierTries):
+class JobOperator(Lineage, EarlierTries):
     """Runs one remote job per attempt and waits for it without a worker.
 
     A family subclasses it, names its ``trigger_type``, and writes :meth:`submit`, :meth:`finish` and, where the

@@ -40,8 +40,8 @@ class HttpAnswer:
     :param asked: the method and path, for messages.
     """
 
-    pause_untold: ClassVar[float] = 5.0
-    """Seconds, after a 429 that names no time."""
+    pause_untold: ClassVar[float | None] = None
+    """Seconds, after a 429 that names no time; ``None`` leaves them to whoever asks."""
 
     asked: str
     status: int
@@ -130,9 +130,11 @@ class Transport(Generic[A]):
         :param redirected: whether redirects are followed.
         :raises Transient: no answer, or not all of it.
         """
-        parts = urlsplit(url)
-        asked = f"{method} {parts.path}"
+        asked, secret = method, ""
         try:
+            parts = urlsplit(url)
+            # Without the query: that of a storage link is a secret.
+            asked, secret = f"{method} {parts.path}", parts.query
             http = await self._open()
             proxy, identity = self._proxy(url)
             if identity and parts.scheme == "https":
@@ -149,8 +151,7 @@ class Transport(Generic[A]):
         except asyncio.TimeoutError:
             raise Transient(f"{asked}: no answer in time") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            # Without the query: that of a storage link is a secret.
-            said = str(error).replace(parts.query or "\0", "…")[:_LONGEST_TEXT]
+            said = str(error).replace(secret or "\0", "…")[:_LONGEST_TEXT]
             hint = untrusted(error, self._trusting)
             raise Transient(f"{asked}: {type(error).__name__}: {said}{hint}") from None
 

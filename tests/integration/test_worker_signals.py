@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from airflow.sdk.execution_time import comms, task_runner
 
-from astronomer.deferral import Phase, operator
+from astronomer.deferral import Phase, in_process
 from astronomer.deferral.testing import ScriptedOperator, ScriptedService
 from tests.unit.deferral.fakes import FakeTaskInstance, MemoryStore, context_of
 
@@ -79,7 +79,7 @@ def test_between_two_questions(state, cancels):
 @pytest.mark.parametrize(("state", "phase"), [("failed", Phase.CANCELLED), ("running", Phase.ACTIVE)])
 def test_in_the_middle_of_a_question(state, phase, monkeypatch):
     """The handler does not wait for the line that it holds up itself; and nobody gets an answer of another's."""
-    monkeypatch.setattr(operator, "_ASKING", 0.1)
+    monkeypatch.setattr(in_process, "_ASKING", 0.1)
     with worker(state) as (service, supervisor):
         supervisor.answers.clear()
 

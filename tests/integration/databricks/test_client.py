@@ -12,9 +12,8 @@ import sys
 import aiohttp
 import pytest
 
-from astronomer.deferral import CredentialsRejected, Transient
+from astronomer.deferral import CredentialsRejected, Transient, transport
 from astronomer.providers.databricks.errors import RequestRejected
-from astronomer.providers.databricks.hooks import transport
 from astronomer.providers.databricks.hooks.budget import RequestBudget
 from astronomer.providers.databricks.hooks.client import DatabricksClient
 

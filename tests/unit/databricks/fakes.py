@@ -50,7 +50,6 @@ class Workspace:
     secret: str = field(default=SECRET, repr=False)
     token_seconds: float = 3600.0
     latency: float = 0.05
-    agent: str = "tests"
     script: list[Any] = field(default_factory=list)
     logins: list[float] = field(default_factory=list)
     asked: list[tuple[float, str, str]] = field(default_factory=list)

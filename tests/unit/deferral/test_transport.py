@@ -44,6 +44,10 @@ async def speaking(talk):
         await asyncio.gather(*talks, return_exceptions=True)
 
 
+class Patient(HttpAnswer):
+    pause_untold = 5.0
+
+
 @contextlib.asynccontextmanager
 async def sending(proxies=None):
     transport = Transport(HttpAnswer, {"User-Agent": "tests"}, proxies=proxies)
@@ -138,6 +142,10 @@ async def reset(reader, writer):
     writer.transport.abort()
 
 
+async def nothing(reader, writer):
+    await reader.readuntil(b"\r\n\r\n")
+
+
 async def cut(reader, writer):
     await reader.readuntil(b"\r\n\r\n")
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
@@ -157,7 +165,7 @@ async def silence(reader, writer):
     await reader.read()
 
 
-@pytest.mark.parametrize("talk", [reset, cut, garbage, broken, silence])
+@pytest.mark.parametrize("talk", [reset, nothing, cut, garbage, broken, silence])
 async def test_no_answer_is_weather(talk, monkeypatch):
     monkeypatch.setattr(transport_module, "_TIMEOUT", aiohttp.ClientTimeout(total=0.3))
     async with speaking(talk) as url, sending() as transport:
@@ -167,7 +175,7 @@ async def test_no_answer_is_weather(talk, monkeypatch):
     assert "SECRET" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/api", "http://nowhere.invalid/api", "http:///api"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/api", "http://nowhere.invalid/api", "http:///api", "http://[bad/api"])
 async def test_a_host_that_is_not_there_is_weather(url):
     async with sending() as transport:
         with pytest.raises(Transient):
@@ -245,7 +253,8 @@ def test_of_a_request_that_is_given_up_nothing_is_left(tmp_path, monkeypatch):
 )
 def test_how_long_a_server_wants_to_be_left_alone(headers, seconds):
     assert HttpAnswer("GET /", 503, headers, b"").retry_after == seconds
-    assert HttpAnswer("GET /", 429, headers, b"").retry_after == (5.0 if seconds is None else seconds)
+    assert Patient("GET /", 429, headers, b"").retry_after == (5.0 if seconds is None else seconds)
+    assert Patient("GET /", 503, headers, b"").retry_after == seconds
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b"\xff"])
@@ -287,11 +296,13 @@ async def test_the_proxy_of_the_environment(proxy, monkeypatch):
     assert len(seen) == 1
 
 
-async def test_no_error_shows_the_proxys_password(proxy, monkeypatch):
-    monkeypatch.setenv("http_proxy", "http://{}:{}@127.0.0.1:1".format(*PASSWORDS))
+@pytest.mark.usefixtures("proxy")
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_no_error_shows_the_proxys_password(monkeypatch, scheme):
+    monkeypatch.setenv(f"{scheme}_proxy", "http://{}:{}@127.0.0.1:1".format(*PASSWORDS))
     async with sending() as transport:
         with pytest.raises(Transient) as caught:
-            await transport.send("GET", "http://workspace.invalid/api")
+            await transport.send("GET", f"{scheme}://workspace.invalid/api")
     assert PASSWORDS[1] not in str(caught.value)
 
 

@@ -5,7 +5,7 @@ import ssl
 import pytest
 from aiohttp import web
 
-from astronomer.deferral import Transient
+from astronomer.deferral import CredentialsRejected, Transient
 from astronomer.deferral._compat import PlainConnection
 from astronomer.lab.tls import issue
 from astronomer.providers.snowflake.hooks.sql_api import ReadSqlApiHook, SqlApiClient
@@ -75,13 +75,33 @@ async def test_a_redirect_that_keeps_the_method_is_followed(certificates):
     assert seen == [("POST", "/api/v2/statements"), ("POST", "/moved")]
 
 
-@pytest.mark.parametrize("status", [200, 404])
+@pytest.mark.parametrize("status", [200, 202, 404, 408, 422])
 async def test_an_answer_that_is_not_snowflakes_is_weather(certificates, status):
     async def answer(request):
         return web.Response(status=status)
 
     async with asking(certificates, answer) as client:
         with pytest.raises(Transient, match=f"GET /api/v2/statements/01: HTTP {status}, but"):
+            await client.look("01")
+        await client.cancel("01")  # what becomes of the statement is asked in any case
+
+
+async def test_a_pause_that_no_answer_asks_for_is_not_taken(certificates):
+    async def answer(request):
+        return web.Response(status=429)
+
+    async with asking(certificates, answer) as client:
+        with pytest.raises(Transient, match="HTTP 429") as caught:
+            await client.look("01")
+    assert not caught.value.final
+
+
+async def test_a_refusal_does_not_repeat_the_token(certificates):
+    async def answer(request):
+        return web.Response(status=403, text=f"who is {request.headers['Authorization']}?")
+
+    async with asking(certificates, answer) as client:
+        with pytest.raises(CredentialsRejected, match=r"HTTP 403 who is Bearer \*\*\*\?"):
             await client.look("01")
 
 

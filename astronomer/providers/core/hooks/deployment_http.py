@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from importlib.metadata import version
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from astronomer.deferral import CredentialsRejected, Transient
@@ -18,6 +19,8 @@ _LONGEST_TEXT = 300
 
 class Answer(HttpAnswer):
     """One HTTP answer of another Airflow, read to its end."""
+
+    pause_untold: ClassVar[float | None] = 5.0
 
     @property
     def refuses_token(self) -> bool:

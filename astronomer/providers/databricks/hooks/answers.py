@@ -50,7 +50,7 @@ _TOKEN_WORDS = re.compile(
 class Answer(HttpAnswer):
     """One HTTP answer of Databricks, read to its end."""
 
-    pause_untold: ClassVar[float] = 1.0  # what databricks-sdk waits
+    pause_untold: ClassVar[float | None] = 1.0  # what databricks-sdk waits
 
     def document(self) -> dict[str, Any]:
         """The JSON object of a success, which may say nothing.

@@ -66,14 +66,16 @@ class SqlApiClient:
         :raises StatementRejected: the API refused the request as such.
         """
         query = {"requestId": request_id, "async": "true", "retry": "true"}
-        status, answer = await self._request("POST", "", query, json=dict(body))
-        if status not in (200, 202):
-            raise StatementRejected(status, answer)
+        answered = await self._request("POST", "", query, json=dict(body))
+        answer = answered.document()
+        if answered.status not in (200, 202):
+            raise StatementRejected(answered.status, answer)
         return [str(one) for one in answer.get("statementHandles") or [answer["statementHandle"]]]
 
     async def look(self, handle: str) -> tuple[int, dict[str, Any]]:
         """The HTTP status and body of a statement: 202 runs, 200 succeeded, 422 failed, 408 timed out."""
-        return await self._request("GET", f"/{handle}", {})
+        answer = await self._request("GET", f"/{handle}", {})
+        return answer.status, answer.document()
 
     async def cancel(self, handle: str) -> None:
         """Ask for the end of a statement; harmless when it has ended."""
@@ -118,14 +120,15 @@ class SqlApiClient:
         self._threads.close()
 
     async def _result(self, handle: str, **query: str) -> dict[str, Any]:
-        status, answer = await self._request("GET", f"/{handle}", query)
-        if status != 200:
-            raise StatementRejected(status, answer)
+        answered = await self._request("GET", f"/{handle}", query)
+        answer = answered.document()
+        if answered.status != 200:
+            raise StatementRejected(answered.status, answer)
         return answer
 
     async def _request(
         self, method: str, path: str, query: Mapping[str, str], **content: Any
-    ) -> tuple[int, dict[str, Any]]:
+    ) -> HttpAnswer:
         """One request; after a refusal, once more with a token signed anew."""
         await self._open()
         url = self._base + path
@@ -135,7 +138,7 @@ class SqlApiClient:
                 method, url, params=dict(query), headers=headers, redirected=True, **content
             )
             if answer.status in _ANSWERED:
-                return answer.status, answer.document()
+                return answer
             if answer.status in _REFUSED and not again:
                 self.hook._rest_token_provider = None
                 self._headers_until = 0.0
