@@ -175,7 +175,9 @@ async def test_no_answer_is_weather(talk, monkeypatch):
     assert "SECRET" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/api", "http://nowhere.invalid/api", "http:///api", "http://[bad/api"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1/api", "http://nowhere.invalid/api", "http:///api", "http://[bad/api"]
+)
 async def test_a_host_that_is_not_there_is_weather(url):
     async with sending() as transport:
         with pytest.raises(Transient):

@@ -126,9 +126,7 @@ class SqlApiClient:
             raise StatementRejected(answered.status, answer)
         return answer
 
-    async def _request(
-        self, method: str, path: str, query: Mapping[str, str], **content: Any
-    ) -> HttpAnswer:
+    async def _request(self, method: str, path: str, query: Mapping[str, str], **content: Any) -> HttpAnswer:
         """One request; after a refusal, once more with a token signed anew."""
         await self._open()
         url = self._base + path
