@@ -9,8 +9,9 @@ from contextlib import suppress
 
 from astronomer.deferral import clock
 from astronomer.deferral.errors import Transient
-from astronomer.deferral.hub import Hub, Subscription
+from astronomer.deferral.hub import Hub
 from astronomer.deferral.job import JobStatus, Outcome, Phase, RemoteJob
+from astronomer.deferral.subscription import Subscription
 
 __all__ = ["cancel_and_confirm", "look_once", "watch"]
 
