@@ -7,7 +7,7 @@ import random
 import pytest
 
 from astronomer.deferral import CredentialsRejected, Hub, Pacing, Phase, Transient, cancel_and_confirm
-from astronomer.deferral.hub import Subscription
+from astronomer.deferral.subscription import Subscription
 from astronomer.deferral.testing import FakeClock, ScriptedJob
 from tests.unit.deferral.fakes import DONE, RUNNING, FunctionPoller, let
 
