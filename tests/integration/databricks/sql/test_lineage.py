@@ -221,7 +221,8 @@ NO = "select * from main.default.source where a = 2"
 @pytest.mark.parametrize("deferrable", [True, False])
 def test_a_query_that_succeeded_in_a_sensor_whose_time_is_up(events, kinds, stock, deferrable):
     where = {} if deferrable else {"databricks_conn_id": stock}
-    arguments = kinds[DatabricksSqlSensor][1](NO) | {"timeout": 1.5, "poke_interval": 60.0} | where
+    pause = 60.0 if deferrable else 2.0  # which a worker sleeps through
+    arguments = kinds[DatabricksSqlSensor][1](NO) | {"timeout": 1.5, "poke_interval": pause} | where
     finish(DatabricksSqlSensor, deferrable=deferrable, **arguments)
     written = events()
     assert whole(written)["eventType"] == "FAIL"
