@@ -308,6 +308,14 @@ async def test_no_error_shows_the_proxys_password(monkeypatch, scheme):
     assert PASSWORDS[1] not in str(caught.value)
 
 
+async def test_a_proxy_that_asks_for_no_login_and_has_no_scheme(proxy, monkeypatch):
+    seen, url = proxy
+    monkeypatch.setenv("http_proxy", url.rpartition("@")[2])
+    async with sending() as transport:
+        assert (await transport.send("GET", "http://workspace.invalid/api")).well
+    assert seen == [("http://workspace.invalid/api", None)]
+
+
 async def test_the_connections_comes_before_the_environments(proxy, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     async with sending({"http": proxy[1]}) as transport:
