@@ -283,8 +283,12 @@ class TestNothing:
         assert not free.service.cancels
 
     def test_is_ended_while_the_operator_is_being_made(self, free, gate):
-        questions = iter([gate.before(lambda message: None)])  # those of the kill are not held up
-        free.airflow.before = lambda message: next(questions, lambda message: None)(message)
+        first = iter([gate.before(lambda message: None)])
+
+        def hold_up(message):  # the first question only, and not those of the kill
+            next(first, lambda message: None)(message)
+
+        free.airflow.before = hold_up
         killing = Killing(free, free.task())
         deferred(free, 0)
         killing.happens(gate.reached(), then_open=gate)
