@@ -10,9 +10,7 @@ from astronomer.deferral.transport import basic
 from astronomer.providers.databricks.errors import RequestRejected
 from astronomer.providers.databricks.hooks.client import DatabricksClient
 from tests.unit.databricks.fakes import pat
-from tests.unit.deferral.web import serving
-
-PASSWORDS = ("me", "proxy-password")
+from tests.unit.deferral.web import PROXY_LOGIN, proxying, serving
 
 
 async def test_who_asks():
@@ -37,17 +35,8 @@ async def test_who_asks():
 
 @pytest.fixture
 async def proxy(monkeypatch):
-    """A proxy for plain HTTP: the requests it has seen, and its URL with a login in it."""
-    for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    seen = []
-
-    async def answer(request):
-        seen.append((str(request.url), request.headers.get("Proxy-Authorization")))
-        return web.json_response({"proxied": True}, status=407)
-
-    async with serving(answer) as url:
-        yield seen, url.replace("http://", "http://{}:{}@".format(*PASSWORDS))
+    async with proxying(monkeypatch, status=407) as found:
+        yield found
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -58,9 +47,9 @@ async def test_the_proxy_of_the_connection(proxy, scheme):
     with pytest.raises((Transient, RequestRejected)) as caught:
         await client.get("refused")
     await client.close()
-    assert PASSWORDS[1] not in str(caught.value)
+    assert PROXY_LOGIN[1] not in str(caught.value)
     if scheme == "http":
-        assert seen == [("http://workspace.invalid/api/refused", basic(*PASSWORDS)["Authorization"])]
+        assert seen == [("http://workspace.invalid/api/refused", basic(*PROXY_LOGIN)["Authorization"])]
 
 
 # Storage links.

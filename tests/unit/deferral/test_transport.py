@@ -14,9 +14,7 @@ from astronomer.deferral import transport as transport_module
 from astronomer.deferral.transport import HttpAnswer, Transport, basic
 from astronomer.lab.tls import issue
 from tests.sockets import MuteServer, nothing_left
-from tests.unit.deferral.web import serving
-
-PASSWORDS = ("me", "proxy-password")
+from tests.unit.deferral.web import PROXY_LOGIN, proxying, serving
 
 
 @contextlib.asynccontextmanager
@@ -270,24 +268,15 @@ def test_an_answer_that_is_no_object_is_weather(body):
 
 @pytest.fixture
 async def proxy(monkeypatch):
-    """A proxy for plain HTTP: the requests it has seen, and its URL with a login in it."""
-    for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    seen = []
-
-    async def answer(request):
-        seen.append((str(request.url), request.headers.get("Proxy-Authorization")))
-        return web.json_response({"proxied": True})
-
-    async with serving(answer) as url:
-        yield seen, url.replace("http://", "http://{}:{}@".format(*PASSWORDS))
+    async with proxying(monkeypatch) as found:
+        yield found
 
 
 async def test_the_proxy_of_the_connection(proxy):
     seen, url = proxy
     async with sending({"http": url}) as transport:
         assert (await transport.send("GET", "http://workspace.invalid/api")).well
-    assert seen == [("http://workspace.invalid/api", basic(*PASSWORDS)["Authorization"])]
+    assert seen == [("http://workspace.invalid/api", basic(*PROXY_LOGIN)["Authorization"])]
 
 
 async def test_the_proxy_of_the_environment(proxy, monkeypatch):
@@ -301,11 +290,11 @@ async def test_the_proxy_of_the_environment(proxy, monkeypatch):
 @pytest.mark.usefixtures("proxy")
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_no_error_shows_the_proxys_password(monkeypatch, scheme):
-    monkeypatch.setenv(f"{scheme}_proxy", "http://{}:{}@127.0.0.1:1".format(*PASSWORDS))
+    monkeypatch.setenv(f"{scheme}_proxy", "http://{}:{}@127.0.0.1:1".format(*PROXY_LOGIN))
     async with sending() as transport:
         with pytest.raises(Transient) as caught:
             await transport.send("GET", f"{scheme}://workspace.invalid/api")
-    assert PASSWORDS[1] not in str(caught.value)
+    assert PROXY_LOGIN[1] not in str(caught.value)
 
 
 async def test_a_proxy_that_asks_for_no_login_and_has_no_scheme(proxy, monkeypatch):

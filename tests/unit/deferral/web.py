@@ -6,7 +6,9 @@ import contextlib
 
 from aiohttp import web
 
-__all__ = ["serving"]
+__all__ = ["PROXY_LOGIN", "proxying", "serving"]
+
+PROXY_LOGIN = ("me", "proxy-password")
 
 
 @contextlib.asynccontextmanager
@@ -22,3 +24,18 @@ async def serving(answer, *, tls=None):
         yield f"https://localhost:{port}" if tls else f"http://{host}:{port}"
     finally:
         await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def proxying(monkeypatch, status=200):
+    """Be a proxy for plain HTTP, the only one there is; gives the requests it has seen, and its URL with a login in it."""
+    for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    seen = []
+
+    async def answer(request):
+        seen.append((str(request.url), request.headers.get("Proxy-Authorization")))
+        return web.json_response({"proxied": True}, status=status)
+
+    async with serving(answer) as url:
+        yield seen, url.replace("http://", "http://{}:{}@".format(*PROXY_LOGIN))
