@@ -231,6 +231,21 @@ class TestPauses:
         processes.pause_tasks(scene, 0)
         assert scene.hits.total() == Counter(ours=1)
 
+    def test_wait_for_a_task_of_ours(self, scene, world, monkeypatch):
+        monkeypatch.setattr(Scene, "go_on", lambda *_, **__: None)
+        for pid in range(1, 5):
+            world.airflow.put(STOCK, f"query{pid}", pid=pid)
+        world.alive = set(range(1, 6))
+
+        def until(running, _seconds):
+            assert not running(), "there are tasks of stock only"
+            world.airflow.put(OURS, "query", pid=5)
+            return running()
+
+        monkeypatch.setattr(world, "until", until)
+        processes.pause_tasks(scene, 0)
+        assert scene.hits.total() == Counter(ours=1, stock=2)
+
     def test_stop_who_submits(self, scene, world, monkeypatch):
         monkeypatch.setattr(Scene, "go_on", lambda *_, **__: None)
         monkeypatch.setattr(processes, "EACH", 0.1)

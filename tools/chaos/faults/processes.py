@@ -207,10 +207,14 @@ def kill_anything(scene: Scene, kills: int) -> None:
 
 
 def pause_tasks(scene: Scene, _kills: int) -> None:
-    """Processes of tasks and their supervisors stop, and the scheduler takes them for dead."""
-    found = scene.world.until(lambda: pids(scene.look()), EACH) or []
+    """Processes of tasks and their supervisors stop, one of ours at least, and the scheduler takes them for dead."""
+
+    def running() -> list[int]:
+        found = sorted(pids(scene.look()), key=lambda pid: scene.hits.tasks[pid] != "ours")
+        return found if found and scene.hits.tasks[found[0]] == "ours" else []
+
     with ExitStack() as stack:
-        for pid in found[:PAUSED]:
+        for pid in (scene.world.until(running, EACH) or [])[:PAUSED]:
             _pause_task(scene, stack, pid)
         scene.go_on(scene.random.uniform(*PAUSE), feed=True)
 
