@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
 import ssl
@@ -11,7 +12,14 @@ from contextlib import contextmanager
 
 from astronomer.lab.tls import Certificates
 
-__all__ = ["MuteServer", "nothing_left"]
+__all__ = ["MuteServer", "given_up", "nothing_left", "server_tls"]
+
+
+def server_tls(certificates: Certificates) -> ssl.SSLContext:
+    """What a server shows its clients."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates.chain, certificates.key)
+    return context
 
 
 class MuteServer:
@@ -22,9 +30,7 @@ class MuteServer:
 
     def __init__(self, certificates: Certificates, *, handshake: bool = True) -> None:
         self.asked = threading.Event()
-        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) if handshake else None
-        if self._context is not None:
-            self._context.load_cert_chain(certificates.chain, certificates.key)
+        self._context = server_tls(certificates) if handshake else None
         self._over = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(20)
@@ -51,6 +57,16 @@ class MuteServer:
             connection.recv(65536)
             self.asked.set()
             self._over.wait()
+
+
+async def given_up(asking, server: MuteServer) -> None:
+    """Cancel a request once the server has it."""
+    request = asyncio.ensure_future(asking)
+    await asyncio.to_thread(server.asked.wait, 20)
+    assert not request.done(), request
+    request.cancel()
+    await asyncio.wait({request})
+    assert request.cancelled()
 
 
 @contextmanager

@@ -13,8 +13,9 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -53,7 +54,7 @@ class HttpAnswer:
         """Whether the request was done."""
         return 200 <= self.status < 300
 
-    @property
+    @cached_property
     def parsed(self) -> dict[str, Any] | None:
         """The JSON object that the answer is, if it is one: gateways and proxies on the way speak otherwise."""
         try:
@@ -136,7 +137,7 @@ class Transport(Generic[A]):
             # Without the query: that of a storage link is a secret.
             asked, secret = f"{method} {parts.path}", parts.query
             http = await self._open()
-            proxy, identity = self._proxy(url)
+            proxy, identity = self._proxy(parts)
             if identity and parts.scheme == "https":
                 content["proxy_headers"] = (
                     identity  # for the CONNECT; what goes through the tunnel is not for it
@@ -176,12 +177,11 @@ class Transport(Generic[A]):
                 )
             return self._http
 
-    def _proxy(self, url: str) -> tuple[URL | None, dict[str, str]]:
+    def _proxy(self, parts: SplitResult) -> tuple[URL | None, dict[str, str]]:
         """The proxy for a URL, and the headers that log in there, apart, so that no error message shows them.
 
         aiohttp's ``trust_env`` would also read ``~/.netrc``, from the disk, for each request, and log in with it.
         """
-        parts = urlsplit(url)
         found = self._proxies.get(parts.scheme)
         if found is None and not proxy_bypass(parts.hostname or ""):
             found = getproxies().get(parts.scheme)

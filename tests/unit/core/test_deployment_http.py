@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ssl
 
 import pytest
 from aiohttp import web
@@ -63,9 +62,7 @@ async def test_a_private_authority(tmp_path):
         return web.json_response({"well": True})
 
     certificates = issue(tmp_path, "server")
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(certificates.chain, certificates.key)
-    async with serving(answer, tls=tls) as url:
+    async with serving(answer, certificates=certificates) as url:
         async with sending() as sends:
             with pytest.raises(Transient, match="certificate verify failed"):
                 await sends.send("GET", url)

@@ -8,7 +8,7 @@ import pytest
 
 from astronomer.deferral.connector import Connector, untrusted
 from astronomer.lab.tls import issue
-from tests.sockets import MuteServer, nothing_left
+from tests.sockets import MuteServer, given_up, nothing_left
 
 
 @pytest.fixture
@@ -26,19 +26,11 @@ async def ask(session, server):
         return await response.text()
 
 
-async def given_up(session, server):
-    asking = asyncio.ensure_future(ask(session, server))
-    await asyncio.to_thread(server.asked.wait)
-    asking.cancel()
-    await asyncio.wait({asking})
-    assert asking.cancelled()
-
-
 @pytest.mark.parametrize("handshake", [True, False])
 def test_of_a_request_that_is_given_up_nothing_is_left(certificates, trusting, handshake):
     async def main():
         async with aiohttp.ClientSession(connector=Connector(ssl=trusting)) as session:
-            await given_up(session, server)
+            await given_up(ask(session, server), server)
 
     with MuteServer(certificates, handshake=handshake) as server, nothing_left():
         asyncio.run(main())

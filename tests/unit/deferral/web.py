@@ -6,19 +6,22 @@ import contextlib
 
 from aiohttp import web
 
+from tests.sockets import server_tls
+
 __all__ = ["PROXY_LOGIN", "proxying", "serving"]
 
 PROXY_LOGIN = ("me", "proxy-password")
 
 
 @contextlib.asynccontextmanager
-async def serving(answer, *, tls=None):
+async def serving(answer, *, certificates=None):
     """Serve whatever is asked; gives the URL."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
+        tls = server_tls(certificates) if certificates else None
         await web.TCPSite(runner, "localhost" if tls else "127.0.0.1", 0, ssl_context=tls).start()
         host, port = runner.addresses[0][:2]
         yield f"https://localhost:{port}" if tls else f"http://{host}:{port}"

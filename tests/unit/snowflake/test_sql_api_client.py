@@ -1,6 +1,5 @@
 import asyncio
 import contextlib
-import ssl
 
 import pytest
 from aiohttp import web
@@ -9,13 +8,8 @@ from astronomer.deferral import CredentialsRejected, Transient
 from astronomer.deferral._compat import PlainConnection
 from astronomer.lab.tls import issue
 from astronomer.providers.snowflake.hooks.sql_api import ReadSqlApiHook, SqlApiClient
-from tests.sockets import MuteServer, nothing_left
+from tests.sockets import MuteServer, given_up, nothing_left
 from tests.unit.deferral.web import serving
-
-
-class UnsignedHook(ReadSqlApiHook):
-    def get_headers(self):
-        return {}
 
 
 class SignedHook(ReadSqlApiHook):
@@ -37,9 +31,7 @@ def connected_to(port):
 
 @contextlib.asynccontextmanager
 async def asking(certificates, answer):
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(certificates.chain, certificates.key)
-    async with serving(answer, tls=tls) as url:
+    async with serving(answer, certificates=certificates) as url:
         client = SqlApiClient(SignedHook(connected_to(int(url.rpartition(":")[2]))))
         try:
             yield client
@@ -107,12 +99,8 @@ async def test_a_refusal_does_not_repeat_the_token(certificates):
 
 def test_of_a_look_that_is_given_up_nothing_is_left(certificates):
     async def main():
-        client = SqlApiClient(UnsignedHook(connected_to(server.port)))
-        looking = asyncio.ensure_future(client.look("handle"))
-        await asyncio.to_thread(server.asked.wait, 20)
-        assert not looking.done(), looking
-        looking.cancel()
-        await asyncio.wait({looking})
+        client = SqlApiClient(SignedHook(connected_to(server.port)))
+        await given_up(client.look("handle"), server)
         await client.close()
 
     with MuteServer(certificates) as server, nothing_left():
