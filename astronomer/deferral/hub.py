@@ -158,13 +158,19 @@ class _Line:
     def _answer(self, answers: Mapping[Any, JobStatus]) -> None:
         now = self._loop.time()
         self._failures = self._rejections = 0
-        self._trouble_since = None
+        since, self._trouble_since = self._trouble_since, None
         for subscription in self.subscriptions:
-            status = answers.get(subscription.job)
+            job = subscription.job
+            status = answers.get(job)
             if status is not None:
                 subscription.answered(status, now)
-            elif subscription in self._asked.get(subscription.job, ()):
-                subscription.in_trouble(_UNANSWERED, now)
+                continue
+            asked = subscription in self._asked.get(job, ())
+            trouble = self.poller.unanswered.get(job, _UNANSWERED) if asked else None
+            if trouble is not None:
+                subscription.in_trouble(trouble, now)
+            elif since is not None:
+                subscription.out_of_trouble(since)
         if self._asked_at >= self._rest_until:
             self._all_asked_at = self._asked_at
             self._rest_until = self._asked_at + self.poller.least_interval

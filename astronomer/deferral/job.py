@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import random
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, TypeVar
 
 from typing_extensions import Self
@@ -178,6 +178,9 @@ class Poller(ABC, Generic[J]):
     look_again: bool = False
     """Set by a poll that has seen a change, where others often follow at once: the next poll comes soon."""
 
+    unanswered: Mapping[J, Transient | None] = MappingProxyType({})
+    """Why the last poll has left out a job; ``None`` where its turn is still to come, which is no trouble."""
+
     listener: Callable[[Mapping[J, JobStatus]], object] | None = None
     """Hears what :meth:`tell` tells; the engine sets it."""
 
@@ -208,18 +211,18 @@ class Poller(ABC, Generic[J]):
     ) -> dict[J, JobStatus]:
         """Ask for each job by itself, a few at once; for vendors without a question about many.
 
-        Bad weather in the middle ends the round and keeps what is known by then, unless the vendor has asked
-        to be left alone, has refused the login, or nothing is known.
+        In the order given, but for those that failed the last time: some that always fail must not stand before the
+        others every time. Bad weather in the middle ends the round and keeps what is known by then, unless the
+        vendor has asked to be left alone, has refused the login, or nothing is known.
 
         :param known: answers that were found in another way.
         :param seconds: so long after the first questions no further ones are begun; what is known has waiters.
         :returns: the known answers and the new ones.
         """
         answers = dict(known or {})
-        trouble: BaseException | None = None
+        failed: dict[J, BaseException] = {}
         over = asyncio.get_running_loop().time() + seconds
-        # In random order, so that some that always fail do not stand before the others every time.
-        order = random.sample(list(jobs), len(jobs))
+        order = sorted(jobs, key=lambda job: self.unanswered.get(job) is not None)
         for first in range(0, len(order), at_once):
             if first and asyncio.get_running_loop().time() >= over:
                 break
@@ -229,15 +232,15 @@ class Poller(ABC, Generic[J]):
             fresh = {job: status for job, status in pairs if isinstance(status, JobStatus)}
             self.tell(fresh)
             answers |= fresh
-            failed = [one for one in found if isinstance(one, BaseException)]
-            trouble = failed[0] if failed else trouble
-            asked_to_leave = [one for one in failed if isinstance(one, Transient) and one.final]
-            if asked_to_leave:
-                raise asked_to_leave[0]
-            if len(failed) == len(group) and all(isinstance(one, Transient) for one in failed):
+            errors = {job: error for job, error in pairs if isinstance(error, BaseException)}
+            failed |= errors
+            if _is_outage(list(errors.values()), len(group)):
                 break
-        if trouble is not None and not answers:
-            raise trouble
+        left_out = [job for job in order if job not in answers]
+        self.unanswered = {job: _why(failed[job]) if job in failed else None for job in left_out}
+        asked_to_leave = [one for one in failed.values() if isinstance(one, Transient) and one.final]
+        if asked_to_leave or (failed and not answers):
+            raise [*asked_to_leave, *failed.values()][0]
         return answers
 
     async def result(self, job: J) -> Any:
@@ -246,3 +249,13 @@ class Poller(ABC, Generic[J]):
 
     async def close(self) -> None:  # a poller without a session has nothing to close
         """Give back the session. Called once, after the last wait on the connection has ended."""
+
+
+def _is_outage(errors: Sequence[BaseException], asked: int) -> bool:
+    """Whether a group of jobs of which so many were asked says that the next ones need not be asked now."""
+    weather = [one for one in errors if isinstance(one, Transient)]
+    return len(weather) == asked or any(one.final for one in weather)
+
+
+def _why(error: BaseException) -> Transient:
+    return error if isinstance(error, Transient) else Transient(f"{type(error).__name__}: {error}")

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 _PAUSE_IN_TROUBLE = 15.0
 _REFUSALS = 3  # more would lock the user out
+_KILL_COMES_WITHIN = 1.0  # seconds after the cancel that Airflow begins it with
 
 
 @dataclass(eq=False, repr=False)
@@ -66,11 +67,16 @@ class PokeTrigger(JobTrigger):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._status: JobStatus | None = None
+        self._starting: asyncio.Future[RemoteJob] | None = None
+        self._killed = False
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield once: the answer is yes, a worker is needed, the poke failed, or time is up."""
         try:
             event = await self._poke_until_told()
+        except asyncio.CancelledError:
+            asyncio.get_running_loop().call_later(_KILL_COMES_WITHIN, self._abandon_start)
+            raise
         except Exception as error:  # a defect must not leave the task without an event
             self.log.exception("Poking failed")
             event = _lost(f"the poke failed: {type(error).__name__}: {error}")
@@ -84,10 +90,20 @@ class PokeTrigger(JobTrigger):
         }
         yield TriggerEvent(common | event)  # type: ignore[no-untyped-call,unused-ignore]
 
-    async def on_kill(self) -> None:
-        """Cancel the poke that runs, if there is one."""
+    async def _end_job(self) -> None:
+        """End the poke that runs, if there is one; of one that is being started, the answer is waited for."""
+        self._killed = True
+        if self._starting is not None:
+            await asyncio.wait({self._starting})
+            if not self._starting.cancelled() and self._starting.exception() is None:
+                self.job = self._starting.result().to_dict()
         if self.job[self.id_field]:
-            await super().on_kill()
+            await super()._end_job()
+
+    def _abandon_start(self) -> None:
+        """A trigger that only moves is no longer the one to start anything."""
+        if self._starting is not None and not self._killed:
+            self._starting.cancel()
 
     @staticmethod
     def pause_after(pokes: int, interval: float, exponential: bool, max_wait: float | None) -> float:
@@ -105,8 +121,13 @@ class PokeTrigger(JobTrigger):
         :param start: harmless to repeat, because bad weather repeats it.
         """
         self.job, self._status = self.job | {self.id_field: ""}, None  # what has ended is nobody's to cancel
-        self.job = (await self.patiently(start, deadline)).to_dict()
-        outcome = await self.wait()
+
+        async def begin() -> RemoteJob:
+            self._starting = asyncio.ensure_future(start())
+            return await asyncio.shield(self._starting)
+
+        self.job, self._starting = (await self.patiently(begin, deadline)).to_dict(), None
+        outcome = await self.noted_wait()
         self._status = outcome.status
         if outcome.timed_out:
             return {"timed_out": True, "message": outcome.status.message or ""}

@@ -78,6 +78,12 @@ class Subscription:
             self._changed.set()
         self.trouble = trouble
 
+    def out_of_trouble(self, since: float) -> None:
+        """The connection can be asked again after an outage that began at ``since``; this wait's turn is to come."""
+        if self.trouble_since is not None and self.trouble_since >= since:
+            self.trouble, self.trouble_since = None, None
+            self._changed.set()
+
     def reject(self, refused: CredentialsRejected) -> None:
         """The connection will not be asked again."""
         self.refused = refused

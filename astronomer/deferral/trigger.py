@@ -68,7 +68,7 @@ class JobTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield ``{"job": …, "outcome": …}`` when the job has ended, timed out or been lost."""
         try:
-            outcome = await self._noted_wait()
+            outcome = await self.noted_wait()
         except Exception as error:  # a defect must not leave the task without an event
             self.log.exception("Waiting for %s failed", self.job)
             message = f"the wait failed: {type(error).__name__}: {error}. The job may still be running."
@@ -76,7 +76,8 @@ class JobTrigger(BaseTrigger):
         await hold_until(self.not_before)
         yield TriggerEvent({"job": self.job, "outcome": outcome.to_dict()})  # type: ignore[no-untyped-call]
 
-    async def _noted_wait(self) -> Outcome:
+    async def noted_wait(self) -> Outcome:
+        """Watch the job to its end, with a line in the ledger for as long."""
         ledger = Ledger.current() if self._ends_its_job else None
         if ledger is None or getattr(self, "task_instance", None) is None:
             return await self.wait()

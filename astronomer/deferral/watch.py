@@ -26,6 +26,8 @@ _CROWD = 100  # waits, of which not each says that an outage is over: their next
 _LAST_LOOK = 15.0
 _CLOCK_IS_TRUSTED_FOR = 60.0
 _GOES_ON = 600.0  # of a vendor that limits cancels: a thousand deadlines at once take it minutes
+_ASK_AGAIN = 10.0
+_ASK_AGAIN_AT_MOST = 60.0
 _endings: set[asyncio.Task[JobStatus]] = set()  # the loop itself keeps only weak references
 _SAID = {
     Phase.ACTIVE: "is active",
@@ -100,24 +102,24 @@ async def _end(
     job: RemoteJob, hub: Hub, timeout: float, goes_on: bool, told: asyncio.Future[JobStatus]
 ) -> JobStatus:
     """Ask a job to end until it is seen to have, and tell after ``timeout`` seconds at the latest."""
-    loop = asyncio.get_running_loop()
-    asking, give_up = asyncio.ensure_future(_ask_to_cancel(job, hub)), loop.time() + timeout
-    try:
-        async with hub.subscribe(job, interval=1.0, urgent=True) as seen:
+    give_up = asyncio.get_running_loop().time() + timeout
+    async with hub.subscribe(job, interval=1.0, urgent=True) as seen:
+        accepted = asyncio.Event()
+        asking = asyncio.ensure_future(_keep_asking(job, hub, seen, accepted))
+        try:
             if (status := await _done_by(seen, give_up)) is None:
-                accepted = asking.done()
-                what = (
-                    "was asked to stop but has not confirmed it" if accepted else "could not be asked to stop"
-                )
+                heard = accepted.is_set()
+                what = "was asked to stop but has not confirmed it" if heard else "could not be asked to stop"
                 status = _lost(f"{job.name} {what} within {timeout:g} s").status
-                if goes_on and not accepted:
+                if goes_on:
                     told.set_result(status)
                     await _done_by(seen, give_up + _GOES_ON)
             return status
-    finally:
-        while not asking.done():  # before Python 3.12, wait_for may swallow a cancel that comes with an error
-            asking.cancel()
-            await asyncio.wait({asking}, timeout=1.0)
+        finally:
+            # More than once: before Python 3.12, wait_for may swallow a cancel that comes with an error.
+            while not asking.done():
+                asking.cancel()
+                await asyncio.wait({asking}, timeout=1.0)
 
 
 async def _done_by(seen: Subscription, moment: float) -> JobStatus | None:
@@ -148,6 +150,18 @@ async def _first_word(seen: Subscription, timeout: float, *, through_weather: bo
         if seen.trouble is not None and not through_weather:
             return
         await seen.changed(give_up - loop.time())
+
+
+async def _keep_asking(job: RemoteJob, hub: Hub, seen: Subscription, accepted: asyncio.Event) -> None:
+    """Ask a job to end, and again when it is seen to go on: what comes too early, vendors take and do nothing."""
+    loop, pause, asked = asyncio.get_running_loop(), _ASK_AGAIN, float("-inf")
+    while True:
+        if not accepted.is_set() or seen.answered_at > asked:
+            await _ask_to_cancel(job, hub)
+            accepted.set()
+            asked = loop.time()
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _ASK_AGAIN_AT_MOST)
 
 
 async def _ask_to_cancel(job: RemoteJob, hub: Hub) -> None:

@@ -4,9 +4,13 @@ import json
 import os
 import random
 import re
+import subprocess
+import sys
+import time
 from collections import Counter
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from rich.console import Console
 
@@ -506,3 +510,16 @@ def test_kills_are_shared_among_the_faults_of_the_form(words):
     assert any("Celery" in one.name for one in form) is False
     assert all(one.quick for one in form) is (words == ["--short"])
     assert {one.group for one in chosen} == ({"People"} if "People" in words else {one.group for one in form})
+
+
+def test_a_process_that_has_ended_cannot_be_killed():
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        found = psutil.Process(process.pid)
+        while found.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        here = SimpleNamespace(
+            task_processes=lambda: {process.pid: found}, processes=SimpleNamespace(programs=[])
+        )
+        assert world.World.of_task(here, process.pid) == []
+        here.task_processes = lambda: {os.getpid(): psutil.Process()}
+        assert psutil.Process() in world.World.of_task(here, os.getpid())

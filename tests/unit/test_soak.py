@@ -122,7 +122,7 @@ def test_trend():
 
 @pytest.fixture
 def ledger():
-    found = Ledger(calm_from=END + 10)
+    found = Ledger(60.0, calm_from=END + 10)
     for number in range(20):
         found.begin(Wait(str(number), "queries", END + number, fails=number % 10 == 9))
     return found
@@ -135,7 +135,7 @@ def tell_all(ledger, *without):
 
 
 def bad(ledger, least=10):
-    ledger.close(END + 1000, patience=60)
+    ledger.close(END + 1000)
     return [one.text for one in told(ledger.accounts, least) if not one.ok]
 
 
@@ -156,15 +156,25 @@ def test_what_ended_in_the_weather_is_told_apart(ledger):
     }
 
 
+@pytest.mark.parametrize(
+    ("key", "verdicts"), [("19", ["waits told too late, though the weather was over: 1"]), ("1", [])]
+)
+def test_one_that_is_told_too_late_is_as_bad_as_lost_but_in_the_weather(ledger, key, verdicts):
+    wait = ledger.waiting[key]
+    ledger.tell(Told(key, wait.ends + 61, "failed" if wait.fails else "succeeded"))
+    tell_all(ledger)
+    assert bad(ledger) == verdicts
+
+
 def test_one_that_was_not_told_is_lost(ledger):
     tell_all(ledger, "3")
-    assert ledger.overdue(END + 1000) == {"queries": 1}
+    assert ledger.unheard(END + 1000) == {"queries": 1}
     assert bad(ledger) == ["waits lost: 1"]
 
 
 def test_one_whose_work_has_only_just_ended_is_not_lost(ledger):
     tell_all(ledger, "3")
-    ledger.close(END + 3 + 59, patience=60)
+    ledger.close(END + 3 + 59)
     assert all(one.ok for one in told(ledger.accounts, 10))
     assert ledger.accounts["queries"].waiting == 1
 
@@ -172,9 +182,9 @@ def test_one_whose_work_has_only_just_ended_is_not_lost(ledger):
 def test_one_whose_trigger_begins_its_work_has_longer(ledger):
     tell_all(ledger)
     ledger.begin(Wait("free", "queries", END, fails=False, grace=600))
-    ledger.close(END + 659, patience=60)
+    ledger.close(END + 659)
     assert ledger.accounts["queries"].lost == 0
-    ledger.close(END + 661, patience=60)
+    ledger.close(END + 661)
     assert ledger.accounts["queries"].lost == 1
 
 
@@ -212,6 +222,7 @@ def test_one_that_was_told_wrong(ledger, key, late, outcome, reason):
 def test_a_soak_in_which_nothing_ends_proves_nothing():
     assert [one.ok for one in told({"queries": Account(begun=100, waiting=100)}, 10)] == [
         False,
+        True,
         True,
         True,
         True,

@@ -40,8 +40,11 @@ STEPS = {
     "cancel": ("POST", r"abort-request|/cancel$"),
 }
 """The requests of each step in the life of a remote job, of all clients that are tried."""
-GIVEN_UP = {"heartbeat timeout", "state mismatch", "stuck in queued tries exceeded"}
-"""Words of Airflow's scheduler in its audit log (``scheduler_job_runner.py`` of 3.3)."""
+GIVEN_UP = {"heartbeat timeout", "stuck in queued tries exceeded"}
+"""Words of Airflow's scheduler in its audit log (``scheduler_job_runner.py`` of 3.3); what comes of a slow machine.
+
+Its "state mismatch" is none of them: a task that resumes too soon after it has deferred causes that, too.
+"""
 ERROR = re.compile(r"Error|Exception|Job[A-Z]\w+|AirflowFail|Timeout|did not end|was cancelled")
 
 

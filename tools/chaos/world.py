@@ -261,9 +261,14 @@ class World:
         return False
 
     def of_task(self, pid: int) -> list[psutil.Process]:
-        """Return the supervisor of a task's process, unless that is a part of Airflow, and the process itself."""
+        """Return the supervisor of a task's process, unless that is a part of Airflow, and the process itself.
+
+        Of a process that has ended, and only waits to be asked how, there is nothing left to kill.
+        """
         process = self.task_processes().get(pid)
         with suppress(psutil.Error):
+            if process and process.status() == psutil.STATUS_ZOMBIE:
+                return []
             supervisor = process.parent() if process else None
             roots = {one.process.pid for one in self.processes.programs}
             return [one for one in (supervisor, process) if one and one.pid not in roots]

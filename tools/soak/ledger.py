@@ -52,6 +52,7 @@ class Account:
     :param right: told once, after the end of the work, and how it ended.
     :param wrong: told something else, or before the end, and what that was.
     :param twice: told more than once.
+    :param overdue: told right, but later than it has to be once the weather is over.
     :param unlogged: told, but its own log does not say so.
     :param lost: not told, although the work had ended long ago.
     :param waiting: not told, because the work had not ended, or only just.
@@ -62,6 +63,7 @@ class Account:
     right: int = 0
     wrong: Counter[str] = field(default_factory=Counter)
     twice: int = 0
+    overdue: int = 0
     unlogged: int = 0
     lost: int = 0
     waiting: int = 0
@@ -71,16 +73,18 @@ class Account:
     @property
     def good(self) -> bool:
         """Whether each wait has had its one event."""
-        return not (self.wrong or self.twice or self.unlogged or self.lost)
+        return not (self.wrong or self.twice or self.overdue or self.unlogged or self.lost)
 
 
 @dataclass
 class Ledger:
     """Who waits, and how it was told.
 
+    :param patience: seconds after the end of its work within which a wait has to be told.
     :param calm_from: when the weather is over, epoch seconds.
     """
 
+    patience: float
     calm_from: float = float("inf")
     accounts: dict[str, Account] = field(default_factory=dict)
     waiting: dict[str, Wait] = field(default_factory=dict)
@@ -110,6 +114,7 @@ class Ledger:
             account.late.append(late)
             if wait.ends >= self.calm_from:
                 account.calm.append(late)
+                account.overdue += late > self.patience + wait.grace
         return wait
 
     def logged(self, wait: Wait, events: int) -> None:
@@ -118,18 +123,18 @@ class Ledger:
         account.twice += events > 1
         account.unlogged += events == 0
 
-    def close(self, now: float, patience: float) -> None:
-        """Nobody is told any more: whose work ended more than ``patience`` seconds ago is lost."""
+    def close(self, now: float) -> None:
+        """Nobody is told any more: who should have been by now is lost."""
         for account in self.accounts.values():
             account.lost = account.waiting = 0
         for wait in self.waiting.values():
             account = self._account(wait.family)
-            if wait.ends + wait.grace + patience < now:
+            if wait.ends + wait.grace + self.patience < now:
                 account.lost += 1
             else:
                 account.waiting += 1
 
-    def overdue(self, now: float) -> Counter[str]:
+    def unheard(self, now: float) -> Counter[str]:
         """How many of each family wait although their work has ended."""
         return Counter(wait.family for wait in self.waiting.values() if wait.ends < now)
 
@@ -162,6 +167,7 @@ def _numbers(account: Account) -> Mapping[str, Any]:
         "right": account.right,
         "wrong": dict(account.wrong),
         "twice": account.twice,
+        "overdue": account.overdue,
         "unlogged": account.unlogged,
         "lost": account.lost,
         "still_waiting": account.waiting,

@@ -73,7 +73,7 @@ class Soak:
     env: Mapping[str, str]
     ports: Mapping[str, int]
     console: Console
-    ledger: Ledger = field(default_factory=Ledger)
+    ledger: Ledger = field(init=False)
     samples: list[Sample] = field(default_factory=list)
     weather: list[str] = field(default_factory=list)
     filled_seconds: float = 0.0
@@ -85,6 +85,9 @@ class Soak:
     _triggerer: Program = field(init=False)
     _sampler: Sampler = field(init=False)
     _logs: Logs = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.plan.patience)
 
     def run(self) -> None:
         """Return when the time is over and the last one has been told who should be."""
@@ -170,9 +173,9 @@ class Soak:
         over = time.time()
         while time.time() < over + self.plan.patience:
             self._turn(refill=False)
-            if not self.ledger.overdue(min(over, time.time())):
+            if not self.ledger.unheard(min(over, time.time())):
                 break
-        self.ledger.close(over + self.plan.patience, self.plan.patience)
+        self.ledger.close(over + self.plan.patience)
         time.sleep(_LAST_LINES)
         self._logs.count(self.ledger, all_of_them=True)
         self._say("Ending the triggerer …")
@@ -196,7 +199,7 @@ class Soak:
         self.processes.check()
         if began > self._said + _SAY_EVERY:
             overdue = ", ".join(
-                f"{number} {family}" for family, number in self.ledger.overdue(time.time()).most_common(3)
+                f"{number} {family}" for family, number in self.ledger.unheard(time.time()).most_common(3)
             )
             ended = f"{len(self.ledger.waiting)} wait, {self.ledger.ended} have been told"
             self._say(f"{ended}; not yet, though their work has ended: {overdue or 'none'}")

@@ -172,6 +172,7 @@ def told(accounts: Mapping[str, Account], least: int) -> list[Verdict]:
         _none(sum(one.lost for one in every), "waits lost"),
         _none(sum(one.wrong.total() for one in every), "waits told wrong", _reasons(every)),
         _none(sum(one.twice for one in every), "waits told twice"),
+        _none(sum(one.overdue for one in every), "waits told too late, though the weather was over"),
         _none(sum(one.unlogged for one in every), "waits told, without an event in their logs"),
         _none(len(silent), "families without any wait told", silent),
     ]

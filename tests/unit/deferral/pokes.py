@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -26,6 +27,8 @@ class PokedService(ScriptedService):
     script: list[dict[str, Any]] = field(default_factory=list)
     answers: list[Any] = field(default_factory=list)
     begun: list[float] = field(default_factory=list)
+    beginning_takes: float = 0.0
+    """Seconds until the service answers that a poke has begun; ``begun`` and ``jobs`` know it before."""
 
     async def begin(self) -> PokedJob:
         weather = self.weather_at_start.pop(0) if self.weather_at_start else None
@@ -34,6 +37,7 @@ class PokedService(ScriptedService):
         self.begun.append(clock.now())
         name = f"poke-{len(self.begun)}"
         self.start(name, **(self.script.pop(0) if self.script else {}))
+        await asyncio.sleep(self.beginning_takes)
         return PokedJob(name, self.name)
 
     async def answer(self) -> Any:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
@@ -224,6 +225,57 @@ class TestWeather:
                 assert (one.trouble, one.trouble_since) == (None, None)
 
         run(main)
+
+    def test_who_waits_for_a_turn_is_in_no_trouble_once_the_connection_answers(self):
+        """A round about thousands, a few at a time, may take longer than some tolerate an outage."""
+        connection = Connection(Transient("503"), max_jobs=1)
+
+        async def main():
+            async with self.three(connection) as waits:
+                await let(0.5)
+                assert {seen.trouble_since for seen in waits} == {0.0}
+                await let(1)
+                assert [seen.status for seen in waits].count(None) == 2
+                assert {seen.trouble for seen in waits} == {seen.trouble_since for seen in waits} == {None}
+
+        run(main)
+
+    def test_but_who_was_asked_for_in_vain_before_and_after_an_outage_is_as_patient_as_ever(self):
+        async def all_but_c(jobs):
+            return {job: RUNNING for job in jobs if job.job_id != "c"}
+
+        connection = Connection(all_but_c, Transient("503"), all_but_c)
+
+        async def main():
+            async with self.three(connection) as (*others, in_vain):
+                await let(7)
+                assert {seen.trouble for seen in others} == {None}
+                assert str(in_vain.trouble) == "the connection answers, but not about this one"
+                assert in_vain.trouble_since == 0.0
+
+        run(main)
+
+    def test_who_had_no_answer_is_told_why_and_whose_turn_is_to_come_nothing(self):
+        async def partly(jobs):
+            one, two, three = jobs
+            connection.pollers[0].unanswered = {two: Transient("400"), three: None}
+            return {one: RUNNING}
+
+        connection = Connection(partly)
+
+        async def main():
+            async with self.three(connection) as waits:
+                await let(1)
+                assert [seen.trouble and str(seen.trouble) for seen in waits] == [None, "400", None]
+
+        run(main)
+
+    @staticmethod
+    @asynccontextmanager
+    async def three(connection):
+        hub = Hub(connection, STEADY)
+        async with AsyncExitStack() as stack:
+            yield [await stack.enter_async_context(hub.subscribe(ScriptedJob(name))) for name in "abc"]
 
     def test_an_outage_is_logged_once_for_all_waits(self, caplog):
         connection = Connection(*[Transient("503")] * 5)

@@ -102,7 +102,8 @@ class TestAskEach:
         async def nothing(jobs):
             return {}
 
-        return lambda **options: FunctionPoller(nothing).ask_each(self.JOBS, one, **options)
+        self.poller = FunctionPoller(nothing)
+        return lambda **options: self.poller.ask_each(self.JOBS, one, **options)
 
     async def test_a_few_at_once_and_all_in_the_end(self, ask):
         assert await ask(at_once=4) == dict.fromkeys(self.JOBS, RUNNING)
@@ -144,3 +145,20 @@ class TestAskEach:
 
     async def test_when_time_is_up_the_rest_is_left_for_the_next_round(self, ask):
         assert len(await ask(at_once=2, seconds=0.0)) == 2
+
+    async def test_it_is_known_why_there_is_no_answer_and_whose_turn_is_to_come(self, ask):
+        reset = Transient("reset")
+        self.troubles = {"0": reset, "1": KeyError("odd")}
+        await ask(at_once=3, seconds=0.0)
+        told = {job.job_id: trouble for job, trouble in self.poller.unanswered.items()}
+        assert told.pop("0") is reset
+        assert str(told.pop("1")) == "KeyError: 'odd'"
+        assert told == {"3": None, "4": None, "5": None}
+
+    async def test_what_failed_is_asked_for_last_the_next_time_and_all_else_in_order(self, ask):
+        self.troubles = {"0": Transient("reset"), "1": Transient("reset")}
+        with pytest.raises(Transient):
+            await ask(at_once=2)
+        self.asked.clear()
+        assert len(await ask(at_once=2)) == 4
+        assert self.asked == ["2", "3", "4", "5", "0", "1"]

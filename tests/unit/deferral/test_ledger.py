@@ -15,6 +15,7 @@ from astronomer.deferral import ledger as ledgers
 from astronomer.deferral.ledger import ALIVE, FIRST_LOOK, FORGOTTEN, Line
 from astronomer.deferral.testing import FakeClock, ScriptedJob, ScriptedTrigger
 from tests.unit.deferral.fakes import START, FakeAirflow, FakeTaskInstance, events_of, let
+from tests.unit.deferral.pokes import PokedService, ScriptedPokes
 
 MINUTES = 600.0
 
@@ -252,6 +253,15 @@ class TestForgotten:
         airflow.states |= {"a": "deferred", "b": "deferred"}
         after(FORGOTTEN, trigger(service), beside=trigger(service, "b"))
         assert 4 <= len([one for one in airflow.questions if one.states is not None]) <= 12
+
+    def test_the_poke_of_a_sensor_too(self, service, ledger, airflow):
+        poked = PokedService("poked", script=[{"runs_for": 1e6}])
+        poke = ScriptedPokes(job={"job_id": "", "service": "poked"}, next_poke=START)
+        poke.task_instance = task()
+        airflow.states |= {"a": "failed", "b": "deferred"}
+        after(MINUTES, poke, beside=trigger(service, "b"))
+        assert poked.cancels == ["poke-1"]
+        assert lines(ledger) == ["b"]
 
     def test_an_airflow_that_does_not_answer_is_asked_as_often_as_ever(
         self, service, ledger, airflow, monkeypatch

@@ -248,3 +248,37 @@ class TestOnKill:
     def test_where_none_runs_nothing_is_asked(self, service):
         assert self.killed(pokes(next_poke=START + 60), after=20) == []
         assert service.cancels == []
+
+    def test_one_that_is_being_started_is_cancelled_when_its_answer_comes(self, service):
+        service.beginning_takes, service.script = 10.0, [{"runs_for": 1e6}]
+        self.killed(pokes(), after=2)
+        assert service.cancels == ["poke-1"]
+
+    def test_one_whose_start_is_refused_in_that_moment_is_none(self, service):
+        async def refused():
+            await asyncio.sleep(10)
+            raise Transient("reset")
+
+        service.begin = refused
+        assert self.killed(pokes(), after=2) == []
+        assert service.cancels == []
+
+    def test_a_trigger_that_moves_gives_up_a_start_that_is_under_way(self, service):
+        ended = []
+
+        async def for_ever():
+            try:
+                await asyncio.sleep(1e6)
+            finally:
+                ended.append(clock.now() - START)
+
+        service.begin = for_ever
+
+        async def main():
+            poking = asyncio.ensure_future(events_of(pokes()))
+            await let(5)
+            poking.cancel()
+            await let(10)
+
+        FakeClock(START).run(main)
+        assert ended == [pytest.approx(6, abs=0.1)]

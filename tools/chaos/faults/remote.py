@@ -49,7 +49,10 @@ def expire(scene: Scene, _kills: int) -> None:
 
 
 def rotate(scene: Scene, _kills: int) -> None:
-    """Passwords and tokens are changed in mid-wait, and half a minute later in Airflow's connections; no job ends in between."""
+    """Passwords and tokens are changed in mid-wait, and 20 s later in Airflow's connections; no job ends in between.
+
+    Within the half minute, that is, after which a third refused login would lock the user, and ours give up.
+    """
     scene.until_deferred()
     scene.go_on(TAKEN_UP)
     if any(wait.state != "deferred" for wait in scene.all_waits()):
