@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from astronomer.deferral import CredentialsRejected
+from astronomer.deferral import CredentialsRejected, Transient
 
-__all__ = ["ConnectionUnusable", "RequestRejected"]
+__all__ = ["ConnectionUnusable", "NothingDone", "RequestRejected"]
 
 
 class ConnectionUnusable(CredentialsRejected):
     """The Airflow connection is gone, or makes no sense; the workspace was not asked. Correct the connection."""
+
+
+class NothingDone(Transient):
+    """The request was not sent, or turned away for its rate: what it asks for has certainly not begun. Send it again."""
 
 
 class RequestRejected(Exception):

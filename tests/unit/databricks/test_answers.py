@@ -8,7 +8,7 @@ from email.utils import formatdate
 import pytest
 
 from astronomer.deferral import CredentialsRejected, Transient
-from astronomer.providers.databricks.errors import RequestRejected
+from astronomer.providers.databricks.errors import NothingDone, RequestRejected
 from tests.unit.databricks.fakes import answer
 
 NOW = 1_800_000_000.0
@@ -48,7 +48,7 @@ def said(code, message=""):
         (408, None, Transient),
         (409, said("ABORTED"), Transient),
         (409, said("RESOURCE_ALREADY_EXISTS"), RequestRejected),
-        (429, said("REQUEST_LIMIT_EXCEEDED"), Transient),
+        (429, said("REQUEST_LIMIT_EXCEEDED"), NothingDone),
         (500, said("INTERNAL_ERROR"), Transient),
         (501, said("NOT_IMPLEMENTED"), RequestRejected),
         (502, b"", Transient),

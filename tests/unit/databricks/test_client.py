@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from astronomer.deferral import CredentialsRejected, Transient, clock
 from astronomer.deferral.testing import FakeClock
-from astronomer.providers.databricks.errors import RequestRejected
+from astronomer.providers.databricks.errors import NothingDone, RequestRejected
 from astronomer.providers.databricks.hooks import client as client_module
 from astronomer.providers.databricks.hooks.budget import RequestBudget
 from astronomer.providers.databricks.hooks.client import DatabricksClient
@@ -230,7 +230,7 @@ def test_a_pat_that_is_refused_is_not_tried_again():
         (answer(200, {"token_type": "Bearer"}), CredentialsRejected),
         (answer(200, b"<html>"), Transient),
         (answer(503, b""), Transient),
-        (answer(429, b"", headers={"Retry-After": "20"}), Transient),
+        (answer(429, b"", headers={"Retry-After": "20"}), NothingDone),
         (Transient("reset"), Transient),
     ],
     ids=lambda value: getattr(value, "__name__", None) or str(value)[:60],
@@ -271,6 +271,19 @@ def test_a_retry_after_closes_the_whole_client():
     assert sent == 1
     assert all(29 < one <= 33 for one in refusals)
     assert rate == pytest.approx(5.0, abs=0.1)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(429, NothingDone), (503, Transient)])
+def test_only_what_was_turned_away_or_not_sent_has_certainly_not_been_done(status, kind):
+    async def main():
+        client = new(Workspace(script=[answer(status, {}, headers={"Retry-After": "30"})]), pat())
+        for expected in (kind, NothingDone):
+            with pytest.raises(Transient) as caught:
+                await client.post(RUN, {})
+            assert type(caught.value) is expected
+            assert caught.value.final
+
+    on_time(main)
 
 
 def test_requests_in_the_queue_hear_it_too():

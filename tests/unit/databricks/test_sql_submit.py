@@ -6,10 +6,11 @@ import pytest
 
 from astronomer.deferral import CredentialsRejected, Phase, Transient, clock
 from astronomer.deferral.testing import FakeClock
-from astronomer.providers.databricks.errors import RequestRejected
+from astronomer.providers.databricks.errors import NothingDone, RequestRejected
 from astronomer.providers.databricks.jobs import statement
 from astronomer.providers.databricks.jobs.statement import DatabricksStatement, statement_status
 from astronomer.providers.databricks.sql import submit
+from tests.unit.databricks.workspace import Lost
 
 START = 1_800_000_000.0
 BODY = {"statement": "select 1", "warehouse_id": "w", "query_tags": [{"key": "team", "value": "x"}]}
@@ -32,8 +33,8 @@ class Workspace:
             raise trouble
         at = clock.now()
         self.started.append({"query_id": f"s{len(self.started)}", "query_tags": body["query_tags"], "at": at})
-        if trouble == "lost":
-            raise Transient("reset")
+        if isinstance(trouble, Lost):
+            raise trouble.error
         return {"statement_id": self.started[-1]["query_id"]}
 
     async def get(self, path, **question):
@@ -89,8 +90,9 @@ class TestStart:
         assert {len(tag["value"]) for tag in tags[1:]} == {128}
 
     @pytest.mark.parametrize("lag", [0.0, 20.0])
-    def test_finds_the_statement_of_a_lost_answer(self, lag):
-        workspace = Workspace("lost", lag=lag)
+    @pytest.mark.parametrize("error", [Transient("reset"), Transient("503", retry_after=1.0)], ids=str)
+    def test_finds_the_statement_of_a_lost_answer(self, lag, error):
+        workspace = Workspace(Lost(error), lag=lag)
         assert started(workspace) == "s0"
         assert len(workspace.started) == 1
 
@@ -100,7 +102,7 @@ class TestStart:
         assert workspace.started[0]["at"] - START >= 2 * 30
 
     def test_comes_back_when_it_was_told_to(self):
-        workspace = Workspace(Transient("429", retry_after=7.0))
+        workspace = Workspace(NothingDone("429", retry_after=7.0))
         assert started(workspace) == "s0"
         assert 7 <= workspace.started[0]["at"] - START < 10
         assert len(workspace.asked) == 1

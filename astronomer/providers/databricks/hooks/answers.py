@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from astronomer.deferral import CredentialsRejected, Transient
 from astronomer.deferral.transport import HttpAnswer
-from astronomer.providers.databricks.errors import RequestRejected
+from astronomer.providers.databricks.errors import NothingDone, RequestRejected
 
 __all__ = ["Answer"]
 
@@ -90,7 +90,8 @@ class Answer(HttpAnswer):
         if self.refuses_token:
             return CredentialsRejected(text)
         if self._passes(code, message):
-            return Transient(text, retry_after=self.retry_after)
+            kind = NothingDone if self.throttled else Transient
+            return kind(text, retry_after=self.retry_after)
         return RequestRejected(self.status, code, message)
 
     def _passes(self, code: str, message: str) -> bool:

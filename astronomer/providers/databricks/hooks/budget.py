@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from astronomer.deferral import Transient
+from astronomer.providers.databricks.errors import NothingDone
 
 __all__ = ["RequestBudget", "Turn"]
 
@@ -163,7 +164,7 @@ class RequestBudget:
     async def turn(self, *, cancel: bool = False) -> AsyncIterator[Turn]:
         """Send one request inside the block.
 
-        :raises Transient: the workspace wants to be left alone for now.
+        :raises NothingDone: the workspace wants to be left alone for now.
         """
         rest = self.rest
         if rest > 0:
@@ -190,4 +191,4 @@ class RequestBudget:
 
 
 def _left_alone(rest: float) -> Transient:
-    return Transient(f"the workspace asked to be left alone for {rest:.1f} s more", retry_after=rest)
+    return NothingDone(f"the workspace asked to be left alone for {rest:.1f} s more", retry_after=rest)

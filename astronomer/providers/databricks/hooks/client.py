@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from astronomer.deferral import ClientThreads, CredentialsRejected, Transient
 from astronomer.deferral._compat import AirflowNotFoundException, PlainConnection, read_connection, setting
 from astronomer.deferral.transport import Transport
-from astronomer.providers.databricks.errors import ConnectionUnusable, RequestRejected
+from astronomer.providers.databricks.errors import ConnectionUnusable, NothingDone, RequestRejected
 from astronomer.providers.databricks.hooks import THREAD_NAME, credentials
 from astronomer.providers.databricks.hooks.answers import Answer
 from astronomer.providers.databricks.hooks.budget import RequestBudget
@@ -81,7 +81,8 @@ class DatabricksClient:
     async def get(self, path: str, /, **params: Any) -> dict[str, Any]:
         """The answer to a question, such as ``2.2/jobs/runs/get``. A parameter that is ``None`` is left out.
 
-        :raises Transient: it could not be asked just now.
+        :raises NothingDone: it has not been heard just now.
+        :raises Transient: it was not answered just now; an order may have been done.
         :raises CredentialsRejected: the login was refused, also with a token fetched anew.
         :raises RequestRejected: it was refused as such.
         """
@@ -166,7 +167,8 @@ class DatabricksClient:
             raise CredentialsRejected(self._secrets.hide(error)) from None
         except Transient as error:
             rest = error.retry_after and max(error.retry_after, self.budget.rest)
-            raise Transient(self._secrets.hide(error), retry_after=rest) from None
+            kind = NothingDone if isinstance(error, NothingDone) else Transient
+            raise kind(self._secrets.hide(error), retry_after=rest) from None
         except RequestRejected as error:
             code, message = self._secrets.hide(error.error_code), self._secrets.hide(error.message)
             raise RequestRejected(error.status, code, message) from None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from astronomer.deferral import CredentialsRejected, Transient, clock
 from astronomer.deferral.patience import insist
-from astronomer.providers.databricks.errors import RequestRejected
+from astronomer.providers.databricks.errors import NothingDone, RequestRejected
 from astronomer.providers.databricks.jobs.statement import STATEMENTS
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ async def start(
             log.warning("Databricks did not answer the submit of a statement: %s", trouble)
             await asyncio.sleep(max(pause, trouble.retry_after or 0.0))
             pause = min(2 * pause, _LONGEST_PAUSE)
-            # Who was told when to come back has most likely started nothing.
-            known_by = sent if trouble.final else sent + HISTORY_LAGS
+            # Not by Retry-After: a gateway sends it with a 503, too, when the warehouse has taken the statement.
+            known_by = sent if isinstance(trouble, NothingDone) else sent + HISTORY_LAGS
             where = str(body.get("warehouse_id") or "")
             found = await find_started(client, key, where, began, known_by=known_by, tolerance=left)
             if found:
