@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from astronomer.deferral import CredentialsRejected, Phase, Transient, clock
@@ -19,15 +21,17 @@ BODY = {"statement": "select 1", "warehouse_id": "w", "query_tags": [{"key": "te
 class Workspace:
     """A client and its workspace. Weather comes before the effect of a post, or after it where it is lost."""
 
-    def __init__(self, *weather, lag=0.0):
+    def __init__(self, *weather, lag=0.0, latency=0.0):
         self.weather = list(weather)
         self.lag = lag
+        self.latency = latency
         self.started = []
         self.asked = []
         self.refusal = None
 
     async def post(self, path, body, *, check=None):
         assert path == "2.0/sql/statements"
+        await asyncio.sleep(self.latency)
         trouble = self.weather.pop(0) if self.weather else None
         if isinstance(trouble, Exception):
             raise trouble
@@ -93,6 +97,11 @@ class TestStart:
     @pytest.mark.parametrize("error", [Transient("reset"), Transient("503", retry_after=1.0)], ids=str)
     def test_finds_the_statement_of_a_lost_answer(self, lag, error):
         workspace = Workspace(Lost(error), lag=lag)
+        assert started(workspace) == "s0"
+        assert len(workspace.started) == 1
+
+    def test_finds_one_that_was_taken_late(self):
+        workspace = Workspace(Lost(Transient("no answer in time")), lag=20.0, latency=60.0)
         assert started(workspace) == "s0"
         assert len(workspace.started) == 1
 

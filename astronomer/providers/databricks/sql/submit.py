@@ -68,21 +68,22 @@ async def start(
     checked = {} if check is None else {"check": check}
     began, pause = clock.now(), _PAUSE
     while True:
-        sent = clock.now()
         try:
             answer = await client.post(STATEMENTS, {**body, "query_tags": tags}, **checked)
             return str(answer["statement_id"])
         except CredentialsRejected:
             raise
         except Transient as trouble:
-            left = began + tolerance - clock.now()
+            heard = clock.now()
+            left = began + tolerance - heard
             if left <= 0:
                 raise
             log.warning("Databricks did not answer the submit of a statement: %s", trouble)
             await asyncio.sleep(max(pause, trouble.retry_after or 0.0))
             pause = min(2 * pause, _LONGEST_PAUSE)
             # Not by Retry-After: a gateway sends it with a 503, too, when the warehouse has taken the statement.
-            known_by = sent if isinstance(trouble, NothingDone) else sent + HISTORY_LAGS
+            # And not from when it was sent: it may have been taken at the end of a minute without an answer.
+            known_by = heard if isinstance(trouble, NothingDone) else heard + HISTORY_LAGS
             where = str(body.get("warehouse_id") or "")
             found = await find_started(client, key, where, began, known_by=known_by, tolerance=left)
             if found:
