@@ -485,7 +485,13 @@ class TestRunsThatCannotBeSeen:
 
     @pytest.mark.parametrize(
         "answer",
-        [RequestRejected(404, "ENDPOINT_NOT_FOUND", "No API found"), RequestRejected(404, "", "Not Found")],
+        [
+            RequestRejected(404, "ENDPOINT_NOT_FOUND", "No API found"),
+            RequestRejected(404, "", "Not Found"),
+            RequestRejected(404, "RESOURCE_DOES_NOT_EXIST", "Endpoint does not exist"),
+            RequestRejected(404, "RESOURCE_DOES_NOT_EXIST", "Workspace 101 does not exist or is being moved"),
+        ],
+        ids=str,
     )
     def test_a_path_that_is_not_found_says_nothing_of_the_run(self, workspace, answer):
         async def main():
@@ -500,24 +506,53 @@ class TestRunsThatCannotBeSeen:
 
         run(main)
 
-    def test_one_that_may_not_be_viewed_may_still_run(self, workspace):
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            RequestRejected(404, "RESOURCE_DOES_NOT_EXIST", "Run 101 does not exist."),
+            RequestRejected(400, "INVALID_PARAMETER_VALUE", "Run 101 does not exist."),
+            RequestRejected(400, "INVALID_PARAMETER_VALUE", "Run: 101 in job: 7 doesn't exist."),
+        ],
+        ids=str,
+    )
+    def test_one_that_is_gone_was_deleted(self, workspace, answer):
+        def refuse(effect):
+            raise answer
+
         async def main():
             job = job_for(workspace.start())
-            workspace.weather[GET] = [RequestRejected(403, "PERMISSION_DENIED", "no")]
+            await asyncio.sleep(300.0)
+            workspace.around = refuse
+            status = (await poller_of(workspace).poll([job]))[job]
+            assert (status.phase, status.raw) == (Phase.FAILED, "deleted")
+
+        run(main)
+
+    @pytest.mark.parametrize(
+        "words",
+        ["no", "Workspace 101 does not exist or is being moved", "User a@b does not exist in this workspace"],
+    )
+    def test_one_that_may_not_be_viewed_may_still_run(self, workspace, words):
+        async def main():
+            job = job_for(workspace.start())
+            await asyncio.sleep(300.0)
+            workspace.weather[GET] = [RequestRejected(403, "PERMISSION_DENIED", words)]
             status = (await poller_of(workspace).poll([job]))[job]
             assert (status.phase, status.raw) == (Phase.LOST, "hidden")
             assert "CAN_VIEW" in status.message
 
         run(main)
 
-    def test_any_other_refusal_leaves_it_as_it_was(self, workspace):
+    @pytest.mark.parametrize("words", ["what?", "Run 1010 does not exist.", "The owner does not exist"])
+    def test_any_other_refusal_leaves_it_as_it_was(self, workspace, words):
         async def main():
             jobs = [job_for(entry) for entry in await started(workspace, 3)]
             for job in jobs:
                 workspace.end(job.run_id)
-            workspace.weather[GET] = [RequestRejected(400, "ODD", "what?")]
+            await asyncio.sleep(300.0)
+            workspace.weather[GET] = [RequestRejected(400, "ODD", words)]
             assert len(await poller_of(workspace).poll(jobs)) == 2
-            workspace.weather[GET] = [RequestRejected(400, "ODD", "what?")]
+            workspace.weather[GET] = [RequestRejected(400, "ODD", words)]
             with pytest.raises(RequestRejected):
                 await poller_of(workspace).poll(jobs[:1])
 
@@ -605,11 +640,55 @@ class TestCancel:
 
         run(main)
 
-    def test_any_other_refusal_is_told(self, workspace):
+    def test_again_while_it_ends_is_harmless(self, workspace):
+        async def main():
+            workspace.cancel_takes = 30.0
+            entry = workspace.start()
+            job, poller = job_for(entry), poller_of(workspace)
+            for _ in range(2):
+                await poller.cancel(job)
+                await asyncio.sleep(15.0)
+            status = (await poller.poll([job]))[job]
+            assert (status.phase, len(workspace.asked(CANCEL))) == (Phase.CANCELLED, 2)
+
+        run(main)
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            RequestRejected(403, "PERMISSION_DENIED", "no CAN_MANAGE_RUN"),
+            RequestRejected(403, "PERMISSION_DENIED", "User a@b does not exist"),
+            RequestRejected(404, "RESOURCE_DOES_NOT_EXIST", "Endpoint does not exist"),
+            RequestRejected(400, "INVALID_STATE", "The workspace is already being moved"),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("until_started", [False, True])
+    def test_any_other_refusal_is_told(self, workspace, answer, until_started):
         async def main():
             entry = workspace.start()
-            workspace.weather[CANCEL] = [RequestRejected(403, "PERMISSION_DENIED", "no CAN_MANAGE_RUN")]
+            workspace.weather[CANCEL] = [answer]
+            with pytest.raises(RequestRejected) as told:
+                await poller_of(workspace).cancel(job_for(entry, until_started=until_started))
+            assert told.value is answer
+
+        run(main)
+
+    def test_a_refusal_is_told_where_the_run_cannot_be_seen_either(self, workspace):
+        async def main():
+            entry = workspace.start()
+            refusal = RequestRejected(403, "PERMISSION_DENIED", "User a@b does not exist")
+            workspace.weather[CANCEL] = workspace.weather[GET] = [refusal] * 2
             with pytest.raises(RequestRejected):
+                await poller_of(workspace).cancel(job_for(entry))
+
+        run(main)
+
+    def test_one_that_is_not_there_yet_is_asked_again(self, workspace):
+        async def main():
+            entry = workspace.start()
+            entry.deleted = True
+            with pytest.raises(Transient, match="not there yet"):
                 await poller_of(workspace).cancel(job_for(entry))
 
         run(main)

@@ -10,6 +10,7 @@ Source: docs.databricks.com/api/workspace/jobs/listruns and .../getrun.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import import_module
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from astronomer.deferral import CredentialsRejected, JobStatus, Phase, Poller, Transient, clock
 from astronomer.deferral._compat import setting
 from astronomer.providers.databricks.errors import RequestRejected
+from astronomer.providers.databricks.jobs.refusals import APPEARS_WITHIN, not_listed, see_to_refused_cancel
 from astronomer.providers.databricks.jobs.run import DatabricksRun
 from astronomer.providers.databricks.states import TIMED_OUT, attempts_by_task, never_ran, start_of, status_of
 
@@ -32,8 +34,6 @@ _PAGE = 25  # the most that runs/list gives
 _AT_ONCE = 8
 _ROUND_SECONDS = 75.0  # the hub gives a poll 120
 _SWEEP_SECONDS = 45.0  # of these; what the list has not named by then is asked for, as far as the time goes
-_APPEARS_WITHIN = 120.0
-_HAS_ENDED = ("INVALID_STATE", "does not exist", "already")
 _STARTS_DIFFER = 60.0  # by how much the order of the list may be off
 
 
@@ -73,15 +73,19 @@ class RunPoller(Poller[DatabricksRun]):
         return answers
 
     async def cancel(self, job: DatabricksRun) -> None:
-        """Ask for the end of the run, or of the one task of it; what has ended takes no notice."""
+        """Ask for the end of the run, or of the one task of it; what has ended takes no notice.
+
+        Harmless to repeat while it ends. A task that the run does not have yet is not asked to.
+
+        :raises RequestRejected: refused, and it goes on.
+        """
         try:
             parent = job.parent_run_id
             run_id = job.run_id if parent is None else await self._id_of_task(parent, job.task_key)
             if run_id is not None:
                 await self._ask(lambda client: client.post("2.2/jobs/runs/cancel", {"run_id": run_id}))
-        except RequestRejected as error:
-            if not any(word in str(error) for word in _HAS_ENDED):
-                raise
+        except RequestRejected as refused:
+            see_to_refused_cancel(job, refused, (await self._look([job.whole]))[job.whole])
 
     async def _id_of_task(self, parent: int, task_key: str) -> int | None:
         """The run of the task's newest attempt: a retry or a repair has given it another."""
@@ -163,7 +167,7 @@ class RunPoller(Poller[DatabricksRun]):
             tasks = first.until_started or first.parent_run_id is not None
             run = await self.read(run_id, tasks=tasks, history=first.repair_id)
         except RequestRejected as error:
-            status = _unseen(first, error, self._server_now())
+            status = _unseen(first, run_id, error, self._server_now())
             if status is None:
                 raise
             return dict.fromkeys(group, status)
@@ -249,15 +253,25 @@ def _is_retried(status: JobStatus, job: DatabricksRun, attempts: int) -> bool:
     return job.task_retries < 0 or attempts <= job.task_retries
 
 
-def _unseen(job: DatabricksRun, refused: RequestRejected, now: float) -> JobStatus | None:
+def _is_not_there(run_id: int, refused: RequestRejected) -> bool:
+    """Whether it is the run that does not exist, and not the workspace, a user or the path.
+
+    Source: databricks-sdk's ``errors.overrides``, for the 400; what else does not exist is answered with a 404.
+    """
+    said = rf"Run:? \S*\b{run_id}\b\S*( in job: .*)? (does not|doesn't) exist"
+    return refused.status in (400, 404) and re.match(said, refused.message, re.IGNORECASE) is not None
+
+
+def _unseen(job: DatabricksRun, run_id: int, refused: RequestRejected, now: float) -> JobStatus | None:
     """What a refusal to show a run says of it; ``None`` when it says nothing.
 
-    :raises Transient: the path itself was not found, so it was a gateway or another version that has answered.
+    :param run_id: of the run that was asked for: its own, or that of the run it is a task of.
+    :raises Transient: something else was not found, such as the path: a gateway or another version has answered.
     """
     url = job.url or None
-    if refused.error_code == "RESOURCE_DOES_NOT_EXIST" or "does not exist" in refused.message:
-        if job.started_at and now - job.started_at < _APPEARS_WITHIN:
-            return JobStatus(Phase.ACTIVE, raw="not listed yet", url=url)
+    if _is_not_there(run_id, refused):
+        if job.started_at and now - job.started_at < APPEARS_WITHIN:
+            return not_listed(url)
         # Databricks deletes no run that is active.
         message = "Databricks knows no such run (any more); somebody has deleted it."
         return JobStatus(Phase.FAILED, raw="deleted", message=message, url=url)
