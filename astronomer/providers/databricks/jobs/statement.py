@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from astronomer.deferral import CredentialsRejected, JobStatus, Phase, Poller, RemoteJob, Transient, clock
 from astronomer.providers.databricks.errors import RequestRejected
+from astronomer.providers.databricks.jobs.refusals import APPEARS_WITHIN, not_listed, see_to_refused_cancel
 
 if TYPE_CHECKING:
     from astronomer.deferral.in_triggerer import InTriggerer
@@ -27,7 +28,6 @@ T = TypeVar("T")
 STATEMENTS = "2.0/sql/statements"
 
 _AT_ONCE = 8
-_APPEARS_WITHIN = 120.0
 _PHASES = {
     "PENDING": Phase.ACTIVE,
     "RUNNING": Phase.ACTIVE,
@@ -158,12 +158,15 @@ class StatementPoller(Poller[DatabricksStatement]):
         return await self.ask_each(jobs, self._look, at_once=_AT_ONCE)
 
     async def cancel(self, job: DatabricksStatement) -> None:
-        """Ask for the end of a statement. Databricks may take no notice, so its state is asked for afterwards."""
+        """Ask for the end of a statement; harmless to repeat. Databricks may take no notice, so it is looked at afterwards.
+
+        :raises RequestRejected: refused, and it goes on, or cannot be seen.
+        """
         client = await self._open()
         try:
             await client.post(f"{STATEMENTS}/{job.statement_id}/cancel", {})
         except RequestRejected as refused:
-            log.info("Databricks would not cancel %s: %s", job.name, refused)
+            see_to_refused_cancel(job, refused, await self._look(job))
 
     async def close(self) -> None:
         """Give the client back, unless it belongs to somebody else."""
@@ -200,8 +203,8 @@ class StatementPoller(Poller[DatabricksStatement]):
     @staticmethod
     def _unseen(job: DatabricksStatement, refused: RequestRejected) -> JobStatus:
         """What a refusal to show a statement says of it; only the principal that ran it may see it."""
-        if refused.status == 404 and clock.now() - job.submitted_at < _APPEARS_WITHIN:
-            return JobStatus(Phase.ACTIVE, raw="not listed yet", url=job.url)
+        if refused.status == 404 and clock.now() - job.submitted_at < APPEARS_WITHIN:
+            return not_listed(job.url)
         if refused.status not in (403, 404):
             raise Transient(str(refused)) from refused
         message = (

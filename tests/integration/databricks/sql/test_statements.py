@@ -254,7 +254,7 @@ class TestSensor:
             task.run()
 
     def test_does_not_find_a_statement_that_never_was(self, lab, work, monkeypatch):
-        monkeypatch.setattr("astronomer.providers.databricks.jobs.statement._APPEARS_WITHIN", 0.0)
+        monkeypatch.setattr("astronomer.providers.databricks.jobs.statement.APPEARS_WITHIN", 0.0)
         task = work(DatabricksSQLStatementsSensor, None, statement_id="01f00000-0000-1000-8000-000000000000")
         with pytest.raises(JobLost, match="does not show Databricks statement 01f00000"):
             task.run()
