@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 from astronomer.deferral import ClientThreads, CredentialsRejected, clock
 from astronomer.deferral._compat import PlainConnection
+from astronomer.deferral.login_errors import understood
 from astronomer.deferral.transport import basic
 from astronomer.providers.databricks.errors import ConnectionUnusable, RequestRejected
 from astronomer.providers.databricks.hooks.answers import Answer
-from astronomer.providers.databricks.hooks.foreign import understood
 
 __all__ = ["Credentials", "Fresh", "bearer", "by_stock", "by_unified", "oauth", "token"]
 

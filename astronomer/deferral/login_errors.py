@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
-from astronomer.deferral import CredentialsRejected, Transient
 from astronomer.deferral._compat import AirflowException
+from astronomer.deferral.errors import CredentialsRejected, Transient
 
 __all__ = ["understood"]
 
-# By name, so that nobody has to be installed, or imported, to be understood: tenacity, requests, azure-core,
-# azure-identity (whose metadata service is often only busy), botocore, urllib3.
+# By name, so that nobody has to be installed, or imported, to be understood: tenacity, requests (to which a gateway's
+# page is invalid JSON), azure-core, azure-identity (whose metadata service is often only busy), botocore, urllib3.
 _WEATHER = frozenset(
     {
         "RetryError",
+        "InvalidJSONError",
         "ConnectionError",
         "Timeout",
         "TimeoutError",
@@ -39,18 +41,21 @@ _DEFINITE = (
     FileNotFoundError,
     PermissionError,
 )
+# Of a URL: who logs in there, and its query, which may hold a secret.
+_PRIVATE = re.compile(r"(?<=://)[^/@\s]+@|(?<=\?)\S*=[^\s'\")>]*")
 
 
 def understood(error: Exception, what: str) -> Transient:
-    """The engine's error for one of the stock hook, databricks-sdk, or what they call.
+    """The engine's error for one of a stock hook, of a vendor's SDK, or of what they call.
 
-    What nobody knows counts as weather: a wait outlives it.
+    What nobody knows counts as weather: a wait outlives it. Raise it without a cause: a traceback of foreign code
+    may show what it was called with.
 
-    :param what: what was tried.
+    :param what: what was tried, and with which connection.
     """
     if isinstance(error, Transient):
         return error
-    text = f"{what}: {type(error).__name__}: {error}"
+    text = f"{what}: {type(error).__name__}: {_PRIVATE.sub('…', str(error))}"
     return Transient(text) if _is_weather(error) else CredentialsRejected(text)
 
 
