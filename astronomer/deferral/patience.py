@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from astronomer.deferral import clock
 from astronomer.deferral.errors import CredentialsRejected, Transient
 
-__all__ = ["insist"]
+__all__ = ["insist", "telling_once"]
 
 T = TypeVar("T")
 
@@ -39,3 +39,18 @@ async def insist(
                 on_trouble(trouble)
             await asyncio.sleep(max(pause, trouble.retry_after or 0.0))
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def telling_once(log: Any, remote_side: str) -> Callable[[Transient], None]:
+    """What to tell of trouble; only the first is worth a line.
+
+    :param remote_side: how the line calls whom nobody can ask.
+    """
+    told: list[Transient] = []
+
+    def tell(trouble: Transient) -> None:
+        if not told:
+            log.warning("%s cannot be asked just now, waiting on: %s", remote_side, trouble)
+        told.append(trouble)
+
+    return tell

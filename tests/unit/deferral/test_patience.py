@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
 from astronomer.deferral import CredentialsRejected, Transient
-from astronomer.deferral.patience import insist
+from astronomer.deferral.patience import insist, telling_once
 from tests.unit.deferral.fakes import Timeline
 
 
@@ -58,3 +59,9 @@ def test_a_refused_login_is_not_repeated():
     with pytest.raises(CredentialsRejected):
         insisting(weather)
     assert len(weather.asked_at) == 1
+
+
+def test_only_the_first_trouble_is_worth_a_line(caplog):
+    weather = Weather(Transient("503"), Transient("504"))
+    assert insisting(weather, on_trouble=telling_once(logging.getLogger("told"), "It")) == "fine"
+    assert [record.getMessage() for record in caplog.records] == ["It cannot be asked just now, waiting on: 503"]

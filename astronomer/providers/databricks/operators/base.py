@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from astronomer.deferral import CredentialsRejected, JobError, JobOperator, RemoteJob, Transient
-from astronomer.deferral.patience import insist
+from astronomer.deferral.patience import insist, telling_once
 from astronomer.deferral.settings import tolerance_of
 from astronomer.providers.databricks.errors import ConnectionUnusable
 from astronomer.providers.databricks.hooks.client import DatabricksClient
@@ -104,14 +104,7 @@ class WorkspaceOperator(JobOperator):
 
     def telling_once(self) -> Callable[[Transient], None]:
         """What to tell of trouble; only the first is worth a line."""
-        told: list[Transient] = []
-
-        def tell(trouble: Transient) -> None:
-            if not told:
-                self.log.warning("Databricks cannot be asked just now, waiting on: %s", trouble)
-            told.append(trouble)
-
-        return tell
+        return telling_once(self.log, "Databricks")
 
     @staticmethod
     def _first_try(context: Mapping[str, Any]) -> bool:
