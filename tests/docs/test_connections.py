@@ -9,7 +9,7 @@ import pytest
 from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook, _SnowflakeOAuthManager
 from airflow.sdk import Connection
 
-from astronomer.providers.snowflake.hooks.session import connection_parameters
+from astronomer.providers.snowflake.hooks.stock import connection_parameters
 from tests.docs.pages import blocks
 
 CONNECTIONS = [block for block in blocks() if block.language == "json" and block.kind == "connection"]

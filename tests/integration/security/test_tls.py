@@ -16,8 +16,9 @@ from astronomer.providers.core.hooks.deployment import DeploymentClient
 from astronomer.providers.databricks.hooks import unified, verification
 from astronomer.providers.databricks.hooks.client import DatabricksClient
 from astronomer.providers.databricks.sql.route import Place
-from astronomer.providers.snowflake.hooks.session import ReadHook, SnowflakeSession
+from astronomer.providers.snowflake.hooks.session import SnowflakeSession
 from astronomer.providers.snowflake.hooks.sql_api import ReadSqlApiHook, SqlApiClient
+from astronomer.providers.snowflake.hooks.stock import ReadHook
 
 pytestmark = pytest.mark.timeout(120)
 

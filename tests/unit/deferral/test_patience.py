@@ -64,4 +64,6 @@ def test_a_refused_login_is_not_repeated():
 def test_only_the_first_trouble_is_worth_a_line(caplog):
     weather = Weather(Transient("503"), Transient("504"))
     assert insisting(weather, on_trouble=telling_once(logging.getLogger("told"), "It")) == "fine"
-    assert [record.getMessage() for record in caplog.records] == ["It cannot be asked just now, waiting on: 503"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "It cannot be asked just now, waiting on: 503"
+    ]

@@ -4,7 +4,7 @@ import contextlib
 import pytest
 from aiohttp import web
 
-from astronomer.deferral import CredentialsRejected, Transient
+from astronomer.deferral import CredentialsRejected, Transient, clock
 from astronomer.deferral._compat import PlainConnection
 from astronomer.lab.tls import issue
 from astronomer.providers.snowflake.hooks.sql_api import ReadSqlApiHook, SqlApiClient
@@ -90,11 +90,49 @@ async def test_a_pause_that_no_answer_asks_for_is_not_taken(certificates):
 
 async def test_a_refusal_does_not_repeat_the_token(certificates):
     async def answer(request):
-        return web.Response(status=403, text=f"who is {request.headers['Authorization']}?")
+        return web.json_response({"message": f"who is {request.headers['Authorization']}?"}, status=403)
 
     async with asking(certificates, answer) as client:
-        with pytest.raises(CredentialsRejected, match=r"HTTP 403 who is Bearer \*\*\*\?"):
+        with pytest.raises(CredentialsRejected, match=r'HTTP 403 {"message": "who is Bearer \*\*\*\?"}'):
             await client.look("01")
+
+
+async def test_a_refusal_to_sign_is_heard_by_all_who_wait(certificates, monkeypatch):
+    tried = []
+
+    def refuse(hook):
+        tried.append(hook)
+        raise ValueError("the key is broken")
+
+    monkeypatch.setattr(SignedHook, "get_headers", refuse)
+    client = SqlApiClient(SignedHook(connected_to(1)))
+    refusals = await asyncio.gather(*(client.look("01") for _ in range(8)), return_exceptions=True)
+    assert len(tried) == 1
+    assert {type(refusal) for refusal in refusals} == {CredentialsRejected}
+    assert "Airflow connection 'mute': ValueError: the key is broken" in str(refusals[0])
+    later = clock.now() + 10.0
+    monkeypatch.setattr(clock, "now", lambda: later)
+    with pytest.raises(CredentialsRejected):
+        await client.parameters()
+    assert len(tried) == 2
+    await client.close()
+
+
+async def test_a_refused_token_is_signed_anew_once_for_all(certificates, monkeypatch):
+    signed = []
+
+    def sign(hook):
+        signed.append(hook)
+        return {"Authorization": f"Bearer {len(signed)}"}
+
+    async def answer(request):
+        old = request.headers["Authorization"] == "Bearer 1"
+        return web.json_response({"statementHandle": "01"}, status=401 if old else 200)
+
+    monkeypatch.setattr(SignedHook, "get_headers", sign)
+    async with asking(certificates, answer) as client:
+        await asyncio.gather(*(client.look("01") for _ in range(8)))
+    assert len(signed) == 2
 
 
 def test_of_a_look_that_is_given_up_nothing_is_left(certificates):

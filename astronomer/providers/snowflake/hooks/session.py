@@ -13,14 +13,19 @@ from typing import Any, TypeVar
 
 from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
 from snowflake.connector import connect
-from snowflake.connector.errors import DatabaseError, Error, OperationalError, ProgrammingError
+from snowflake.connector.errors import (
+    DatabaseError,
+    Error,
+    OperationalError,
+    ProgrammingError,
+)
 
 from astronomer.deferral import CredentialsRejected, JobError, Transient
-from astronomer.deferral._compat import PlainConnection
 from astronomer.deferral.in_triggerer import THREAD_NAME as WORKER_FREE
 from astronomer.providers.snowflake.hooks import THREAD_NAME
+from astronomer.providers.snowflake.hooks.stock import connection_parameters, place_of
 
-__all__ = ["RESULT_GONE", "ReadHook", "SnowflakeSession", "connection_parameters"]
+__all__ = ["RESULT_GONE", "SnowflakeSession"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -60,24 +65,6 @@ for _noisy in (
     logging.getLogger(_noisy).addFilter(_Noise())
 
 
-class ReadHook(SnowflakeHook):
-    """The stock hook over a connection that was read before, in the event loop."""
-
-    def __init__(self, connection: PlainConnection, **hook_params: Any) -> None:
-        super().__init__(snowflake_conn_id=connection.conn_id, **hook_params)
-        self._read = connection
-
-    def get_connection(self, conn_id: str) -> Any:
-        """The connection given, whatever the id."""
-        return self._read
-
-
-def connection_parameters(hook: SnowflakeHook) -> dict[str, Any]:
-    """What the stock hook would pass to the connector: every way to authenticate is its business."""
-    found: Any = hook._get_conn_params  # a property in older providers
-    return dict(found() if callable(found) else found)
-
-
 class SnowflakeSession:
     """Submits, asks, cancels and reads over one login. Synchronous; safe to use from a few threads.
 
@@ -108,8 +95,8 @@ class SnowflakeSession:
     def open(self) -> Any:
         """The connector's connection, logged in once.
 
-        :raises CredentialsRejected: Snowflake refused the login.
-        :raises Transient: Snowflake could not be reached.
+        :raises CredentialsRejected: Snowflake refused the login, or a token endpoint the token for it.
+        :raises Transient: one of them could not be reached.
         """
         with self._lock:
             if self._connection is None:
@@ -175,11 +162,11 @@ class SnowflakeSession:
         return str(self.hook.get_conn_id())
 
     def place(self) -> dict[str, Any]:
-        """Which account, host and user the connection names; needs no login."""
-        parameters = connection_parameters(self.hook)
-        account = ".".join(part for part in (parameters.get("account"), parameters.get("region")) if part)
-        host = parameters.get("host") or f"{account}.snowflakecomputing.com"
-        return {"account": account, "host": host, "user": parameters.get("user")}
+        """Which account, host and user the connection names; needs no login.
+
+        :raises Transient: as in :meth:`open`.
+        """
+        return place_of(self.hook)
 
     @property
     def session_id(self) -> int | None:

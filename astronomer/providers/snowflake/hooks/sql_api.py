@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 try:  # provider 6.20 moved it
     from airflow.providers.snowflake.hooks.sql_api import SnowflakeSqlApiHook
@@ -17,31 +17,20 @@ except ImportError:  # pragma: no cover
     )
 
 from astronomer.deferral import ClientThreads, CredentialsRejected, Transient, clock
-from astronomer.deferral._compat import PlainConnection
 from astronomer.deferral.transport import HttpAnswer, Transport
 from astronomer.providers.snowflake.hooks import THREAD_NAME
-from astronomer.providers.snowflake.hooks.session import connection_parameters
+from astronomer.providers.snowflake.hooks.stock import ReadHook, by_stock, fixed_parameters
 
 __all__ = ["ReadSqlApiHook", "SqlApiClient", "StatementRejected"]
 
-T = TypeVar("T")
-
 _ANSWERED = frozenset({200, 202, 404, 408, 422})
-_REFUSED = frozenset({401, 403})
+_REFUSAL_STANDS = 5.0  # seconds, in which all who wait for the same token hear of it
 _LONGEST_TEXT = 300
 _HEADERS_LAST = 60.0  # seconds; the stock hook renews a token five minutes before its end
 
 
-class ReadSqlApiHook(SnowflakeSqlApiHook):  # type: ignore[misc,unused-ignore]
+class ReadSqlApiHook(ReadHook, SnowflakeSqlApiHook):  # type: ignore[misc,unused-ignore]
     """The stock hook over a connection that was read before, in the event loop."""
-
-    def __init__(self, connection: PlainConnection, **hook_params: Any) -> None:
-        super().__init__(snowflake_conn_id=connection.conn_id, **hook_params)
-        self._read = connection
-
-    def get_connection(self, conn_id: str) -> Any:
-        """The connection given, whatever the id."""
-        return self._read
 
 
 class SqlApiClient:
@@ -58,7 +47,9 @@ class SqlApiClient:
         self._base = ""
         self._headers: dict[str, Any] = {}
         self._headers_until = 0.0
-        self._opening = asyncio.Lock()
+        self._signing = asyncio.Lock()
+        self._refusal: CredentialsRejected | None = None
+        self._refused_until = 0.0
 
     async def submit(self, body: Mapping[str, Any], request_id: str) -> list[str]:
         """Start statements; their handles. The same ``request_id`` never starts them twice.
@@ -110,8 +101,12 @@ class SqlApiClient:
         return [dict(zip(names, row, strict=False)) for row in data]
 
     async def parameters(self) -> dict[str, Any]:
-        """The connection's parameters, as the stock hook reads them."""
-        await self._open()
+        """The connection's parameters, as the stock hook reads them. Nothing is sent to Snowflake.
+
+        :raises CredentialsRejected: no request can be signed with them.
+        :raises Transient: none can be signed just now.
+        """
+        await self._signed()
         return self._parameters
 
     async def close(self) -> None:
@@ -128,22 +123,20 @@ class SqlApiClient:
 
     async def _request(self, method: str, path: str, query: Mapping[str, str], **content: Any) -> HttpAnswer:
         """One request; after a refusal, once more with a token signed anew."""
-        await self._open()
-        url = self._base + path
         for again in (False, True):
             headers = await self._signed()
             answer = await self._transport.send(
-                method, url, params=dict(query), headers=headers, redirected=True, **content
+                method, self._base + path, params=dict(query), headers=headers, redirected=True, **content
             )
             if answer.status in _ANSWERED:
                 return answer
-            if answer.status in _REFUSED and not again:
-                self.hook._rest_token_provider = None
-                self._headers_until = 0.0
+            refused = answer.status in (401, 403)
+            if refused and not again:
+                self._forget(headers)
                 continue
             words = _without(headers, answer.body.decode(errors="replace"))[:_LONGEST_TEXT]
             message = f"{answer.asked}: HTTP {answer.status} {words}"
-            if answer.status in _REFUSED:
+            if refused:
                 raise CredentialsRejected(message)
             if answer.status == 400:
                 raise StatementRejected(answer.status, {"message": words})
@@ -151,17 +144,31 @@ class SqlApiClient:
         raise AssertionError("unreachable")
 
     async def _signed(self) -> dict[str, Any]:
-        """The authentication headers; the stock hook logs a line each time it is asked for them."""
-        if clock.now() >= self._headers_until:
-            self._headers = await self._call(self.hook.get_headers)
-            self._headers_until = clock.now() + _HEADERS_LAST
-        return self._headers
+        """The authentication headers, made once for all who wait; a refusal is theirs, too."""
+        async with self._signing:
+            if self._refusal is not None and clock.now() < self._refused_until:
+                raise self._refusal  # those who come next would lock the client out
+            if clock.now() >= self._headers_until:
+                try:
+                    self._headers = await self._threads.run(self._sign)
+                except CredentialsRejected as refusal:
+                    self._refusal, self._refused_until = refusal, clock.now() + _REFUSAL_STANDS
+                    raise
+                self._headers_until = clock.now() + _HEADERS_LAST
+            return self._headers
 
-    async def _open(self) -> None:
-        async with self._opening:
-            if not self._base:
-                self._parameters = await self._call(lambda: connection_parameters(self.hook))
-                self._base = await self._call(self._address)
+    def _sign(self) -> dict[str, Any]:
+        """For a thread. The stock hook logs a line each time."""
+        if not self._base:
+            self._parameters = fixed_parameters(self.hook)
+            self._base = by_stock(self.hook, self._address)
+        return by_stock(self.hook, lambda: dict(self.hook.get_headers()))
+
+    def _forget(self, refused: Mapping[str, Any]) -> None:
+        """Sign anew, unless somebody else has had the same answer and done so."""
+        if self._headers is refused:
+            self.hook._rest_token_provider = None
+            self._headers_until = 0.0
 
     def _address(self) -> str:
         """The connection's ``host`` and ``port``, which the stock hook does not look at, or the account's own."""
@@ -169,9 +176,6 @@ class SqlApiClient:
         if host:
             return f"https://{host}{f':{port}' if port else ''}/api/v2/statements"
         return f"{self.hook.account_identifier}.snowflakecomputing.com/api/v2/statements"
-
-    async def _call(self, call: Callable[[], T]) -> T:
-        return await self._threads.run(call)
 
 
 class StatementRejected(Exception):

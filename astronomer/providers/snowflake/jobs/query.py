@@ -106,7 +106,8 @@ def read_last(session: SnowflakeSession, job: SnowflakeQuery) -> Any:
 
 def _new_session(connection: PlainConnection, hook_params: Mapping[str, Any]) -> SnowflakeSession:
     """For a client thread: importing the connector takes seconds, and the event loop has none to spare."""
-    from astronomer.providers.snowflake.hooks.session import ReadHook, SnowflakeSession
+    from astronomer.providers.snowflake.hooks.session import SnowflakeSession
+    from astronomer.providers.snowflake.hooks.stock import ReadHook
 
     return SnowflakeSession(ReadHook(connection, **hook_params))
 
@@ -266,19 +267,18 @@ class SnowflakePoller(Poller[SnowflakeQuery]):
                 raise self._refusal
             if self._session is None:
                 session = self._borrowed or await self._new_session()
-                self._job.check(await self._threads.run(session.place))
-                await self._log_in(session)
-                self._session = session
+                self._job.check(await self._unless_refused(session.place))
+                await self._unless_refused(session.open)
+                self._session, self._refusal, self._refusals = session, None, 0
             return self._session
 
-    async def _log_in(self, session: SnowflakeSession) -> None:
-        """Once for all who call; a refusal is remembered for a while, because repeating it locks the user."""
+    async def _unless_refused(self, step: Callable[[], T]) -> T:
+        """A step of the login. A refusal is remembered for a while, because repeating it locks the user."""
         try:
-            await self._threads.run(session.open)
+            return await self._threads.run(step)
         except CredentialsRejected as refusal:
             self._remember(refusal)
             raise
-        self._refusal, self._refusals = None, 0
 
     def _remember(self, refusal: CredentialsRejected) -> None:
         self._refusals += 1

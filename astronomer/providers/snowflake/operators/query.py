@@ -33,7 +33,8 @@ from astronomer.providers.snowflake.arguments import (
     statement_options,
     tag_of,
 )
-from astronomer.providers.snowflake.hooks.session import ReadHook, SnowflakeSession
+from astronomer.providers.snowflake.hooks.session import SnowflakeSession
+from astronomer.providers.snowflake.hooks.stock import ReadHook
 from astronomer.providers.snowflake.jobs.query import SnowflakePoller, SnowflakeQuery
 from astronomer.providers.snowflake.links import SnowsightQueryLink
 from astronomer.providers.snowflake.states import STATEMENT_TIMEOUT
@@ -214,7 +215,7 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
         session = self._session_or_new()
         handler = self.handler if wanted else None
         try:
-            job.check(session.place())
+            job.check(session.insist(session.place))
             ids = session.insist(lambda: reading.ids_of(session, job))
             if handler is not None:
                 session.insist(session.open)
@@ -301,7 +302,7 @@ class SnowflakeOperator(JobOperator, SQLExecuteQueryOperator):
             conn_id=self.snowflake_conn_id,
             hook_params=plain(self.hook_params),
             session_id=session.session_id if session.is_open else None,
-            **session.place(),
+            **session.insist(session.place),
             **known,
         )
 

@@ -24,11 +24,10 @@ from astronomer.deferral import (
     Transient,
 )
 from astronomer.deferral._compat import AirflowFailException
-from astronomer.deferral.patience import insist
+from astronomer.deferral.patience import insist, telling_once
 from astronomer.deferral.settings import tolerance_of
 from astronomer.providers.snowflake import lineage, statements
 from astronomer.providers.snowflake.arguments import plain, reject_empty, server_limit, tag_of
-from astronomer.providers.snowflake.hooks.session import connection_parameters
 from astronomer.providers.snowflake.hooks.sql_api import ReadSqlApiHook, SqlApiClient, StatementRejected
 from astronomer.providers.snowflake.jobs.statements import SnowflakeStatements
 from astronomer.providers.snowflake.links import SnowsightQueryLink
@@ -104,27 +103,25 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
         """Start the statements; the request id makes a repetition harmless, in this process or the next."""
         digest = hashlib.sha256(attempt.submit_key.encode()).hexdigest()
         request_id = str(uuid.UUID(digest[:32], version=4))
-        submitted_at = time.time()
-        account = str(connection_parameters(self._hook).get("account") or "")
         tag = tag_of(context["ti"], attempt.submit_key)
 
-        async def start(client: SqlApiClient) -> list[str]:
-            body = self._body(await client.parameters(), attempt, tag)
-            handles: list[str] = await self._insist(client.submit, body, request_id)
-            return handles
+        async def start(client: SqlApiClient) -> SnowflakeStatements:
+            connection = await self._log_in(client)
+            body, submitted_at = self._body(connection, attempt, tag), time.time()
+            return SnowflakeStatements(
+                query_ids=tuple(await self._insist(client.submit, body, request_id)),
+                conn_id=self.snowflake_conn_id,
+                hook_params=plain(self.hook_params),
+                account=str(connection.get("account") or ""),
+                submitted_at=submitted_at,
+            )
 
         self.log.info("Executing: %s", self.sql)
         try:
-            self.query_ids = self._with_client(start)
+            job: SnowflakeStatements = self._with_client(start)
         except StatementRejected as error:
             raise StatementFailed(f"The SQL API refused the statement: {error}") from error
-        job = SnowflakeStatements(
-            query_ids=tuple(self.query_ids),
-            conn_id=self.snowflake_conn_id,
-            hook_params=plain(self.hook_params),
-            account=account,
-            submitted_at=submitted_at,
-        )
+        self.query_ids = list(job.query_ids)
         self.log.info("%s started: %s", job.name, job.url)
         return job
 
@@ -243,9 +240,21 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
                 self.in_triggerer.forget(self.snowflake_conn_id)
             raise JobError(str(error)) from error
 
+    async def _log_in(self, client: SqlApiClient) -> dict[str, Any]:
+        """The connection's parameters, once requests can be signed; nothing is started when it fails."""
+        try:
+            found: dict[str, Any] = await self._insist(client.parameters)
+        except Transient as error:
+            raise type(error)(f"{str(error).rstrip('.')}. This try has started no statement.") from error
+        return found
+
     async def _insist(self, call: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any) -> Any:
         """Repeat a harmless call through bad weather, for as long as an outage is tolerated."""
-        return await insist(lambda: call(*arguments), tolerance=self.outage_tolerance)
+        return await insist(
+            lambda: call(*arguments),
+            tolerance=self.outage_tolerance,
+            on_trouble=telling_once(self.log, "Snowflake"),
+        )
 
 
 class SnowflakeSqlApiOperatorAsync(SnowflakeSqlApiOperator):

@@ -14,7 +14,8 @@ from astronomer.deferral import JobFailed, PokeSensor, PokeTrigger
 from astronomer.deferral.lineage import emit_queries, parse_sql
 from astronomer.providers.snowflake import lineage, statements
 from astronomer.providers.snowflake.arguments import merge_hook_params, reject_empty
-from astronomer.providers.snowflake.hooks.session import ReadHook, SnowflakeSession
+from astronomer.providers.snowflake.hooks.session import SnowflakeSession
+from astronomer.providers.snowflake.hooks.stock import ReadHook
 from astronomer.providers.snowflake.jobs.query import SnowflakeQuery, read_last
 from astronomer.providers.snowflake.triggers.poke import SnowflakeSensorTrigger
 
@@ -103,6 +104,9 @@ class SnowflakeSensor(PokeSensor, SqlSensor):
             return ReadHook(connection, **(self.hook_params or {}))
         return SnowflakeHook(snowflake_conn_id=self.snowflake_conn_id, **(self.hook_params or {}))
 
+    def _session(self) -> SnowflakeSession:
+        return SnowflakeSession(self._hook(), patience=int(self.outage_tolerance))
+
     def met(self, context: Mapping[str, Any], job: Any, event: Mapping[str, Any]) -> bool:
         """As in the base class; no rows may be an error."""
         if event.get("empty"):
@@ -111,7 +115,7 @@ class SnowflakeSensor(PokeSensor, SqlSensor):
 
     def judge(self, context: Mapping[str, Any], job: Any) -> bool:
         """The stock rule, on the result of the query that has run."""
-        session = SnowflakeSession(self._hook(), patience=int(self.outage_tolerance))
+        session = self._session()
         try:
             self._answer = _Answered(session.insist(lambda: read_last(session, job).fetchone()))
             return self.poke(context)
@@ -121,14 +125,14 @@ class SnowflakeSensor(PokeSensor, SqlSensor):
 
     def anchor(self) -> SnowflakeQuery:
         """A query of the connection."""
-        found = self._found()
+        found, session = self._found(), self._session()
         return SnowflakeQuery(
             query_id="",
             conn_id=self.snowflake_conn_id,
             hook_params=json.loads(json.dumps(dict(self.hook_params or {}))),
             statements=len(found),
             block=len(found) > 1,
-            **SnowflakeSession(self._hook()).place(),
+            **session.insist(session.place),
         )
 
     def trigger_arguments(self, context: Mapping[str, Any]) -> dict[str, Any]:
