@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import uuid
 
+import pytest
 from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
 
+from astronomer.deferral import Transient
 from astronomer.providers.snowflake.hooks.session import SnowflakeSession
 from astronomer.providers.snowflake.operators.snowflake import SnowflakeOperator
 from tests.integration.snowflake.conftest import CONN_ID
@@ -28,3 +30,12 @@ def test_a_login_for_a_submit_outlives_bad_weather(lab, user_queries):
     fault = lab.faults.status(503, "/session/v1/login-request", times=4)
     assert Task(SnowflakeOperator, sql="select 1").run() == [(1,)]
     assert (fault.hits, len(user_queries())) == (4, 1)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_gateways_word_at_the_login_is_weather(lab, status):
+    """The connector has an error of another family for each."""
+    lab.faults.status(status, "/session/v1/login-request")
+    with pytest.raises(Transient, match=f"cannot reach Snowflake to log in: .*{status}") as caught:
+        SnowflakeSession(SnowflakeHook(CONN_ID)).open()
+    assert type(caught.value) is Transient

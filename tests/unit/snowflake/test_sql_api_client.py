@@ -97,6 +97,30 @@ async def test_a_refusal_does_not_repeat_the_token(certificates):
             await client.look("01")
 
 
+@pytest.mark.parametrize(
+    ("status", "headers", "kind"),
+    [
+        (401, {}, Transient),
+        (403, {}, Transient),
+        (403, {"WWW-Authenticate": "Basic"}, Transient),
+        (401, {"WWW-Authenticate": "Bearer"}, CredentialsRejected),
+    ],
+)
+async def test_a_gateways_page_is_no_refusal_unless_it_asks_for_a_login(certificates, status, headers, kind):
+    asked = []
+
+    async def answer(request):
+        asked.append(request.path)
+        return web.Response(status=status, text="<html>Forbidden</html>", headers=headers)
+
+    async with asking(certificates, answer) as client:
+        for call in (client.look, client.cancel):
+            with pytest.raises(Transient, match=f"HTTP {status} <html>") as caught:
+                await call("01")
+            assert type(caught.value) is kind
+    assert len(asked) == (2 if kind is Transient else 4), "only a refused token is signed anew"
+
+
 async def test_a_refusal_to_sign_is_heard_by_all_who_wait(certificates, monkeypatch):
     tried = []
 

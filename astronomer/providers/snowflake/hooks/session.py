@@ -16,6 +16,7 @@ from snowflake.connector import connect
 from snowflake.connector.errors import (
     DatabaseError,
     Error,
+    ForbiddenError,
     OperationalError,
     ProgrammingError,
 )
@@ -41,6 +42,8 @@ _REFUSAL_STANDS = 5.0  # seconds, in which all who wait for the same login hear 
 # The session or its master token has gone: only a new login helps.
 # Source: the connector's network.py (390112 is renewed by the connector itself).
 _SESSION_GONE = frozenset({390103, 390104, 390111, 390113, 390114, 390115, 290401})
+
+_HTTP_STATUS = 290  # thousands, of the connector's numbers for an HTTP status
 
 
 class _Noise(logging.Filter):
@@ -134,7 +137,11 @@ class SnowflakeSession:
         except OperationalError as error:
             hint = _UNTRUSTED if "certificate verify failed" in str(error.raw_msg) else ""
             raise Transient(f"cannot reach Snowflake to log in: {error.raw_msg}{hint}") from error
-        except DatabaseError as error:
+        except Error as error:
+            if _is_an_http_status(error):
+                raise Transient(f"cannot reach Snowflake to log in: {error.msg}") from error
+            if not isinstance(error, DatabaseError):
+                raise
             raise CredentialsRejected(
                 f"Snowflake refused the login of connection {self.conn_id!r} "
                 f"(account {parameters.get('account')!r}, user {parameters.get('user')!r}): {error.raw_msg}"
@@ -351,3 +358,8 @@ class SnowflakeSession:
                 raise
             retry_after = getattr(self._heard, "retry_after", None)
             raise Transient(f"{type(error).__name__}: {error.raw_msg}", retry_after=retry_after) from error
+
+
+def _is_an_http_status(error: Error) -> bool:
+    """Whether a gateway has spoken: Snowflake itself refuses in words, with status 200."""
+    return isinstance(error, ForbiddenError) or (error.errno or 0) // 1000 == _HTTP_STATUS

@@ -130,7 +130,7 @@ class SqlApiClient:
             )
             if answer.status in _ANSWERED:
                 return answer
-            refused = answer.status in (401, 403)
+            refused = _refuses_login(answer)
             if refused and not again:
                 self._forget(headers)
                 continue
@@ -176,6 +176,13 @@ class SqlApiClient:
         if host:
             return f"https://{host}{f':{port}' if port else ''}/api/v2/statements"
         return f"{self.hook.account_identifier}.snowflakecomputing.com/api/v2/statements"
+
+
+def _refuses_login(answer: HttpAnswer) -> bool:
+    """Whether the login was refused. A gateway's own page is weather, unless it asks for a login."""
+    if answer.status not in (401, 403):
+        return False
+    return answer.parsed is not None or (answer.status == 401 and "WWW-Authenticate" in answer.headers)
 
 
 class StatementRejected(Exception):
