@@ -149,6 +149,15 @@ async def test_the_end_is_not_believed_of_the_list(lab, poller, start):
     assert listed == {}
 
 
+async def test_an_abort_may_be_repeated(lab, poller, start):
+    (job,) = start(1)
+    for one in (job, job, replace(job, query_id="01000000-0000-0000-0000-000000000000")):
+        await poller.cancel(one)
+    await until(lambda: lab.queries[job.query_id].finished)
+    await poller.cancel(job)
+    assert lab.queries[job.query_id].error_code == "000604"
+
+
 def test_a_restarted_triggerer_with_two_hundred_waits(lab, start):
     """All of them from one login, in steady state with few requests, and each to its end."""
     jobs = start(200, "CALL SYSTEM$WAIT(4)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -346,6 +347,19 @@ class TestEnds:
             Task(Impatient, sql=LONG, snowflake_conn_id="api", deferrable=False).run()
         (query,) = user_queries(LONG)
         assert query.error_code == "000604"
+
+    def test_a_cancel_may_be_repeated(self, lab):
+        job = statement(LONG).deferred().remote_job
+        unknown = replace(job, query_ids=("01000000-0000-0000-0000-000000000000",))
+
+        async def main():
+            for one in (job, job, unknown):
+                await one.cancel()
+            await until(lambda: lab.queries[job.query_ids[0]].finished)
+            await job.cancel()
+
+        asyncio.run(main())
+        assert lab.queries[job.query_ids[0]].error_code == "000604"
 
     def test_results_that_are_gone(self, lab):
         task = statement()
