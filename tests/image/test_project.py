@@ -43,7 +43,7 @@ def test_nothing_of_a_project_takes_the_place_of_an_installed_module(engine, rel
     (tmp_path / "Dockerfile").write_text(f"FROM {tag(release, 'onbuild')}\n")
     for name in ("packages.txt", "requirements.txt"):
         (tmp_path / name).write_text("")
-    for name in ("airflow/__init__.py", "secrets.py", "celery.py", "mine.py"):
+    for name in ("airflow/__init__.py", "secrets.py", "json.py", "celery.py", "mine.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"print('of the project: {name}')\n")
     with built(engine, tmp_path, "astronomer-runtime-shadow") as done:
@@ -52,6 +52,10 @@ def test_nothing_of_a_project_takes_the_place_of_an_installed_module(engine, rel
         said = container.run("airflow", "version").stdout
         assert release.airflow in said
         assert "of the project" not in said
+        for module in ("airflow.sdk.execution_time.execute_workload", "celery"):  # of a pod, and of a probe
+            told = container.run("python", "-m", module, "--help")
+            assert "usage: " in told.stdout.lower(), told.stdout
+            assert "of the project" not in told.stdout
         assert "mine.py" in container.run("python", "-P", "-c", "import mine").stdout
 
 

@@ -3,6 +3,8 @@
 import re
 import runpy
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,30 @@ def started(monkeypatch, *command, **variables):
     monkeypatch.setattr(main.__globals__["os"], "execvp", lambda program, words: became.append(words))
     main(list(command))
     return became
+
+
+class TestAModuleOfTheProject:
+    @pytest.mark.parametrize("program", ["python", "python3", "/opt/runtime/venv/bin/python3.13"])
+    def test_python_does_not_look_for_it_first(self, monkeypatch, program):
+        assert started(monkeypatch, program, "-m", "celery", "-A", "x") == [
+            [program, "-P", "-m", "celery", "-A", "x"]
+        ]
+
+    @pytest.mark.parametrize(
+        "command", [("python", "script.py"), ("python",), ("pythonic", "-m", "x"), ("airflow", "-m")]
+    )
+    def test_other_commands_stay_as_they_are(self, monkeypatch, command):
+        assert started(monkeypatch, *command) == [list(command)]
+
+    @pytest.mark.skipif(sys.version_info < (3, 11), reason="an earlier Python has no -P; that of the image does")
+    def test_it_takes_nobodys_place(self, tmp_path):
+        (tmp_path / "json.py").write_text("print('of the project')")
+        entrypoint = [sys.executable, RUNTIME / "bin" / "entrypoint"]
+        command = [sys.executable, "-m", "json.tool", "--help"]
+        done = subprocess.run(
+            [*entrypoint, *command], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.stdout.startswith("usage: "), done.stdout + done.stderr
 
 
 class TestWaiting:
