@@ -116,6 +116,7 @@ class TestWaiting:
         started(monkeypatch, "airflow", "api-server", AIRFLOW__CORE__FERNET_KEY_CMD="cat key")
         said = capsys.readouterr().err
         assert "AIRFLOW__API_AUTH__JWT_SECRET is not set" in said
+        assert "AIRFLOW__API__SECRET_KEY is not set: logs of running tasks and triggers" in said
         assert "FERNET" not in said
 
     @pytest.mark.parametrize(
