@@ -63,7 +63,9 @@ class TestAModuleOfTheProject:
     def test_other_commands_stay_as_they_are(self, monkeypatch, command):
         assert started(monkeypatch, *command) == [list(command)]
 
-    @pytest.mark.skipif(sys.version_info < (3, 11), reason="an earlier Python has no -P; that of the image does")
+    @pytest.mark.skipif(
+        sys.version_info < (3, 11), reason="an earlier Python has no -P; that of the image does"
+    )
     def test_it_takes_nobodys_place(self, tmp_path):
         (tmp_path / "json.py").write_text("print('of the project')")
         entrypoint = [sys.executable, RUNTIME / "bin" / "entrypoint"]
@@ -87,7 +89,14 @@ class TestWaiting:
             became = started(monkeypatch, "airflow", "scheduler", AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=url)
         assert became == [["airflow", "scheduler"]]
 
-    @pytest.mark.parametrize("command", [("airflow", "triggerer"), ("airflow", "db", "migrate")])
+    @pytest.mark.parametrize(
+        "command",
+        [
+            ("airflow", "triggerer"),
+            ("/opt/runtime/venv/bin/airflow", "triggerer"),
+            ("airflow", "db", "migrate"),
+        ],
+    )
     def test_one_that_does_not_come_ends_the_start(self, monkeypatch, nobody, command):
         with pytest.raises(SystemExit, match=f"The database at {nobody} cannot be reached"):
             started(
@@ -149,6 +158,12 @@ def test_the_health_check_reads_options(words, port):
         ("tini -- /opt/runtime/bin/entrypoint airflow scheduler", ["scheduler"]),
         ("tini -- bash -c airflow db migrate && exec airflow api-server -p 1", ["api-server", "-p", "1"]),
         ("tini -- airflow celery worker -H w1@%h", ["celery", "worker", "-H", "w1@%h"]),
+        ("tini -- /opt/runtime/venv/bin/airflow triggerer", ["triggerer"]),
+        ("tini -- bash -c exec airflow scheduler; true", ["scheduler", "true"]),
+        (
+            "tini -- bash -c cd /usr/local/airflow; airflow api-server -p 1; true",
+            ["api-server", "-p", "1", "true"],
+        ),
         ("tini -- airflow db migrate", []),
         ("sleep 600", []),
     ],
