@@ -194,8 +194,14 @@ def _permission(where: str, text: Any, problems: list[str]) -> set[tuple[str, st
 
 
 def _object(text: str, where: str, problems: list[str]) -> dict[str, Any]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        problems.extend(f"{where} has {name!r} more than once" for name in twice)
+        return dict(pairs)
+
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=once)
     except ValueError as error:
         problems.append(f"{where} is no JSON: {error}")
         return {}

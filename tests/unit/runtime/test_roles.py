@@ -152,6 +152,16 @@ class TestConfigured:
         with pytest.raises(PolicyError, match=words.replace("'", ".")):
             Policy.configured(text)
 
+    def test_a_name_that_is_written_twice(self, tmp_path):
+        """The last one would count, whoever has written the first."""
+        twice = '{"a": {"includes": "viewer", "includes": "editor"}, "b": {}, "b": {"permissions": ["pool:READ"]}}'
+        said = self.problems(tmp_path, twice, {"c": "d"})
+        assert all(f"json) has {name} more than once" in said for name in ("'includes'", "'b'"))
+        assert "'READ'" in said
+        assert "'d'" in said
+        with pytest.raises(PolicyError, match="role_map has 'a' more than once"):
+            Policy.configured('{"a": "admin", "a": "viewer"}')
+
     def test_everything_is_told_at_once(self, tmp_path):
         said = self.problems(
             tmp_path, {"a": {"permissions": ["x:GET", "pool:READ"]}, "admin": {}}, {"b": "c"}
