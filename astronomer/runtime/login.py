@@ -156,11 +156,11 @@ class _Desk:
 
     async def token(self, request: Request) -> Response:
         """Exchange the platform's token, shown as ``Authorization: Bearer``, for one of ours that ends no later."""
-        kind, _, token = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() != "bearer" or not token:
+        token = _bearer(request)
+        if not token:
             raise HTTPException(401, "Show the platform's token: Authorization: Bearer <token>")
         try:
-            user, session = await self._exchange(token.strip(), "token exchanged")
+            user, session = await self._exchange(token, "token exchanged")
         except ExpiredSignatureError as error:
             raise HTTPException(401, "Token Expired") from error
         except InvalidTokenError as error:
@@ -175,7 +175,7 @@ class _Desk:
     async def logout(self, request: Request) -> Response:
         """End the session, if Airflow's own endpoint has not done so before, and send the browser to the platform."""
         try:
-            for token in request.scope.get(TOKENS, ()):
+            for token in filter(None, (_bearer(request), *request.scope.get(TOKENS, ()))):
                 await run_in_threadpool(self._manager.revoke_token, token)
         except HTTPException as error:
             return _page("Not logged out", str(error.detail), status=error.status_code)
@@ -212,6 +212,11 @@ class _Desk:
     def _state_cookie(self, state: str) -> str:
         # A browser lets only this very host set a cookie of that prefix, not one beside or above it.
         return f"{'__Host-' if self._settings.https else ''}{_STATE}{state}"
+
+
+def _bearer(request: Request) -> str:
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else ""
 
 
 def _reason(error: InvalidTokenError) -> str:

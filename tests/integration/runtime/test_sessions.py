@@ -92,6 +92,13 @@ class TestLogout:
         assert logout(deployment, token) == 307
         assert deployment.status(token) == 403
 
+    def test_on_our_own_page_too(self, deployment, issuer):
+        token, other = issuer.platform.token("admin"), issuer.platform.token("viewer")
+        cookie = {"_token": exchange(deployment, other)}
+        answer = deployment.ask(token, "GET", "/auth/logout", cookies=cookie)
+        assert answer.status_code == 303
+        assert {deployment.status(one) for one in (token, other, cookie["_token"])} == {403}
+
     def test_it_ends_every_token_of_the_session(self, deployment, issuer):
         token = issuer.platform.token("admin")
         first, second = exchange(deployment, token), exchange(deployment, token)
@@ -145,6 +152,7 @@ class TestLogout:
                 deployment.ask(token, "GET", "/api/v2/auth/logout"),
                 deployment.ask(None, "GET", "/api/v2/auth/logout", cookies=cookie),
                 deployment.ask(None, "GET", "/auth/logout", cookies=cookie),
+                deployment.ask(token, "GET", "/auth/logout"),
             ]
         finally:
             with deployment.database_session() as execute:

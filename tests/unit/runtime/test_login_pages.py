@@ -101,6 +101,16 @@ class TestLogout:
         assert ended == ["x.y.z"]
         assert answer.headers["set-cookie"].startswith('_token=""; ')
 
+    @pytest.mark.parametrize(("brought", "end"), [
+        ("Bearer a.b.c", ["a.b.c", "x.y.z"]), ("bearer  a.b.c ", ["a.b.c", "x.y.z"]), ("Bearer ", ["x.y.z"]), ("Basic eA==", ["x.y.z"]),
+    ])  # fmt: skip
+    def test_it_ends_what_a_program_or_a_proxy_shows_too(self, browser, manager, brought, end):
+        ended = []
+        manager.revoke_token = ended.append
+        browser.headers["authorization"] = brought
+        self.leave(browser)
+        assert ended == end
+
     def test_what_cannot_be_ended_keeps_its_cookie(self, browser, manager):
         def refuse(_token):
             raise HTTPException(503, "You are still logged in.")
