@@ -36,6 +36,9 @@ def get(url, data=None):
             return error.code, error.read().decode()
 
 
+ASKED = {"redirect_uri": "http://localhost:8080/auth/callback", "response_mode": "form_post", "state": "s"}
+
+
 @pytest.mark.parametrize("role", ["viewer", "editor", "admin"])
 def test_its_tokens_are_verified_with_what_it_publishes(issuer, role):
     _, token = get(f"{issuer.url}/token?role={role}")
@@ -50,7 +53,7 @@ def test_it_knows_no_other_role(issuer):
 
 
 def test_its_page_leads_back_with_a_token_in_a_form(issuer):
-    asked = urllib.parse.urlencode({"redirect_uri": "http://localhost:8080/auth/callback", "state": '"><x'})
+    asked = urllib.parse.urlencode({**ASKED, "state": '"><x'})
     status, page = get(f"{issuer.url}/login?{asked}")
     assert (status, "<x" in page) == (200, False)
     sent = {"redirect_uri": "http://localhost:8080/auth/callback", "state": "s", "role": "editor"}
@@ -58,6 +61,12 @@ def test_its_page_leads_back_with_a_token_in_a_form(issuer):
     assert 'action="http://localhost:8080/auth/callback"' in form
     [token] = re.findall(r'name="access_token" value="([^"]+)"', form)
     assert jwt.decode(token, options={"verify_signature": False})["roles"] == ["editor"]
+
+
+@pytest.mark.parametrize("mode", ["query", "fragment", ""])
+def test_its_tokens_travel_in_a_form_alone(issuer, mode):
+    status, said = get(f"{issuer.url}/login?{urllib.parse.urlencode({**ASKED, 'response_mode': mode})}")
+    assert (status, said.startswith("response_mode must be form_post")) == (400, True)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +81,7 @@ def test_its_page_leads_back_with_a_token_in_a_form(issuer):
     ],
 )
 def test_its_tokens_stay_on_this_machine(issuer, target):
-    sent = urllib.parse.urlencode({"redirect_uri": target, "state": "s", "role": "admin"})
+    sent = urllib.parse.urlencode({**ASKED, "redirect_uri": target, "role": "admin"})
     assert get(f"{issuer.url}/login?{sent}")[0] == 400
     assert get(f"{issuer.url}/login", sent.encode())[0] == 400
 

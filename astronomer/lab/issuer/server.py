@@ -110,6 +110,10 @@ class IssuerServer:
         target, state = (request.query_params.get(name, "") for name in ("redirect_uri", "state"))
         if not _is_here(target):
             return PlainTextResponse("redirect_uri must lead to this machine: http://localhost:<port>/…", 400)
+        if request.query_params.get("response_mode") != "form_post":
+            return PlainTextResponse(
+                "response_mode must be form_post: a token in an address would be in logs and histories", 400
+            )
         fields = _hidden({"redirect_uri": target, "state": state})
         buttons = "".join(
             f'<p><button name="role" value="{role}">{html.escape(who)}, {role}</button></p>'

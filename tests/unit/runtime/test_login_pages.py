@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from fastapi import FastAPI, HTTPException
@@ -75,6 +75,12 @@ def test_a_browser_keeps_the_last_five_logins(browser):
         newest = [text for text in answer.headers.get_list("set-cookie") if "Max-Age=600" in text]
         assert newest[0].partition("=")[0] in browser.cookies
     assert len(browser.cookies) == 5
+
+
+def test_the_platform_is_asked_for_a_form(browser):
+    asked = parse_qs(urlsplit(browser.get("/login").headers["location"]).query)
+    assert asked["response_mode"] == ["form_post"]
+    assert asked["redirect_uri"] == [f"{BASE}/auth/callback"]
 
 
 @pytest.mark.parametrize("kind", ["image", "iframe", "empty", "script"])
