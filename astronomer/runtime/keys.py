@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from astronomer.runtime import web
+
 __all__ = [
     "ALGORITHMS",
     "FETCH_SECONDS",
@@ -37,7 +39,7 @@ ALGORITHMS = (
 """What may be allowed at all: nothing whose key both sides know, and not ``none``."""
 
 FETCH_SECONDS = 5.0
-"""What each step of a question may take, and all of them once the body comes; not the look-up of the name."""
+"""What a question may take; not the look-up of the name."""
 
 _MINIMUM_RSA_BITS = 2048
 _MAXIMUM_JWKS_BYTES = 1 << 20
@@ -76,21 +78,11 @@ class Keys(Protocol):
 def fetch_jwks(url: str) -> Any:
     """Get a JSON Web Key Set (RFC 7517); follows no redirect.
 
-    :raises httpx.HTTPError: the server did not answer with 200, or not in time.
-    :raises ValueError: the answer is no JSON, or is longer than 1 MiB.
+    :raises httpx.HTTPError: the server cannot be reached or trusted.
+    :raises TimeoutError: it did not answer in time.
+    :raises ValueError: the answer is not 200, no JSON, or longer than 1 MiB.
     """
-    latest = time.monotonic() + FETCH_SECONDS
-    with httpx.stream("GET", url, timeout=FETCH_SECONDS, headers={"accept": "application/json"}) as answer:
-        if answer.status_code != 200:
-            raise httpx.HTTPError(f"{url} answered {answer.status_code}")
-        body = bytearray()
-        for chunk in answer.iter_bytes():
-            body += chunk
-            if time.monotonic() > latest:
-                raise httpx.ReadTimeout(f"{url} has not ended its answer within {FETCH_SECONDS:.0f} s")
-            if len(body) > _MAXIMUM_JWKS_BYTES:
-                raise ValueError(f"{url} answered with more than {_MAXIMUM_JWKS_BYTES} bytes")
-    return json.loads(body)
+    return json.loads(web.get(url, seconds=FETCH_SECONDS, most=_MAXIMUM_JWKS_BYTES))
 
 
 class JwksKeys:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import fcntl
 import hashlib
@@ -17,6 +16,7 @@ from typing import IO
 
 import httpx
 
+from astronomer.runtime import web
 from astronomer.runtime.versions import MAX_BYTES, Manifest, ManifestError, Tag
 
 __all__ = ["Source", "fetch", "running"]
@@ -28,7 +28,7 @@ TIMEOUT = 5.0
 for as long as the system's resolver takes."""
 
 # The last three are what httpx makes of proxies in the environment that it cannot use.
-_FAILURES = (OSError, asyncio.TimeoutError, httpx.HTTPError, ValueError, ImportError, httpx.InvalidURL)
+_FAILURES = (OSError, httpx.HTTPError, ValueError, ImportError, httpx.InvalidURL)
 _DAY = 86400.0
 
 
@@ -142,27 +142,18 @@ def running() -> Tag | None:
 
 
 def fetch(url: str, timeout: float = TIMEOUT) -> bytes:
-    """Get a manifest's bytes over HTTPS with the certificate verified, without following anyone elsewhere.
+    """Get a manifest's bytes over HTTPS: :func:`astronomer.runtime.web.get`.
 
     :param timeout: seconds for everything but a look-up of the name that hangs.
     :raises ManifestError: the URL is refused, the answer is not 200, or it is too long.
     :raises httpx.HTTPError: the server cannot be reached or trusted.
-    :raises asyncio.TimeoutError: it took too long.
+    :raises TimeoutError: it took too long.
     """
     _check(url)
-    return asyncio.run(asyncio.wait_for(_get(url), timeout))
-
-
-async def _get(url: str) -> bytes:
-    body = bytearray()
-    async with httpx.AsyncClient(follow_redirects=False) as client, client.stream("GET", url) as answer:
-        if answer.status_code != 200:
-            raise ManifestError(f"the server answered with status {answer.status_code}")
-        async for part in answer.aiter_bytes():
-            body += part
-            if len(body) > MAX_BYTES:
-                raise ManifestError(f"the manifest is longer than {MAX_BYTES} bytes")
-    return bytes(body)
+    try:
+        return web.get(url, seconds=timeout, most=MAX_BYTES)
+    except web.AnswerError as error:
+        raise ManifestError(str(error)) from error
 
 
 def _check(url: str) -> None:

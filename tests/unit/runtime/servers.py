@@ -15,7 +15,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, body, context):
         super().__init__(("127.0.0.1", 0), Handler)
         self.body, self.status, self.headers, self.asked = body, 200, {}, 0
-        self.drip, self.held = 0.0, False
+        self.drip, self.dripping_headers, self.held = 0.0, False, False
         self.arrived, self.released = threading.Event(), threading.Event()
         self.stopped = threading.Event()
         scheme = "http"
@@ -33,17 +33,23 @@ class Handler(BaseHTTPRequestHandler):
         self.server.arrived.set()
         if self.server.held:
             self.server.released.wait(4)
+        if self.server.dripping_headers:
+            self.dripped(b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 10_000)
+            return
         self.send_response(self.server.status)
         for name, value in self.server.headers.items():
             self.send_header(name, value)
         self.end_headers()
         if self.server.drip:
-            for one in self.server.body:
-                self.wfile.write(bytes([one]))
-                if self.server.stopped.wait(self.server.drip):
-                    return
+            self.dripped(self.server.body)
         else:
             self.wfile.write(self.server.body)
+
+    def dripped(self, text):
+        for one in text:
+            self.wfile.write(bytes([one]))
+            if self.server.stopped.wait(self.server.drip):
+                return
 
     def log_message(self, *_):
         pass

@@ -193,7 +193,7 @@ class TestABadServer:
         server.body = b" " * (MAX_BYTES + 1)
         if packed:
             server.body, server.headers = gzip.compress(server.body), {"Content-Encoding": "gzip"}
-        assert self.asked(server.url, caplog, known) == f"the manifest is longer than {MAX_BYTES} bytes"
+        assert self.asked(server.url, caplog, known) == f"the answer is longer than {MAX_BYTES} bytes"
         with pytest.raises(ManifestError, match="longer"):
             fetch(server.url)
 
@@ -205,7 +205,7 @@ class TestABadServer:
     def test_byte_by_byte(self, server):
         server.drip = 0.05
         started = time.monotonic()
-        with pytest.raises((TimeoutError, module.asyncio.TimeoutError)):
+        with pytest.raises(TimeoutError):
             fetch(server.url, timeout=0.3)
         assert time.monotonic() - started < 30  # and not the minutes that the whole takes
 
