@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 import secrets
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qs, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from airflow.api_fastapi.app import get_cookie_path
 from airflow.api_fastapi.auth.managers.base_auth_manager import COOKIE_NAME_JWT_TOKEN
@@ -34,6 +34,7 @@ _STATE_SECONDS = 600
 _MAXIMUM_STATES = 5
 _MAXIMUM_NEXT = 1000
 _MAXIMUM_BODY = 65536
+_PORTS = {"http": 80, "https": 443}
 _HEADERS = {
     "cache-control": "no-store",
     "referrer-policy": "no-referrer",
@@ -67,9 +68,9 @@ def safe_next(target: str | None, base_url: str) -> str:
     base = urlsplit(base_url)
     try:
         parts = urlsplit(target)
+        same_host = not (parts.scheme or parts.netloc) or _origin(parts) == _origin(base)
     except ValueError:
         return home
-    same_host = (parts.scheme, parts.netloc) in {("", ""), (base.scheme, base.netloc)}
     path = parts.path or "/"
     under_base = path.startswith("/") and not path.startswith("//") and f"{path}/".startswith(f"{base.path}/")
     if not same_host or not under_base or target.startswith("//") or ".." in unquote(path).split("/"):
@@ -212,6 +213,14 @@ class _Desk:
     def _state_cookie(self, state: str) -> str:
         # A browser lets only this very host set a cookie of that prefix, not one beside or above it.
         return f"{'__Host-' if self._settings.https else ''}{_STATE}{state}"
+
+
+def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
+    """What makes two addresses one server; raises ValueError of one that names a user, or a port that is none."""
+    if "@" in parts.netloc:
+        raise ValueError("a user is named")
+    port = parts.port if parts.port is not None else _PORTS.get(parts.scheme)
+    return parts.scheme, parts.hostname, port
 
 
 def _bearer(request: Request) -> str:

@@ -45,6 +45,24 @@ def test_anything_else_is_the_home_page(target):
     assert safe_next(target, BASE) == f"{BASE}/"
 
 
+@pytest.mark.parametrize(("base", "target"), [
+    ("https://Airflow.Example", "https://airflow.example/dags/x"), ("https://airflow.example:443", "https://airflow.example/dags/x"),
+    ("https://airflow.example", "HTTPS://AIRFLOW.example:443/dags/x"), ("http://LocalHost:80", "http://localhost/dags/x"),
+])  # fmt: skip
+def test_a_page_of_ours_as_a_browser_spells_it(base, target):
+    assert safe_next(target, base) == f"{base}/dags/x"
+
+
+@pytest.mark.parametrize("base", [BASE, "https://Airflow.Example:443", "https://airflow.example:8443"])
+@pytest.mark.parametrize("target", [
+    "https://airflow.example:444/x", "https://airflow.example:80/x", "https://airflow.example:0/x", "http://airflow.example:443/x",
+    "http://airflow.example/x", "https://evil.example:443/x", "https://a@airflow.example/x", "https://airflow.example@evil.example:443/x",
+    "https://airflow.example:port/x", "https://airflow.example:99999/x", "https://:443/x", "https://airflow.example./x", "ftp://airflow.example/x",
+])  # fmt: skip
+def test_another_origin_is_the_home_page(base, target):
+    assert safe_next(target, base) == f"{base}/"
+
+
 @given(st.text(alphabet="/\\:.@%?#hevil[]025fe\t ", max_size=30) | st.text(max_size=30))
 def test_whatever_it_is_it_stays_here(target):
     parts = urlsplit(safe_next(target, BASE))
