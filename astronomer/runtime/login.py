@@ -8,6 +8,7 @@ that it was given when it set out, so that nobody can be logged in as somebody e
 from __future__ import annotations
 
 import html
+import re
 import secrets
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, parse_qs, quote, unquote, urlencode, urlsplit, urlunsplit
@@ -34,6 +35,8 @@ _STATE_SECONDS = 600
 _MAXIMUM_STATES = 5
 _MAXIMUM_NEXT = 1000
 _MAXIMUM_BODY = 65536
+# Over http a page of another port of this machine can set cookies, whose names may be such that none can be deleted.
+_A_STATE = re.compile(r"[A-Za-z0-9_-]+")
 _PORTS = {"http": 80, "https": 443}
 _HEADERS = {
     "cache-control": "no-store",
@@ -122,7 +125,7 @@ class _Desk:
             samesite="none" if self._settings.https else "lax",
         )
         # Oldest first, as RFC 6265 has browsers send those of one path.
-        before = [name for name in request.cookies if name.startswith(self._state_cookie(""))]
+        before = [name for name in request.cookies if self._is_state_cookie(name)]
         for name in before[: -(_MAXIMUM_STATES - 1)]:
             answer.delete_cookie(name, path="/", secure=self._settings.https, httponly=True)
         return answer
@@ -131,7 +134,7 @@ class _Desk:
         """Take the platform's token from the posted form, and give the browser one of ours."""
         form = await _form(request)
         name = self._state_cookie(form.get("state", ""))
-        wanted = request.cookies.get(name)
+        wanted = request.cookies.get(name) if self._is_state_cookie(name) else None
         if wanted is None:
             return _page(
                 "Log in again",
@@ -213,6 +216,10 @@ class _Desk:
     def _state_cookie(self, state: str) -> str:
         # A browser lets only this very host set a cookie of that prefix, not one beside or above it.
         return f"{'__Host-' if self._settings.https else ''}{_STATE}{state}"
+
+    def _is_state_cookie(self, name: str) -> bool:
+        prefix = self._state_cookie("")
+        return name.startswith(prefix) and _A_STATE.fullmatch(name, len(prefix)) is not None
 
 
 def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:

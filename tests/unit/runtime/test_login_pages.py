@@ -112,6 +112,31 @@ def test_a_page_in_a_tab_is_one(browser):
     assert browser.get("/login", headers={"sec-fetch-dest": "document"}).headers["set-cookie"]
 
 
+class TestCookiesOfStrangers:
+    """Over http any server of this machine can set them, with names that none of ours has."""
+
+    NAMES = tuple(f"runtime_login_{name}" for name in ("a[b", "a@b", "(", "{}", "?", "", "a b"))
+
+    @pytest.fixture
+    def browser(self, manager):
+        manager.settings.base_url, manager.settings.https = "http://localhost", False
+        app = SessionMiddleware(FastAPI(routes=[Mount("/auth", pages(manager))]), https=False)
+        with TestClient(app, "http://localhost/auth", follow_redirects=False) as browser:
+            browser.headers["cookie"] = "; ".join(f"{name}=x" for name in self.NAMES)
+            yield browser
+
+    def test_a_login_leaves_them_alone(self, browser):
+        answer = browser.get("/login")
+        assert answer.status_code == 303
+        assert len(answer.headers.get_list("set-cookie")) == 1
+
+    @pytest.mark.parametrize("state", ["a[b", "a@b", "", "a b"])
+    def test_none_of_them_is_a_login(self, browser, state):
+        answer = browser.post("/callback", data={"state": state, "access_token": "a.b.c"})
+        assert answer.status_code == 403
+        assert "did not set out from here" in answer.text
+
+
 class TestLogout:
     def leave(self, browser):
         browser.cookies.set("_token", "x.y.z")
