@@ -38,6 +38,11 @@ _MAXIMUM_BODY = 65536
 # Over http a page of another port of this machine can set cookies, whose names may be such that none can be deleted.
 _A_STATE = re.compile(r"[A-Za-z0-9_-]+")
 _PORTS = {"http": 80, "https": 443}
+# RFC 6749, 4.1.2.1. Other words are a stranger's, and not shown.
+_OAUTH_ERRORS = {
+    "invalid_request", "unauthorized_client", "access_denied", "unsupported_response_type", "invalid_scope", "server_error",
+    "temporarily_unavailable",
+}  # fmt: skip
 _HEADERS = {
     "cache-control": "no-store",
     "referrer-policy": "no-referrer",
@@ -141,21 +146,25 @@ class _Desk:
                 "This browser did not set out from here, or did so more than ten minutes ago.",
                 status=403,
             )
+        answer = await self._arrived(form, wanted)
+        answer.delete_cookie(name, path="/", secure=self._settings.https, httponly=True)
+        return answer
+
+    async def _arrived(self, form: dict[str, str], wanted: str) -> Response:
+        if "error" in form and "access_token" not in form:
+            word = form["error"] if form["error"] in _OAUTH_ERRORS else ""
+            self._manager.audit.token_refused("not let in", word)
+            said = f"The platform has not let you in{word and f': {word}'}."
+            return _page("Not logged in", said, status=403)
         try:
             _, session = await self._exchange(form.get("access_token", ""), "logged in")
         except InvalidTokenError as error:
             said = "you have no role in this deployment" if _reason(error) == "role" else _reason(error)
-            answer: Response = _page(
-                "Not logged in", f"The platform's token was not accepted: {said}.", status=403
-            )
+            return _page("Not logged in", f"The platform's token was not accepted: {said}.", status=403)
         except HTTPException as error:
-            answer = _page("Not logged in", str(error.detail), status=error.status_code)
-        else:
-            answer = RedirectResponse(
-                safe_next(unquote(wanted), self._settings.base_url), 303, headers=_HEADERS
-            )
-            self._keep(answer, session)
-        answer.delete_cookie(name, path="/", secure=self._settings.https, httponly=True)
+            return _page("Not logged in", str(error.detail), status=error.status_code)
+        answer = RedirectResponse(safe_next(unquote(wanted), self._settings.base_url), 303, headers=_HEADERS)
+        self._keep(answer, session)
         return answer
 
     async def token(self, request: Request) -> Response:

@@ -106,6 +106,17 @@ def test_a_token_that_is_not_accepted_is_explained_and_does_not_loop(
     assert "_token" not in browser.cookies
 
 
+def test_a_refusal_of_the_platform_is_told_as_such(browser, deployment, issuer):
+    where, form = chosen(browser, issuer, set_out(browser, deployment))
+    refusal = {"state": form["state"], "error": "access_denied", "error_description": "a-strangers-words"}
+    answer = browser.post(where, data=refusal)
+    assert answer.status_code == 403
+    assert "The platform has not let you in: access_denied." in answer.text
+    told = [one for one in deployment.audit if one.get("reason") == "not let in"]
+    assert told[-1]["detail"] == "access_denied"
+    assert "a-strangers-words" not in answer.text + deployment.log
+
+
 @pytest.mark.parametrize("body", [b"", b"x", b"\xff", b"a=" + b"b" * 100_000, b"&".join([b"a=b"] * 100)])
 def test_it_is_no_form(browser, deployment, body):
     answer = browser.post(f"{deployment.url}/auth/callback", content=body)

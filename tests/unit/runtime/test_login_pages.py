@@ -71,12 +71,22 @@ def test_whatever_it_is_it_stays_here(target):
     assert not parts.path.startswith("//")
 
 
+class Audited:
+    """What the audit log is told."""
+
+    def __init__(self):
+        self.refused = []
+
+    def token_refused(self, reason, detail=""):
+        self.refused.append((reason, detail))
+
+
 @pytest.fixture
 def manager():
     settings = SimpleNamespace(
         base_url=BASE, https=True, login_url="https://platform.example/login", logout_url=None
     )
-    return SimpleNamespace(settings=settings, revoke_token=lambda _token: None)
+    return SimpleNamespace(settings=settings, revoke_token=lambda _token: None, audit=Audited())
 
 
 @pytest.fixture
@@ -110,6 +120,28 @@ def test_a_part_of_another_page_is_no_login(browser, kind):
 
 def test_a_page_in_a_tab_is_one(browser):
     assert browser.get("/login", headers={"sec-fetch-dest": "document"}).headers["set-cookie"]
+
+
+class TestNotLetIn:
+    def back(self, browser, **form):
+        [state] = parse_qs(urlsplit(browser.get("/login").headers["location"]).query)["state"]
+        return browser.post("/callback", data={"state": state, **form})
+
+    @pytest.mark.parametrize(("error", "shown"), [
+        ("access_denied", ": access_denied."), ("temporarily_unavailable", ": temporarily_unavailable."), ("call 0800-EVIL", "."), ("role", "."),
+    ])  # fmt: skip
+    def test_the_platform_has_refused(self, browser, manager, error, shown):
+        answer = self.back(browser, error=error, error_description="call 0800-EVIL")
+        assert answer.status_code == 403
+        assert f"The platform has not let you in{shown}" in answer.text
+        assert "EVIL" not in answer.text
+        assert manager.audit.refused == [("not let in", shown[2:-1])]
+        assert not browser.cookies, "it is good once"
+
+    def test_a_stranger_is_not_told_so(self, browser, manager):
+        answer = browser.post("/callback", data={"state": "x", "error": "access_denied"})
+        assert "did not set out from here" in answer.text
+        assert manager.audit.refused == []
 
 
 class TestCookiesOfStrangers:
