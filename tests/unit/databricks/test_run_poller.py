@@ -348,6 +348,20 @@ class TestTasksOfOneRun:
 
         run(main)
 
+    def test_what_kept_a_run_from_being_seen_is_told_for_each_of_its_tasks(self, workspace):
+        async def main():
+            parents = [workspace.start(), workspace.start()]
+            parents[0].tasks = [Piece(n, workspace.now, key=f"t{n}") for n in range(3)]
+            parents[1].tasks = [Piece(n, workspace.now, key=f"t{n}") for n in range(3)]
+            jobs = [self.member(parent, f"t{n}", n) for parent in parents for n in range(3)]
+            poller = poller_of(workspace)
+            workspace.weather[GET] = [None, RequestRejected(400, "ODD", "so")]
+            answers = await poller.poll(jobs)
+            assert set(answers) == set(jobs[:3])
+            assert [str(poller.unanswered[job]) for job in jobs[3:]] == ["RequestRejected: HTTP 400: ODD so"] * 3
+
+        run(main)
+
     def test_tasks_beyond_the_first_hundred(self, workspace):
         async def main():
             parent = workspace.start()

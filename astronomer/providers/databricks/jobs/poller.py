@@ -157,6 +157,8 @@ class RunPoller(Poller[DatabricksRun]):
             return found[first]
 
         asked = await self.ask_each(list(by_first), ask, at_once=_AT_ONCE, known=answers, seconds=seconds)
+        left_out = [(job, group[0]) for group in groups if group[0] in self.unanswered for job in group]
+        self.unanswered = {job: self.unanswered[first] for job, first in left_out}
         return others | asked
 
     async def _look(self, group: list[DatabricksRun]) -> dict[DatabricksRun, JobStatus]:
