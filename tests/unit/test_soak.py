@@ -161,7 +161,7 @@ def test_what_ended_in_the_weather_is_told_apart(ledger):
 )
 def test_one_that_is_told_too_late_is_as_bad_as_lost_but_in_the_weather(ledger, key, verdicts):
     wait = ledger.waiting[key]
-    ledger.tell(Told(key, wait.ends + 61, "failed" if wait.fails else "succeeded"))
+    ledger.tell(Told(key, wait.ends + 1801, "failed" if wait.fails else "succeeded"))
     tell_all(ledger)
     assert bad(ledger) == verdicts
 

@@ -10,6 +10,7 @@ from typing import Any
 __all__ = ["Account", "Ledger", "Told", "Wait", "percentile"]
 
 _BEFORE = 1.0  # the clocks of a vendor and of ours may differ by that
+_TOO_LATE = 1800.0  # seconds; a supervisor that falls behind on a busy machine is late by minutes
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Account:
 class Ledger:
     """Who waits, and how it was told.
 
-    :param patience: seconds after the end of its work within which a wait has to be told.
+    :param patience: seconds after the end of its work after which a wait that is not told at the end is lost.
     :param calm_from: when the weather is over, epoch seconds.
     """
 
@@ -114,7 +115,7 @@ class Ledger:
             account.late.append(late)
             if wait.ends >= self.calm_from:
                 account.calm.append(late)
-                account.overdue += late > self.patience + wait.grace
+                account.overdue += late > _TOO_LATE + wait.grace
         return wait
 
     def logged(self, wait: Wait, events: int) -> None:
