@@ -46,6 +46,7 @@ PRODUCED = (
     *(".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"),
 )
 ENGINE = "astronomer/deferral/*"
+ENGINE_TESTS = ("tests/unit/deferral", "tests/integration/**/test_lineage.py")
 FAMILIES = ("snowflake", "databricks", "external_task", "worker_free")
 
 
@@ -245,12 +246,15 @@ def _types(python: Path) -> Step:
 
 
 def _tests(python: Path) -> list[Step]:
-    which = ["-m", "not image"] if _asked("LONG") else []
+    """All tests, and the coverage of the engine by its own: to measure it costs the others almost half of their time."""
+    command = [*_pytest(python), "-n", "4", *(["-m", "not image"] if _asked("LONG") else [])]
+    if arguments := _arguments():
+        return [Step("tests", [*command, *arguments, "tests"])]
+    engine = [str(path.relative_to(ROOT)) for pattern in ENGINE_TESTS for path in sorted(ROOT.glob(pattern))]
     return [
-        Step(
-            "tests", [*_pytest(python), "-n", "4", *which, "--cov", "--cov-report=", *_arguments(), "tests"]
-        ),
+        Step("tests of the engine", [*command, "--cov", "--cov-report=", *engine]),
         Step("coverage: every line and branch of the engine", _coverage(python, ENGINE, 100)),
+        Step("all other tests", [*command, *(f"--ignore={path}" for path in engine), "tests"]),
     ]
 
 
