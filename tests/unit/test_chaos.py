@@ -15,9 +15,9 @@ import pytest
 from rich.console import Console
 
 from tools.chaos import __main__ as chaos
-from tools.chaos import world
+from tools.chaos import campaign, world
 from tools.chaos.books import GRACE, Wait, audit
-from tools.chaos.campaign import AT_ONCE, FAULTS, plan
+from tools.chaos.campaign import FAULTS, plan
 from tools.chaos.certificate import Certificate, OtherCampaignError, Row, markdown, render
 from tools.chaos.jobs import Job, Remote
 from tools.chaos.scene import STEPS, Scene
@@ -325,7 +325,7 @@ class TestPlan:
     def test_kills_enough_in_scenes_of_a_bearable_size(self, kills):
         planned = list(plan(FAULTS, kills))
         assert sum(number for _, number in planned) >= kills
-        assert all(number <= AT_ONCE for _, number in planned)
+        assert all(number <= fault.at_once for fault, number in planned)
         assert {fault.name for fault, _ in planned} == {fault.name for fault in FAULTS}
 
     def test_some_faults_have_no_more_kills_than_they_would_have_among_all(self):
@@ -354,6 +354,17 @@ class TestPlan:
         for fault, kills in rest:
             before.add(Row(fault.group, fault.name, Counter(both=1), kills))
         assert list(plan(FAULTS, 300, before)) == []
+
+    def test_a_fault_that_can_do_few_kills_at_once_has_more_scenes(self):
+        number = [kills for fault, kills in plan(FAULTS, 1000) if fault.at_once == 2]
+        assert sum(number) > 10
+        assert set(number) <= {1, 2}
+
+    def test_what_was_wanted_before_is_still_wanted(self, monkeypatch):
+        monkeypatch.setattr(campaign, "Remote", lambda *_: SimpleNamespace(look=lambda: None))
+        place = SimpleNamespace(snowflake=None, databricks=None, fell=Counter())
+        before = Certificate(wanted=1000)
+        assert campaign.Campaign(place, Console(), [], 50, 0, certificate=before).run().wanted == 1000
 
     def test_each_fault_has_a_name_of_its_own(self):
         assert len({fault.name for fault in FAULTS}) == len(FAULTS)

@@ -17,8 +17,6 @@ from tools.chaos.scene import Scene
 from tools.chaos.world import World
 
 FAULTS: tuple[Fault, ...] = (*processes.FAULTS, *triggerers.FAULTS, *remote.FAULTS, *people.FAULTS)
-AT_ONCE = 40
-"""The most kills in one scene, so that tasks come to an end between them."""
 CROWD = 20
 """How many kills there may be for a fault's number of runs; for more there are more of these."""
 SETTLING = 240.0
@@ -48,7 +46,7 @@ class Campaign:
         """Try all faults once, and those that kill until there were enough kills."""
         seeds = random.Random(self.seed)  # noqa: S311 - must repeat, not resist guessing
         shares = _shares(self.faults, self.kills, self.of)
-        self.certificate.wanted = min(self.kills, sum(shares.values()))
+        self.certificate.wanted = max(self.certificate.wanted, min(self.kills, sum(shares.values())))
         remote_side = Remote(self.world.snowflake, self.world.databricks)
         for fault, kills in plan(self.faults, self.kills, self.certificate, self.of):
             row = self._try(fault, kills, remote_side, random.Random(seeds.random()))  # noqa: S311
@@ -113,13 +111,13 @@ def plan(
     left = {one.name: before.kills_left(one.group, one.name, shares[one.name]) for one in faults}
     for fault in faults:
         if left[fault.name] or (fault.group, fault.name) not in before.rows:
-            yield fault, min(AT_ONCE, left[fault.name])
-            left[fault.name] -= AT_ONCE
+            yield fault, min(fault.at_once, left[fault.name])
+            left[fault.name] -= fault.at_once
     while any(share > 0 for share in left.values()):
         for fault in faults:
             if left[fault.name] > 0:
-                yield fault, min(AT_ONCE, left[fault.name])
-                left[fault.name] -= AT_ONCE
+                yield fault, min(fault.at_once, left[fault.name])
+                left[fault.name] -= fault.at_once
 
 
 def _shares(faults: Sequence[Fault], kills: int, of: Sequence[Fault]) -> dict[str, int]:

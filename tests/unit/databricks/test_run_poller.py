@@ -358,7 +358,9 @@ class TestTasksOfOneRun:
             workspace.weather[GET] = [None, RequestRejected(400, "ODD", "so")]
             answers = await poller.poll(jobs)
             assert set(answers) == set(jobs[:3])
-            assert [str(poller.unanswered[job]) for job in jobs[3:]] == ["RequestRejected: HTTP 400: ODD so"] * 3
+            assert [str(poller.unanswered[job]) for job in jobs[3:]] == [
+                "RequestRejected: HTTP 400: ODD so"
+            ] * 3
 
         run(main)
 

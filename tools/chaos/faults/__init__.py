@@ -16,6 +16,7 @@ class Fault:
 
     :param inject: does it, while tasks of the scene go on; may be asked for a number of kills.
     :param weight: its share of the kills; 0 is a fault without any.
+    :param at_once: the most kills in one scene, so that tasks come to an end between them.
     :param seconds: how long remote jobs take meanwhile.
     :param quick: whether the short form has it.
     :param steady: whether it leaves the processes of tasks alone, so that no task of ours has a reason to fail.
@@ -26,6 +27,7 @@ class Fault:
     name: str
     inject: Callable[[Scene, int], None]
     weight: int = 0
+    at_once: int = 40
     seconds: float = 10.0
     runs: int = 1
     quick: bool = False

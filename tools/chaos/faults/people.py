@@ -308,7 +308,9 @@ FAULTS = (
     Fault(GROUP, "run deleted", delete_run, seconds=LONG),
     Fault(GROUP, "marked failed, no triggerer there", mark_while_away, seconds=LONG, runs=2),
     Fault(GROUP, "triggerer paused as it cancels", pause_cancelling, seconds=LONG, runs=2),
-    Fault(GROUP, "triggerer killed as it cancels", kill_cancelling, weight=2, seconds=LONG, runs=2),
+    Fault(
+        GROUP, "triggerer killed as it cancels", kill_cancelling, weight=2, at_once=2, seconds=LONG, runs=2
+    ),
     Fault(
         *(GROUP, "execution_timeout reached", exceed),
         seconds=LONG,
