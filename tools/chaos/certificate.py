@@ -133,7 +133,7 @@ class Certificate:
         :raises OtherCampaignError: they are not those of what was written.
         """
         found = json.loads(path.read_text())
-        certificate = cls(facts=found["facts"], leaks=found.get("leaks") or None)
+        certificate = cls(found.get("wanted", 0), facts=found["facts"], leaks=found.get("leaks") or None)
         if other := [name for name in SAME if certificate.facts.get(name) != facts.get(name)]:
             told = ", ".join(f"{name} {certificate.facts.get(name)}, not {facts.get(name)}" for name in other)
             raise OtherCampaignError(f"{path} is of another campaign: {told}. It cannot be resumed here.")
