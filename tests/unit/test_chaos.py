@@ -215,7 +215,7 @@ class TestCertificate:
         assert (row.count("ours", "lost"), certificate.kills) == (1, 6)
 
     def test_is_written_and_shown(self, tmp_path):
-        certificate = Certificate(facts=FACTS)
+        certificate = Certificate(wanted=7, facts=FACTS)
         certificate.add(self.row(findings=audit(wait(state="failed"), [], 1.0)))
         certificate.write(tmp_path / "chaos.json")
         read = json.loads((tmp_path / "chaos.json").read_text())
@@ -360,11 +360,14 @@ class TestPlan:
         assert sum(number) > 10
         assert set(number) <= {1, 2}
 
-    def test_what_was_wanted_before_is_still_wanted(self, monkeypatch):
+    def test_what_was_wanted_and_seen_before_still_counts(self, monkeypatch):
         monkeypatch.setattr(campaign, "Remote", lambda *_: SimpleNamespace(look=lambda: None))
         place = SimpleNamespace(snowflake=None, databricks=None, fell=Counter())
-        before = Certificate(wanted=1000)
-        assert campaign.Campaign(place, Console(), [], 50, 0, certificate=before).run().wanted == 1000
+        before = Certificate(wanted=1000, facts={"ended by themselves": {"triggerer": 1}})
+        place.fell.update(["triggerer", "scheduler"])
+        found = campaign.Campaign(place, Console(), [], 50, 0, certificate=before).run()
+        assert found.wanted == 1000
+        assert found.facts["ended by themselves"] == {"triggerer": 2, "scheduler": 1}
 
     def test_each_fault_has_a_name_of_its_own(self):
         assert len({fault.name for fault in FAULTS}) == len(FAULTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -56,7 +57,8 @@ class Campaign:
         remote_side.look()
         for fault, scene in self._scenes:
             self.certificate.rows[fault.group, fault.name].findings += scene.latecomers()
-        self.certificate.facts["ended by themselves"] = dict(self.world.fell)
+        before = Counter(self.certificate.facts.get("ended by themselves"))
+        self.certificate.facts["ended by themselves"] = dict(before + self.world.fell)
         self.certificate.complete = True
         return self.certificate
 
