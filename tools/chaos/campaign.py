@@ -57,7 +57,7 @@ class Campaign:
         remote_side.look()
         for fault, scene in self._scenes:
             self.certificate.rows[fault.group, fault.name].findings += scene.latecomers()
-        before = Counter(self.certificate.facts.get("ended by themselves"))
+        before: Counter[str] = Counter(self.certificate.facts.get("ended by themselves"))
         self.certificate.facts["ended by themselves"] = dict(before + self.world.fell)
         self.certificate.complete = True
         return self.certificate
