@@ -87,6 +87,9 @@ class LabWorld(World):
     def lose_the_answer(self) -> None:
         self.lab.faults.lose_answer(self.submit_path, method="POST", times=1)
 
+    def ignore_a_cancel(self) -> None:
+        self.lab.faults.status(200, r"abort-request|/cancel$", method="POST", times=1)
+
     @property
     def logins(self) -> int:
         return self.lab.requests.logins - self._logins

@@ -22,6 +22,13 @@ class _Scripted(ScriptedService):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.odd: set[str] = set()
+        self.deaf = 0
+
+    def cancel(self, job_id: str) -> None:
+        if self.deaf:
+            self.deaf -= 1
+        else:
+            super().cancel(job_id)
 
     def status(self, job_id: str) -> JobStatus:
         found = super().status(job_id)
@@ -71,6 +78,9 @@ class ScriptedWorld(World):
 
     def clear_up(self) -> None:
         self.service.weather = []
+
+    def ignore_a_cancel(self) -> None:
+        self.service.deaf = 1
 
     def report_unknown_state(self, job_id: str) -> Callable[[], None]:
         self.service.odd.add(job_id)

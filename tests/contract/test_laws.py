@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import threading
 import time
 from datetime import timedelta
@@ -20,6 +21,7 @@ from astronomer.deferral import (
     Transient,
     ledger,
     memory,
+    watch,
 )
 from astronomer.deferral._compat import AirflowTaskTimeout
 from tests.contract.checks import all_lines, assert_drop_in, assert_plain
@@ -384,6 +386,14 @@ class TestCancelOnlyYourOwn:
         assert world.phase(job_id) is Phase.CANCELLED
 
     def test_a_user_does(self, world, task):
+        task.interrupted(after=2.0, message=USER, deferred=Count(0))
+        (job_id,) = world.started
+        assert world.phase(job_id) is Phase.CANCELLED
+
+    def test_again_when_that_was_taken_and_nothing_done(self, world, task, monkeypatch):
+        """As vendors do of a job that they do not list yet."""
+        monkeypatch.setattr(sys.modules[watch.__module__], "_ASK_AGAIN", min(10.0, 2 * world.beat))
+        world.ignore_a_cancel()
         task.interrupted(after=2.0, message=USER, deferred=Count(0))
         (job_id,) = world.started
         assert world.phase(job_id) is Phase.CANCELLED

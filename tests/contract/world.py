@@ -78,6 +78,10 @@ class World(ABC):
         """The answer to the next submit is lost on its way."""
         pytest.skip("an answer cannot be lost in memory")
 
+    @abstractmethod
+    def ignore_a_cancel(self) -> None:
+        """The next cancel is taken, and nothing is done."""
+
     def report_unknown_state(self, job_id: str) -> Callable[[], None]:
         """Say of a job a word that no release knows; returns what takes it back."""
         pytest.skip("has no states of its own")

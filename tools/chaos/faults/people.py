@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tools.chaos.books import FORGOTTEN_GRACE, GRACE, Finding, Wait
 from tools.chaos.faults import Fault
@@ -64,9 +65,9 @@ def _mark(
     return found
 
 
-def mark_in_bad_weather(scene: Scene, _kills: int) -> None:
-    """Every task is marked as failed, and most answers to the cancels are lost."""
-    with scene.disturbed("lose_answer", "cancel", rate=0.6):
+def mark_in_bad_weather(scene: Scene, _kills: int, *, kind: str, **fault: Any) -> None:
+    """Every task is marked as failed, while most cancels are disturbed."""
+    with scene.disturbed(kind, "cancel", rate=0.6, **fault):
         _mark(scene, "failed")
         scene.go_on(EACH)
         scene.remote.look()
@@ -302,7 +303,16 @@ def _ended(scene: Scene, wait: Wait, what: str, moment: float, expected: set[str
 
 FAULTS = (
     Fault(GROUP, "marked failed", partial(mark, state="failed"), seconds=LONG),
-    Fault(GROUP, "marked failed, answers lost", mark_in_bad_weather, seconds=LONG),
+    Fault(
+        *(GROUP, "marked failed, answers lost", partial(mark_in_bad_weather, kind="lose_answer")),
+        seconds=LONG,
+    ),
+    # Vendors answer so to a cancel of what they do not list yet.
+    Fault(
+        *(GROUP, "marked failed, cancels taken and nothing done"),
+        partial(mark_in_bad_weather, kind="status", status=200),
+        seconds=LONG,
+    ),
     Fault(GROUP, "marked success", partial(mark, state="success"), seconds=LONG),
     Fault(GROUP, "cleared", clear, seconds=LONG),
     Fault(GROUP, "run deleted", delete_run, seconds=LONG),
