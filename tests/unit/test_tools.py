@@ -204,8 +204,7 @@ class TestSteps:
         """SIGTERM reaches the command alone; its child must get the chance to clean up."""
         child = (
             "import pathlib, sys, time\n"
-            "print('up', flush=True)\n"
-            "try: time.sleep(60)\n"
+            "try: print('up', flush=True); time.sleep(60)\n"
             f"except KeyboardInterrupt: pathlib.Path({str(tmp_path / 'clean')!r}).touch()\n"
         )
         program = (

@@ -188,18 +188,19 @@ async def test_a_missing_connection_is_an_error():
 class TestUndisturbed:
     """Before Airflow 3.3 a question that is given up is answered all the same, so that no other one gets its answer."""
 
-    class Slow:
+    class Gated:
         def __init__(self):
             self.answered = []
+            self.open = asyncio.Event()
 
         async def asend(self, message):
-            await asyncio.sleep(0.01)
+            await self.open.wait()
             self.answered.append(message)
             return f"answer to {message}"
 
     @pytest.fixture
-    def comms(self, monkeypatch):
-        comms = self.Slow()
+    async def comms(self, monkeypatch):
+        comms = self.Gated()
         monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
         return comms
 
@@ -208,13 +209,15 @@ class TestUndisturbed:
         monkeypatch.setattr(_compat, "BaseTrigger", object)
 
     async def test_a_question_is_answered(self, comms, before_33):
+        comms.open.set()
         assert await _compat.ask_supervisor("a") == "answer to a"
 
     async def test_one_that_is_given_up_too(self, comms, before_33):
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(_compat.ask_supervisor("a"), 0.001)
         assert comms.answered == []
-        await asyncio.sleep(0.05)
+        comms.open.set()
+        await asyncio.sleep(0)
         assert comms.answered == ["a"]
 
     async def test_of_a_dag_under_test_there_is_only_the_blocking_way(self, monkeypatch):
