@@ -97,9 +97,8 @@ class TestWeather:
         events = asyncio.run(main())
         assert [event[0]["outcome"]["status"]["phase"] for event in events] == ["succeeded"] * 3
         refused = [entry.at for entry in lab.requests.select(status=429)]
-        after = sorted(entry.at for entry in polls(lab))[
-            len(tasks) :
-        ]  # the first poll has one request for each
+        # The first poll has one request for each.
+        after = sorted(entry.at for entry in polls(lab))[len(tasks) :]
         assert min(after) - refused[0] >= 1.0
 
     @pytest.mark.parametrize("tolerance", [0, 0.5])
