@@ -6,6 +6,7 @@ The provider is optional: it alone calls these methods, so whatever needs it is 
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -50,9 +51,9 @@ class Lineage:
 
     # What a family adds.
 
+    @abstractmethod
     def last_seen(self) -> tuple[RemoteJob, JobStatus | None] | None:
         """The remote job of this try, with what is known of it; ``None`` while there is none."""
-        return None
 
     def remembered(self, task_instance: Any) -> RemoteJob | None:
         """The remote job of a failed try of which this process has seen nothing: Airflow itself has ended it."""
