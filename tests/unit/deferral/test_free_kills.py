@@ -202,7 +202,7 @@ class TestJob:
             await one.trigger.on_kill()
 
         free.timeline.run(main)
-        assert not caplog.text
+        assert [one for one in caplog.records if one.name.startswith("astronomer")] == []
 
     def test_ends_when_it_is_being_submitted(self, free, kind, gate, monkeypatch):
         monkeypatch.setattr(kind, "submit", gate.before(kind.submit))
