@@ -122,7 +122,7 @@ def test_trend():
 
 @pytest.fixture
 def ledger():
-    found = Ledger(60.0, calm_from=END + 10)
+    found = Ledger(calm_from=END + 10)
     for number in range(20):
         found.begin(Wait(str(number), "queries", END + number, fails=number % 10 == 9))
     return found
@@ -135,7 +135,7 @@ def tell_all(ledger, *without):
 
 
 def bad(ledger, least=10):
-    ledger.close(END + 1000)
+    ledger.close(END + 1000, patience=60)
     return [one.text for one in told(ledger.accounts, least) if not one.ok]
 
 
@@ -174,7 +174,7 @@ def test_one_that_was_not_told_is_lost(ledger):
 
 def test_one_whose_work_has_only_just_ended_is_not_lost(ledger):
     tell_all(ledger, "3")
-    ledger.close(END + 3 + 59)
+    ledger.close(END + 3 + 59, patience=60)
     assert all(one.ok for one in told(ledger.accounts, 10))
     assert ledger.accounts["queries"].waiting == 1
 
@@ -182,9 +182,9 @@ def test_one_whose_work_has_only_just_ended_is_not_lost(ledger):
 def test_one_whose_trigger_begins_its_work_has_longer(ledger):
     tell_all(ledger)
     ledger.begin(Wait("free", "queries", END, fails=False, grace=600))
-    ledger.close(END + 659)
+    ledger.close(END + 659, patience=60)
     assert ledger.accounts["queries"].lost == 0
-    ledger.close(END + 661)
+    ledger.close(END + 661, patience=60)
     assert ledger.accounts["queries"].lost == 1
 
 

@@ -81,11 +81,9 @@ class Account:
 class Ledger:
     """Who waits, and how it was told.
 
-    :param patience: seconds after the end of its work after which a wait that is not told at the end is lost.
     :param calm_from: when the weather is over, epoch seconds.
     """
 
-    patience: float
     calm_from: float = float("inf")
     accounts: dict[str, Account] = field(default_factory=dict)
     waiting: dict[str, Wait] = field(default_factory=dict)
@@ -124,13 +122,13 @@ class Ledger:
         account.twice += events > 1
         account.unlogged += events == 0
 
-    def close(self, now: float) -> None:
-        """Nobody is told any more: who should have been by now is lost."""
+    def close(self, now: float, patience: float) -> None:
+        """Nobody is told any more: whose work ended more than ``patience`` seconds ago is lost."""
         for account in self.accounts.values():
             account.lost = account.waiting = 0
         for wait in self.waiting.values():
             account = self._account(wait.family)
-            if wait.ends + wait.grace + self.patience < now:
+            if wait.ends + wait.grace + patience < now:
                 account.lost += 1
             else:
                 account.waiting += 1

@@ -73,7 +73,7 @@ class Soak:
     env: Mapping[str, str]
     ports: Mapping[str, int]
     console: Console
-    ledger: Ledger = field(init=False)
+    ledger: Ledger = field(default_factory=Ledger)
     samples: list[Sample] = field(default_factory=list)
     weather: list[str] = field(default_factory=list)
     filled_seconds: float = 0.0
@@ -85,9 +85,6 @@ class Soak:
     _triggerer: Program = field(init=False)
     _sampler: Sampler = field(init=False)
     _logs: Logs = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.ledger = Ledger(self.plan.patience)
 
     def run(self) -> None:
         """Return when the time is over and the last one has been told who should be."""
@@ -175,7 +172,7 @@ class Soak:
             self._turn(refill=False)
             if not self.ledger.unheard(min(over, time.time())):
                 break
-        self.ledger.close(over + self.plan.patience)
+        self.ledger.close(over + self.plan.patience, self.plan.patience)
         time.sleep(_LAST_LINES)
         self._logs.count(self.ledger, all_of_them=True)
         self._say("Ending the triggerer …")
