@@ -190,5 +190,5 @@ class RequestBudget:
                 lane.shut(until, _left_alone(self.rest))
 
 
-def _left_alone(rest: float) -> Transient:
+def _left_alone(rest: float) -> NothingDone:
     return NothingDone(f"the workspace asked to be left alone for {rest:.1f} s more", retry_after=rest)

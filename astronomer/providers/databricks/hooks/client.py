@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from astronomer.deferral import ClientThreads, CredentialsRejected, Transient
 from astronomer.deferral._compat import AirflowNotFoundException, PlainConnection, read_connection, setting
 from astronomer.deferral.transport import Transport
-from astronomer.providers.databricks.errors import ConnectionUnusable, NothingDone, RequestRejected
+from astronomer.providers.databricks.errors import ConnectionUnusable, RequestRejected
 from astronomer.providers.databricks.hooks import THREAD_NAME, credentials
 from astronomer.providers.databricks.hooks.answers import Answer
 from astronomer.providers.databricks.hooks.budget import RequestBudget
@@ -167,8 +167,7 @@ class DatabricksClient:
             raise CredentialsRejected(self._secrets.hide(error)) from None
         except Transient as error:
             rest = error.retry_after and max(error.retry_after, self.budget.rest)
-            kind = NothingDone if isinstance(error, NothingDone) else Transient
-            raise kind(self._secrets.hide(error), retry_after=rest) from None
+            raise type(error)(self._secrets.hide(error), retry_after=rest) from None
         except RequestRejected as error:
             code, message = self._secrets.hide(error.error_code), self._secrets.hide(error.message)
             raise RequestRejected(error.status, code, message) from None
