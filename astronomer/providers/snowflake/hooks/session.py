@@ -24,6 +24,7 @@ from snowflake.connector.errors import (
 from astronomer.deferral import CredentialsRejected, JobError, Transient
 from astronomer.deferral.in_triggerer import THREAD_NAME as WORKER_FREE
 from astronomer.providers.snowflake.hooks import THREAD_NAME
+from astronomer.providers.snowflake.hooks.refusal import StandingRefusal
 from astronomer.providers.snowflake.hooks.stock import connection_parameters, place_of
 
 __all__ = ["RESULT_GONE", "SnowflakeSession"]
@@ -85,8 +86,7 @@ class SnowflakeSession:
         self._connection: Any = None
         self._lock = threading.Lock()
         self._heard = threading.local()
-        self._refusal: CredentialsRejected | None = None
-        self._refused_until = 0.0
+        self._refused = StandingRefusal(_REFUSAL_STANDS)
 
     @property
     def is_open(self) -> bool:
@@ -103,13 +103,8 @@ class SnowflakeSession:
         """
         with self._lock:
             if self._connection is None:
-                if self._refusal is not None and time.monotonic() < self._refused_until:
-                    raise self._refusal  # the threads that come next would lock the user out
-                try:
+                with self._refused.logging_in():
                     self._connection = self._log_in()
-                except CredentialsRejected as refusal:
-                    self._refusal, self._refused_until = refusal, time.monotonic() + _REFUSAL_STANDS
-                    raise
             return self._connection
 
     def _log_in(self) -> Any:

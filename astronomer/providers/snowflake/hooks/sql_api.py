@@ -19,6 +19,7 @@ except ImportError:  # pragma: no cover
 from astronomer.deferral import ClientThreads, CredentialsRejected, Transient, clock
 from astronomer.deferral.transport import HttpAnswer, Transport
 from astronomer.providers.snowflake.hooks import THREAD_NAME
+from astronomer.providers.snowflake.hooks.refusal import StandingRefusal
 from astronomer.providers.snowflake.hooks.stock import ReadHook, by_stock, fixed_parameters
 
 __all__ = ["ReadSqlApiHook", "SqlApiClient", "StatementRejected"]
@@ -48,8 +49,7 @@ class SqlApiClient:
         self._headers: dict[str, Any] = {}
         self._headers_until = 0.0
         self._signing = asyncio.Lock()
-        self._refusal: CredentialsRejected | None = None
-        self._refused_until = 0.0
+        self._refused = StandingRefusal(_REFUSAL_STANDS)
 
     async def submit(self, body: Mapping[str, Any], request_id: str) -> list[str]:
         """Start statements; their handles. The same ``request_id`` never starts them twice.
@@ -146,14 +146,9 @@ class SqlApiClient:
     async def _signed(self) -> dict[str, Any]:
         """The authentication headers, made once for all who wait; a refusal is theirs, too."""
         async with self._signing:
-            if self._refusal is not None and clock.now() < self._refused_until:
-                raise self._refusal  # those who come next would lock the client out
             if clock.now() >= self._headers_until:
-                try:
+                with self._refused.logging_in():
                     self._headers = await self._threads.run(self._sign)
-                except CredentialsRejected as refusal:
-                    self._refusal, self._refused_until = refusal, clock.now() + _REFUSAL_STANDS
-                    raise
                 self._headers_until = clock.now() + _HEADERS_LAST
             return self._headers
 

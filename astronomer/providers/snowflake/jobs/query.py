@@ -23,6 +23,7 @@ from astronomer.deferral import (
 from astronomer.deferral._compat import AirflowNotFoundException, PlainConnection, read_connection, setting
 from astronomer.providers.snowflake.arguments import statement_options
 from astronomer.providers.snowflake.hooks import THREAD_NAME
+from astronomer.providers.snowflake.hooks.refusal import StandingRefusal
 from astronomer.providers.snowflake.links import snowsight_url
 from astronomer.providers.snowflake.states import status_of
 
@@ -128,9 +129,7 @@ class SnowflakePoller(Poller[SnowflakeQuery]):
         self._session: SnowflakeSession | None = None
         self._threads = ClientThreads(THREAD_NAME, size=int(setting("poll_threads", 4)))
         self._opening = asyncio.Lock()
-        self._refusal: CredentialsRejected | None = None
-        self._refusals = 0
-        self._closed_until = 0.0
+        self._refused = StandingRefusal(_REFUSAL_LASTS)
 
     async def poll(self, jobs: Sequence[SnowflakeQuery]) -> Mapping[SnowflakeQuery, JobStatus]:
         """One to three list requests when many wait, and one request for each that the lists leave open."""
@@ -257,32 +256,19 @@ class SnowflakePoller(Poller[SnowflakeQuery]):
         except CredentialsRejected as refusal:
             if self._session is session:  # the next call reads the Airflow connection anew
                 self._session = None
-                self._remember(refusal)
+                self._refused.begin(refusal)
             raise
 
     async def _open(self) -> SnowflakeSession:
         """The session, logged in by whoever comes first."""
         async with self._opening:
-            if self._refusal is not None and clock.now() < self._closed_until:
-                raise self._refusal
             if self._session is None:
-                session = self._borrowed or await self._new_session()
-                self._job.check(await self._unless_refused(session.place))
-                await self._unless_refused(session.open)
-                self._session, self._refusal, self._refusals = session, None, 0
+                with self._refused.logging_in():
+                    session = self._borrowed or await self._new_session()
+                    self._job.check(await self._threads.run(session.place))
+                    await self._threads.run(session.open)
+                self._session = session
             return self._session
-
-    async def _unless_refused(self, step: Callable[[], T]) -> T:
-        """A step of the login. A refusal is remembered for a while, because repeating it locks the user."""
-        try:
-            return await self._threads.run(step)
-        except CredentialsRejected as refusal:
-            self._remember(refusal)
-            raise
-
-    def _remember(self, refusal: CredentialsRejected) -> None:
-        self._refusals += 1
-        self._refusal, self._closed_until = refusal, clock.now() + _REFUSAL_LASTS * self._refusals
 
     async def _new_session(self) -> SnowflakeSession:
         try:
