@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +18,7 @@ SHOWN = {
 }
 PARTS = ("scheduler", "triggerer", "dag_processor")
 PAGE = 100
+TRIES, PAUSE = 5, 1.0  # seconds
 
 
 class Airflow:
@@ -149,7 +151,12 @@ class Airflow:
             offset += PAGE
 
     def _call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        answer = self._http.request(method, f"/api/v2/{path}", json=body)
+        for number in range(TRIES):
+            if number:
+                time.sleep(PAUSE)
+            answer = self._http.request(method, f"/api/v2/{path}", json=body)
+            if not _database_was_locked(answer):
+                break
         if answer.is_error:
             raise httpx.HTTPStatusError(
                 f"{method} {path}: {answer.status_code} {answer.text[:500]}",
@@ -157,6 +164,14 @@ class Airflow:
                 response=answer,
             )
         return dict(answer.json()) if answer.content else {}
+
+
+def _database_was_locked(answer: httpx.Response) -> bool:
+    """Whether the API server gave up on its database, before it did what was asked: a person would press again.
+
+    Over SQLite it does so now and then, after five seconds, for a lock that one of its own threads holds.
+    """
+    return answer.status_code == 500 and '"Database error"' in answer.text
 
 
 def _connection(name: str, connection: Mapping[str, Any]) -> dict[str, Any]:
