@@ -76,7 +76,10 @@ def test_none_ends_from_its_trigger(kind):
     assert not any(one is True for one in defaults)
 
 
-@pytest.mark.parametrize("package", ["openlineage", "airflow.providers.openlineage.extractors"])
+@pytest.mark.parametrize(
+    "package",
+    ["openlineage", pytest.param("airflow.providers.openlineage.extractors", marks=pytest.mark.long)],
+)
 def test_all_can_be_imported_without_openlineage(package):
     code = (
         f"import sys; sys.modules[{package!r}] = None\n"

@@ -104,6 +104,7 @@ def until(process, holds, log):
         time.sleep(0.1)
 
 
+@pytest.mark.long
 def test_a_triggerer_of_snowflake_takes_the_wait_for_snowflake(airflow, services, tmp_path):
     lab, other = services
     other.requests.clear()

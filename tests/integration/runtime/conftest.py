@@ -24,7 +24,7 @@ def issuer():
         yield issuer
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="session", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 def deployment(request, issuer, tmp_path_factory):
     home = tmp_path_factory.mktemp("runtime")
     if request.param == "sqlite":

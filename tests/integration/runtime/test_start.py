@@ -86,6 +86,7 @@ def test_and_that_it_cannot_be_told(airflow):
     assert "cannot be told: no usable answer from http://localhost:1/jwks" in told.stdout
 
 
+@pytest.mark.long
 def test_nor_while_the_database_is_away(airflow):
     token = airflow.issuer.platform.token()
     nowhere = "postgresql+psycopg2://nobody:the-password@localhost:1/none"
@@ -98,6 +99,7 @@ def test_nor_while_the_database_is_away(airflow):
         assert "the-password" not in told.stdout + told.stderr
 
 
+@pytest.mark.long
 def test_nor_of_a_session_where_its_key_is_not(airflow, database):
     session = Deployment(airflow.home, airflow.issuer).session(airflow.issuer.platform.token())
     without_a_key = airflow("runtime-auth", "check-token", typed=session, AIRFLOW__API_AUTH__JWT_SECRET="")
@@ -128,6 +130,7 @@ def test_the_command_says_what_is_missing(airflow):
     assert "Traceback" not in told.stdout + told.stderr
 
 
+@pytest.mark.long
 def test_it_waits_for_a_platform_that_is_not_there_yet(airflow):
     """It starts, says 503 to everybody, and lets people in once the platform answers; and writes all of it down."""
     airflow.issuer.answer = None

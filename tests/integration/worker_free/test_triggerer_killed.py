@@ -126,10 +126,9 @@ def test_a_kill_at_each_point(tasks, operator):
 GUARDED = [point for point in POINTS if point != UNGUARDED]
 
 
+@pytest.mark.long
 @FAMILIES
-@pytest.mark.parametrize(
-    "wakes", ["when all is done", pytest.param("when the other begins", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("wakes", ["when all is done", "when the other begins"])
 def test_a_stop_at_each_point_while_another_takes_over(tasks, operator, wakes):
     found = tasks(operator, GUARDED)
     first = {task: task.start(point=task.point, signal=signal.SIGSTOP) for task in found}
