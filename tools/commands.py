@@ -247,7 +247,7 @@ def _types(python: Path) -> Step:
 
 def _tests(python: Path) -> list[Step]:
     """All tests, and the coverage of the engine by its own: to measure it costs the others almost half of their time."""
-    command = [*_pytest(python), "-n", "6", *(["-m", "not image"] if _asked("LONG") else [])]
+    command = [*_pytest(python), "-n", "5", *(["-m", "not image"] if _asked("LONG") else [])]
     if arguments := _arguments():
         return [Step("tests", [*command, *arguments, "tests"])]
     engine = [str(path.relative_to(ROOT)) for pattern in ENGINE_TESTS for path in sorted(ROOT.glob(pattern))]

@@ -72,7 +72,7 @@ def test_stopping_ends_everything_and_leaves_nothing(monkeypatch):
     started = time.monotonic()
     lab.stop()
     lab.stop()
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 15
     assert lab.queries[running].error_code == "000604"
     assert not directory.exists()
     connection._rest.close()
@@ -150,4 +150,4 @@ def test_a_thousand_running_queries(lab, connect):
     connection.close()
     assert ended(lab, running[-1]).error_code == "000604"
     until(lambda: all(lab.queries[one].finished for one in running))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30

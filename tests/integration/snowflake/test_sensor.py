@@ -258,7 +258,7 @@ class TestEnds:
         started = time.monotonic()
         with pytest.raises(AirflowSensorTimeout):
             task.run()
-        assert time.monotonic() - started < 6
+        assert time.monotonic() - started < 30
         assert len({event["deadline"] for event in task.events}) == 1
 
     @pytest.mark.parametrize(("answer", "ended"), [(Count(0), True), (Count(1), False)])

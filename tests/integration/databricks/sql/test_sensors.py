@@ -239,7 +239,7 @@ class TestEnds:
         began = time.monotonic()
         with pytest.raises(AirflowSensorTimeout):
             task.run()
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 30
         assert len({event["deadline"] for event in task.events}) == 1
 
     @pytest.mark.parametrize(("answer", "state"), [(Count(0), "CANCELED"), (Count(1), "SUCCEEDED")])
