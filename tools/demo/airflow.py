@@ -18,7 +18,8 @@ SHOWN = {
 }
 PARTS = ("scheduler", "triggerer", "dag_processor")
 PAGE = 100
-TRIES, PAUSE = 5, 1.0  # seconds
+TRIES = 5
+PAUSE = 1.0  # seconds between them
 
 
 class Airflow:

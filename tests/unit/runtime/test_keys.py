@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from astronomer.lab.issuer.platform import Platform
 from astronomer.runtime import keys as module
 from astronomer.runtime.keys import ALGORITHMS, JwksKeys, KeysUnavailable, PemKey, fetch_jwks
-from tests.unit.runtime.servers import serving
+from tests.unit.servers import serving
 
 ALLOWED = ("RS256", "ES256", "EdDSA")
 

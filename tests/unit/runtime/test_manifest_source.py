@@ -16,7 +16,7 @@ from astronomer.runtime import source as module
 from astronomer.runtime.source import Source, fetch, running
 from astronomer.runtime.versions import MAX_BYTES, ManifestError, Tag
 from tests.unit.runtime.releases import entry, text
-from tests.unit.runtime.servers import serving
+from tests.unit.servers import serving
 
 BUNDLED = text({"3.3-1": entry()})
 NEWER = text({"3.3-1": entry(), "3.3-2": entry()})
