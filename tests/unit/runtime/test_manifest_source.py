@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 
+import airflow.configuration  # noqa: F401  # it takes the root logger over, and a test's handler away, when it is loaded
 import pytest
 import trustme
 
