@@ -404,7 +404,8 @@ class TestQuick:
         assert not deferred
         assert [row.b for row in rows] == [2]
 
-    def test_is_no_longer_than_was_said(self, lab, query):
+    def test_is_no_longer_than_was_said(self, lab, query, monkeypatch):
+        monkeypatch.setenv("AIRFLOW__ASTRONOMER_PROVIDERS__QUICK_WAIT", "60")
         task = query(LONG, quick_wait=0.3)
         began = time.monotonic()
         task.deferred()
