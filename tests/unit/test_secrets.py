@@ -138,9 +138,15 @@ def test_thousands_of_forms_cost_little_more_than_one():
     text = (
         b"2026-01-01 12:00:00 INFO - a line as logs have them, with ids " + b"a1b2c3d4-" * 4 + b"\n"
     ) * 10_000
+    # Measured against the plain way in the same breath: it takes 60 times as long.
+    plain = re.compile(b"|".join(re.escape(needle) for needle in search._needles))
+    assert cost(lambda: search.hits(text)) < cost(lambda: plain.finditer(text[: len(text) // 10]))
+
+
+def cost(matches):
     began = time.process_time()
-    assert not list(search.hits(text))
-    assert time.process_time() - began < 5
+    assert not list(matches())
+    return time.process_time() - began
 
 
 class TestPlaces:
