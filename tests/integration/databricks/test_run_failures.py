@@ -186,7 +186,7 @@ class TestLogins:
 
 class TestStates:
     def test_that_are_new_are_running_and_told_once(self, lab, workspace, caplog):
-        tasks = [workspace.submits(0.6) for _ in range(3)]
+        tasks = [workspace.submits(LONG) for _ in range(3)]
         for task in tasks:
             task.deferred()
         known = workspace.runs[0].state
@@ -200,21 +200,38 @@ class TestStates:
                 await until(lambda: [one for one in caplog.records if "PONDERING" in one.message])
                 seen = len(polls(lab))
                 await until(lambda: len(polls(lab)) > seen + 5)
+                for run in workspace.runs:
+                    lab.cancel_by_user(run.run_id)
                 return await asyncio.gather(*waiting)
 
-        assert [phase(event) for (event,) in asyncio.run(wait())] == ["succeeded"] * 3
+        assert [phase(event) for (event,) in asyncio.run(wait())] == ["cancelled"] * 3
         assert len([one for one in caplog.records if "unknown run state 'PONDERING'" in one.message]) == 1
 
-    def test_of_waiting_are_running(self, workspace, capsys):
+    def test_of_waiting_are_running(self, lab, workspace, capsys):
         """A run that waits in the queue of its job."""
         job_id = workspace.job(max_concurrent_runs=1, queue={"enabled": True})
-        first, second = (workspace.runs_job(job_id) for _ in range(2))
+        first = workspace.runs_job(job_id, notebook_params={"seconds": str(LONG)})
+        second = workspace.runs_job(job_id, notebook_params={"seconds": "1"})
         first.deferred()
         second.deferred()
         assert workspace.runs[1].state.phase == "QUEUED"
         capsys.readouterr()
-        assert phase(second.wait()) == "succeeded"
-        assert re.findall(r"is active \((\w+)\)", capsys.readouterr().out) == ["QUEUED", "RUNNING"]
+        said = []
+
+        def told():
+            said.extend(re.findall(r"is active \((\w+)\)", capsys.readouterr().out))
+            return said
+
+        async def wait():
+            async with triggerer():
+                waiting = asyncio.ensure_future(collected(second.trigger))
+                await until(told)
+                lab.cancel_by_user(first.run_id)
+                return await waiting
+
+        [event] = asyncio.run(wait())
+        assert phase(event) == "succeeded"
+        assert told() == ["QUEUED", "RUNNING"]
 
 
 class TestClocks:

@@ -57,8 +57,19 @@ class TestAModuleOfTheProject:
             [program, "-P", "-m", "celery", "-A", "x"]
         ]
 
+    @pytest.mark.parametrize("options", [("-u", "-m"), ("-um",)])
+    def test_not_with_options_either(self, monkeypatch, options):
+        assert started(monkeypatch, "python", *options, "x") == [["python", "-P", *options, "x"]]
+
     @pytest.mark.parametrize(
-        "command", [("python", "script.py"), ("python",), ("pythonic", "-m", "x"), ("airflow", "-m")]
+        "command",
+        [
+            ("python", "script.py"),
+            ("python", "-u", "script.py", "-m"),
+            ("python",),
+            ("pythonic", "-m", "x"),
+            ("airflow", "-m"),
+        ],
     )
     def test_other_commands_stay_as_they_are(self, monkeypatch, command):
         assert started(monkeypatch, *command) == [list(command)]
@@ -127,6 +138,10 @@ class TestWaiting:
         assert "AIRFLOW__API_AUTH__JWT_SECRET is not set" in said
         assert "AIRFLOW__API__SECRET_KEY is not set: logs of running tasks and triggers" in said
         assert "FERNET" not in said
+
+    def test_a_secret_may_bear_its_former_name(self, monkeypatch, capsys):
+        started(monkeypatch, "airflow", "api-server", AIRFLOW__WEBSERVER__SECRET_KEY="of-a-test")
+        assert "SECRET_KEY" not in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("written", "told"),
