@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _form(options: argparse.Namespace) -> list[Fault]:
     """All faults of the long form, or of the short one."""
-    found = [fault for fault in FAULTS if options.celery or "Celery" not in fault.name]
+    found = [fault for fault in FAULTS if options.celery or not fault.celery]
     return [fault for fault in found if fault.quick or not options.short or options.only]
 
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from astronomer.lab.databricks import LabClient as DatabricksClient
 from astronomer.lab.snowflake import LabClient as SnowflakeClient
 from tools.demo.airflow import Airflow
-from tools.demo.backend import POSTGRES, SCHEDULER, TRIGGERER, WORKER, Servers
+from tools.demo.backend import SCHEDULER, TRIGGERER, WORKER, Servers
 from tools.demo.environment import Places
 from tools.demo.leaks import leaks
 from tools.demo.patience import Patience
@@ -343,13 +343,13 @@ def running(
         backend.close()
 
 
-def restart_database(world: World, number: int) -> None:
-    """End PostgreSQL by a signal and start it again with the data that it had."""
-    program = world.program(POSTGRES)
+def restart_server(world: World, name: str, number: int) -> None:
+    """End PostgreSQL or Redis by a signal and start it again with the data that it had."""
+    program = world.program(name)
     if program is None:
-        raise ProcessEndedError("PostgreSQL has ended by itself")
+        raise ProcessEndedError(f"{name} has ended by itself")
     world.processes.lose(program, number, group=False)
-    world.note(f"{signal.Signals(number).name} PostgreSQL")
+    world.note(f"{signal.Signals(number).name} {name}")
     world.backend.start_servers(world.processes, Patience(world.processes, world.console))
 
 

@@ -19,6 +19,7 @@ class Fault:
     :param at_once: the most kills in one scene, so that tasks come to an end between them.
     :param seconds: how long remote jobs take meanwhile.
     :param quick: whether the short form has it.
+    :param celery: whether it needs Celery.
     :param steady: whether it leaves the processes of tasks alone, so that no task of ours has a reason to fail.
     :param check: what else has to be right, once all tasks have ended; may count whom it has hit.
     """
@@ -31,7 +32,7 @@ class Fault:
     seconds: float = 10.0
     runs: int = 1
     quick: bool = False
-    celery: bool = True
+    celery: bool = False
     dags: tuple[str, ...] = BOTH
     conf: dict[str, Any] = field(default_factory=dict)
     steady: bool = False

@@ -14,8 +14,8 @@ import psutil  # type: ignore[import-untyped]
 from tools.chaos.books import Wait
 from tools.chaos.faults import Fault
 from tools.chaos.scene import Scene, pids
-from tools.chaos.world import restart_database
-from tools.demo.backend import API_SERVER, PROCESSOR, SCHEDULER, TRIGGERER, WORKER
+from tools.chaos.world import restart_server
+from tools.demo.backend import API_SERVER, POSTGRES, PROCESSOR, REDIS, SCHEDULER, TRIGGERER, WORKER
 
 GROUP = "Processes"
 HELD = 6.0  # seconds for which a service holds an answer, while who waits for it is killed
@@ -233,14 +233,14 @@ def pause_part(scene: Scene, _kills: int, *, part: str) -> None:
             scene.world.tend()
 
 
-def restart_databases(scene: Scene, kills: int) -> None:
-    """The database ends, once in good order and once by a crash."""
+def restart_servers(scene: Scene, kills: int, *, name: str, stop: int, crash: int) -> None:
+    """A server that Airflow stands on ends, once in good order and once by a crash."""
     for number in range(kills):
         scene.go_on(scene.random.uniform(5.0, 15.0), feed=True)
-        how = (signal.SIGINT, signal.SIGQUIT)[number % 2]
-        restart_database(scene.world, how)
+        how = (stop, crash)[number % 2]
+        restart_server(scene.world, name, how)
         scene.hit()
-        scene.kills += how == signal.SIGQUIT
+        scene.kills += how == crash
 
 
 def _while(scene: Scene, kills: int, one: Callable[[], None]) -> None:
@@ -299,12 +299,25 @@ FAULTS = (
     Fault(GROUP, "scheduler killed", partial(kill_part, part=SCHEDULER), weight=3, quick=True),
     Fault(GROUP, "API server killed", partial(kill_part, part=API_SERVER), weight=3, quick=True),
     Fault(GROUP, "Dag processor killed", partial(kill_part, part=PROCESSOR), weight=2),
-    Fault(GROUP, "database restarted", restart_databases, weight=2, seconds=20, quick=True),
-    Fault(GROUP, "Celery's worker killed", partial(kill_part, part=WORKER), weight=3),
+    Fault(
+        *(GROUP, "database restarted"),
+        partial(restart_servers, name=POSTGRES, stop=signal.SIGINT, crash=signal.SIGQUIT),
+        weight=2,
+        seconds=20,
+        quick=True,
+    ),
+    Fault(
+        *(GROUP, "Redis restarted"),
+        partial(restart_servers, name=REDIS, stop=signal.SIGTERM, crash=signal.SIGKILL),
+        weight=2,
+        seconds=20,
+        celery=True,
+    ),
+    Fault(GROUP, "Celery's worker killed", partial(kill_part, part=WORKER), weight=3, celery=True),
     Fault(GROUP, "anything killed at random", kill_anything, weight=20, runs=2),
     Fault(GROUP, "task paused", pause_tasks, seconds=30),
     Fault(GROUP, "triggerer paused", partial(pause_part, part=TRIGGERER), seconds=75, steady=True),
-    Fault(GROUP, "Celery's worker paused", partial(pause_part, part=WORKER), seconds=20),
+    Fault(GROUP, "Celery's worker paused", partial(pause_part, part=WORKER), seconds=20, celery=True),
     Fault(GROUP, "scheduler paused", partial(pause_part, part=SCHEDULER), seconds=20),
     Fault(GROUP, "API server paused", partial(pause_part, part=API_SERVER), seconds=20),
     Fault(GROUP, "Dag processor paused", partial(pause_part, part=PROCESSOR), seconds=20),
