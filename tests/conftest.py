@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Settings and connections of the machine must not decide whether a test passes.
 _KEPT = "OPENLINEAGE_SPEC"  # the tests' own: see docs/howto/lineage.md
@@ -29,6 +30,10 @@ os.environ.update(
     AIRFLOW__LOGGING__BASE_LOG_FOLDER=str(Path(_HOME, "logs")),
     SNOWFLAKE_HOME=_HOME,  # the connector reads connections.toml from there
 )
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("whole", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("whole")
 
 
 @pytest.fixture(autouse=True)

@@ -23,6 +23,7 @@ __all__ = ["LOOPBACK", "PortInUseError", "ThreadedServer"]
 LOOPBACK = "127.0.0.1"
 STARTUP_SECONDS = 30.0
 ANSWERING_SECONDS = 0.2
+GRACEFUL_SECONDS = 3  # whatever else goes wrong
 SHUTDOWN_SECONDS = 10.0
 WORK_SECONDS = 60.0
 _TURNS = 100  # of the event loop; a connection that is shut down takes a few
@@ -191,7 +192,7 @@ class ThreadedServer:
             date_header=False,
             backlog=2048,
             timeout_keep_alive=120,
-            timeout_graceful_shutdown=3,
+            timeout_graceful_shutdown=GRACEFUL_SECONDS,
             ssl_certfile=str(self._certificates.chain),
             ssl_keyfile=str(self._certificates.key),
         )

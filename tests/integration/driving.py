@@ -126,7 +126,7 @@ class Task:
                 running = asyncio.ensure_future(collected(self.trigger))
                 if meanwhile is not None:
                     await meanwhile(self.trigger)
-                return await asyncio.wait_for(running, 30)
+                return await asyncio.wait_for(running, 200)
 
         (event,) = asyncio.run(main())
         self.events.append(event)
@@ -182,7 +182,7 @@ def as_xcom(value: Any) -> Any:
     return deserialize(json.loads(json.dumps(serialize(value))))
 
 
-async def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+async def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """The first true value of the condition, while the loop goes on."""
     give_up = time.monotonic() + seconds
     while not (value := condition()):
@@ -191,6 +191,6 @@ async def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
     return value
 
 
-def until_now(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+def until_now(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """The same without a loop."""
     return asyncio.run(until(condition, seconds))

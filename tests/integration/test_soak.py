@@ -19,7 +19,7 @@ COMMAND = [sys.executable, "-m", "tools.soak", "--waits", "60"]
 STARTS = "Starting the triggerer"
 GENEROUS = 100.0
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(280), pytest.mark.xdist_group("soak")]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("soak")]
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def cursor(connection):
     return connection.cursor()
 
 
-def until(condition, seconds: float = 30.0):
+def until(condition, seconds: float = 60.0):
     """Return the first true value of ``condition()``."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -44,17 +44,17 @@ def test_it_prints_what_to_paste_and_stops_on_a_signal(tmp_path, sent):
         context = ssl.create_default_context(cafile=variables["SSL_CERT_FILE"])
         port = connection["extra"]["port"]
         url = f"https://localhost:{port}"
-        assert urllib.request.urlopen(f"{url}/_lab/health", context=context, timeout=5).status == 200
+        assert urllib.request.urlopen(f"{url}/_lab/health", context=context, timeout=60).status == 200
         workspace = json.loads(variables["AIRFLOW_CONN_DATABRICKS_DEFAULT"])
         assert (workspace["conn_type"], workspace["host"]) == ("databricks", "localhost")
         who = urllib.request.Request(
             f"https://localhost:{workspace['port']}/api/2.0/preview/scim/v2/Me",
             headers={"authorization": f"Bearer {workspace['password']}"},
         )
-        answer = urllib.request.urlopen(who, context=context, timeout=5)
+        answer = urllib.request.urlopen(who, context=context, timeout=60)
         assert json.loads(answer.read())["userName"] == "lab@example.com"
         request = urllib.request.Request(f"{url}/telemetry/send", b"{}", method="POST")
-        assert urllib.request.urlopen(request, context=context, timeout=5).status == 200
+        assert urllib.request.urlopen(request, context=context, timeout=60).status == 200
         if sent == signal.SIGINT:
             second = start("--port", str(port))
             _, errors = second.communicate(timeout=30)
@@ -64,7 +64,7 @@ def test_it_prints_what_to_paste_and_stops_on_a_signal(tmp_path, sent):
             )
     finally:
         running.send_signal(sent)
-        output, errors = running.communicate(timeout=15)
+        output, errors = running.communicate(timeout=60)
     assert running.returncode == 0
     assert (output, errors.count("\n")) == ("", 2)
     assert "POST /telemetry/send 200" in errors
@@ -101,13 +101,13 @@ def test_no_task_outlives_it(tmp_path, monkeypatch, sent):
             {"authorization": f"Bearer {workspace['password']}"},
         )
         context = ssl.create_default_context(cafile=variables["SSL_CERT_FILE"])
-        urllib.request.urlopen(submit, context=context, timeout=5).close()
+        urllib.request.urlopen(submit, context=context, timeout=60).close()
         until(lambda: told.exists() and told.read_text().endswith(" "))
         pids = told.read_text().split()
         assert all(runs(pid) for pid in pids)
     finally:
         running.send_signal(sent)
-        _, errors = running.communicate(timeout=15)
+        _, errors = running.communicate(timeout=60)
     until(lambda: not any(runs(pid) for pid in pids))
     if sent != signal.SIGKILL:
         assert (running.returncode, errors) == (0, "")

@@ -87,8 +87,8 @@ def test_describe_runs_nothing(lab, cursor):
         "number of rows inserted"
     ]
     started = time.monotonic()
-    assert [column.name for column in cursor.describe("select system$wait(600)")] == ["SYSTEM$WAIT(600)"]
-    assert time.monotonic() - started < 15
+    assert [column.name for column in cursor.describe("select system$wait(6000)")] == ["SYSTEM$WAIT(6000)"]
+    assert time.monotonic() - started < 60
     assert cursor.execute("select count(*) from described").fetchone() == (0,)
 
 
@@ -175,10 +175,10 @@ class TestAsynchronous:
             assert connection.cursor().abort_query(running)
 
     def test_waiting_queries_run_side_by_side_in_one_session(self, lab, cursor):
-        started = time.monotonic()
-        running = [query_id(cursor, "select system$wait(20)") for _ in range(20)]
-        assert all(ended(lab, one).state == "SUCCESS" for one in running)
-        assert time.monotonic() - started < 15
+        running = [query_id(cursor, "select system$wait(6000)") for _ in range(20)]
+        until(lambda: all(lab.queries[one].state == "RUNNING" for one in running))
+        for one in running:
+            assert cursor.abort_query(one)
 
     def test_real_queries_of_one_session_at_once_do_not_disturb_each_other(self, lab, connect):
         cursor = connect().cursor()

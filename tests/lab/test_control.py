@@ -101,13 +101,13 @@ def test_only_https_and_only_a_trusted_lab(lab):
     with pytest.raises(ValueError, match="https"):
         LabClient("http://localhost", lab.ca_file)
     with pytest.raises(requests.exceptions.SSLError):
-        requests.get(f"{lab.url}/_lab/health", verify=certifi.where(), timeout=5)
+        requests.get(f"{lab.url}/_lab/health", verify=certifi.where(), timeout=60)
 
 
 def test_who_cannot_read_the_labs_key_cannot_steer_it(lab):
     for headers in ({}, {"authorization": "Bearer 0"}):
         answer = requests.get(
-            f"{lab.url}/_lab/requests", headers=headers, verify=str(lab.ca_bundle), timeout=5
+            f"{lab.url}/_lab/requests", headers=headers, verify=str(lab.ca_bundle), timeout=60
         )
         assert answer.status_code == 403
         assert lab.control_key not in answer.text

@@ -14,7 +14,7 @@ def http(lab):
 
 
 def ask(http, lab):
-    return http.post(f"{lab.url}/telemetry/send", json={"logs": []}, timeout=5)
+    return http.post(f"{lab.url}/telemetry/send", json={"logs": []}, timeout=60)
 
 
 def test_a_status_fault_answers_instead(http, lab):
@@ -28,7 +28,7 @@ def test_a_reset_breaks_the_connection_before_anything_is_done(http, lab, connec
     lab.faults.reset("/queries/", times=1)
     before = len(lab.queries)
     with pytest.raises(requests.ConnectionError):
-        http.post(f"{lab.url}/queries/v1/query-request?requestId=1", json={"sqlText": "select 1"}, timeout=5)
+        http.post(f"{lab.url}/queries/v1/query-request?requestId=1", json={"sqlText": "select 1"}, timeout=60)
     assert len(lab.queries) == before
     assert [entry.status for entry in lab.requests.select("/queries/")] == [0]
 
@@ -130,7 +130,7 @@ def test_the_log_counts_requests_logins_and_connections(http, lab, connect):
 
 def test_control_requests_are_neither_logged_nor_disturbed(http, lab):
     lab.faults.status(500)
-    assert http.get(f"{lab.url}/_lab/health", timeout=5).json()["status"] == "ok"
+    assert http.get(f"{lab.url}/_lab/health", timeout=60).json()["status"] == "ok"
     assert lab.requests.entries == []
 
 

@@ -29,7 +29,7 @@ def issuer():
 
 def get(url, data=None):
     try:
-        with urllib.request.urlopen(url, data, timeout=10) as answer:
+        with urllib.request.urlopen(url, data, timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -134,13 +134,13 @@ def test_the_command_prints_what_to_paste_and_stops_on_a_signal():
             )
         finally:
             running.send_signal(signal.SIGINT)
-        assert running.wait(20) == 0
+        assert running.wait(60) == 0
         assert running.stderr.read() == ""
 
 
 def test_a_client_that_keeps_its_connection_does_not_hold_up_the_end():
     issuer = IssuerServer().start()
-    connection = http.client.HTTPConnection("127.0.0.1", issuer.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", issuer.port, timeout=60)
     connection.request("GET", "/jwks.json")
     connection.getresponse().read()
     issuer.stop()

@@ -84,7 +84,7 @@ def token(lab, *, age: int = 0, life: int = 3600, key=None, **claims) -> str:
 def test_a_wrong_jwt_is_refused_without_telling_why(lab, wrong, reason):
     data = {"data": {"AUTHENTICATOR": "SNOWFLAKE_JWT", "LOGIN_NAME": lab.user, "TOKEN": token(lab, **wrong)}}
     url = f"{lab.url}/session/v1/login-request"
-    reply = requests.post(url, json=data, verify=str(lab.ca_bundle), timeout=5).json()
+    reply = requests.post(url, json=data, verify=str(lab.ca_bundle), timeout=60).json()
     assert (reply["code"], reply["success"]) == ("390144", False)
     assert lab.logins[-1].reason == reason
 
@@ -189,10 +189,10 @@ def test_the_session_token_of_a_logged_out_session_is_dead(lab, connect):
     header = {"Authorization": f'Snowflake Token="{connection.rest.token}"'}
     connection.close()
     url = f"{lab.url}/monitoring/queries/{uuid.uuid4()}"
-    reply = requests.get(url, headers=header, verify=str(lab.ca_bundle), timeout=5).json()
+    reply = requests.get(url, headers=header, verify=str(lab.ca_bundle), timeout=60).json()
     assert reply["code"] == "390111"
     for wrong, code in (({}, "390101"), ({"Authorization": 'Snowflake Token="x"'}, "390104")):
-        reply = requests.get(url, headers=wrong, verify=str(lab.ca_bundle), timeout=5).json()
+        reply = requests.get(url, headers=wrong, verify=str(lab.ca_bundle), timeout=60).json()
         assert reply["code"] == code
 
 

@@ -120,8 +120,8 @@ class TestTimeout:
     def test_of_the_session(self, cursor):
         cursor.execute("alter session set statement_timeout_in_seconds = 2")
         started = time.monotonic()
-        error = self.failed(cursor, "select system$wait(600)")
-        assert time.monotonic() - started < 15
+        error = self.failed(cursor, "select system$wait(6000)")
+        assert time.monotonic() - started < 60
         assert (error.errno, error.sqlstate) == (630, "57014")
         assert "timeout of 2 second(s) and was canceled" in error.msg
         assert cursor.execute("select 1").fetchone() == (1,)

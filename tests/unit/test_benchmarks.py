@@ -251,7 +251,6 @@ NUMBERS = {
 
 @pytest.mark.skipif(AIRFLOW < (3, 3), reason="the runner's frames are those of Airflow 3.3")
 @pytest.mark.long
-@pytest.mark.timeout(300)
 def test_a_tiny_run_prints_one_object_of_the_promised_shape(capsys, monkeypatch):
     monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", "/nowhere")
     assert program.main(["--waits", "5", "--storm", "0", "--quiet-for", "1", "--spread", "1", "--json"]) == 0

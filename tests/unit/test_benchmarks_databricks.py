@@ -262,7 +262,6 @@ def test_a_side_that_was_not_measured_has_no_column():
 
 @pytest.mark.skipif(AIRFLOW < (3, 3), reason="the runner's frames are those of Airflow 3.3")
 @pytest.mark.long
-@pytest.mark.timeout(300)
 def test_a_tiny_run_of_both_sides(tmp_path, monkeypatch):
     monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", "/nowhere")
     plan = Plan(

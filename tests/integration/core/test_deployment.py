@@ -26,7 +26,7 @@ from astronomer.providers.core.sensors.astro import ExternalDeploymentSensor
 from tests.integration.core.deployments import Gateway, RealDeployment
 from tests.unit.deferral.fakes import FakeTaskInstance, events_of, revived
 
-pytestmark = [pytest.mark.xdist_group("another-deployment"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.xdist_group("another-deployment")
 
 BRISK = Pacing(spacing=0.05, gather=0.01, jitter=0.0, backoff=0.05, max_backoff=0.2, rejection=0.05)
 VARIABLE = "AIRFLOW_CONN_ASTRO_CLOUD_DEFAULT"

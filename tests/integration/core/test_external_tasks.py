@@ -22,7 +22,7 @@ from tests.effort import examples
 from tests.integration.core.airflow_db import DAY, day
 from tests.unit.deferral.fakes import events_of, revived
 
-pytestmark = [pytest.mark.xdist_group("metadata-database"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.xdist_group("metadata-database")
 
 STATES = [None, "scheduled", "running", "success", "failed", "skipped", "up_for_retry", "upstream_failed"]
 BRISK = Pacing(spacing=0.05, gather=0.01, jitter=0.0)
@@ -223,7 +223,7 @@ class TestDeferred:
                 waiting = [asyncio.ensure_future(events_of(trigger)) for trigger in triggers]
                 for one in random.Random(4).sample(numbers, len(numbers)):
                     airflow.set(f"r{one}", a="success")
-                    ((event,), *_) = await asyncio.wait_for(asyncio.gather(waiting[one]), 30)
+                    ((event,), *_) = await asyncio.wait_for(asyncio.gather(waiting[one]), 200)
                     assert event["outcome"]["status"]["url"].endswith(f"/runs/r{one}")
                     others = [number for number in numbers if waiting[number].done()]
                     ended.append(one)

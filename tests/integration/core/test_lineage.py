@@ -17,7 +17,7 @@ from tests.integration.core.airflow_db import DAY
 from tests.integration.lineage.telling import finish, openlineage, superset, whole
 from tests.integration.without_worker import triggerer_in_place
 
-pytestmark = [pytest.mark.xdist_group("metadata-database"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.xdist_group("metadata-database")
 
 ASKED = (comms.GetTICount, comms.GetTaskStates, comms.GetDRCount)
 RUN = {"external_run_id": "r"}

@@ -24,7 +24,7 @@ from tests.integration.core.deployments import RealDeployment
 from tests.integration.without_worker import Free, triggerer_in_place
 from tests.worker_free import WorkerFreeTask
 
-pytestmark = [pytest.mark.xdist_group("metadata-database"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.xdist_group("metadata-database")
 
 ASKED = (comms.GetTICount, comms.GetTaskStates, comms.GetDRCount)
 VARIABLE = "AIRFLOW_CONN_ASTRO_CLOUD_DEFAULT"

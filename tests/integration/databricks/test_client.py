@@ -336,7 +336,7 @@ async def tunnel():
         yield seen, f"http://me:proxy-password@127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
-        await asyncio.wait(talks, timeout=5)
+        await asyncio.wait(talks, timeout=60)
 
 
 @pytest.mark.parametrize("auth", ["pat", "oauth"])

@@ -18,7 +18,7 @@ from tests.docs.world import databricks, environment, settled_at_once, snowflake
 from tests.integration.core.airflow_db import DAY, RealAirflow
 from tests.integration.queues.deferring import RUN, defer, parsed, row, takes
 
-pytestmark = [pytest.mark.xdist_group("metadata-database"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.xdist_group("metadata-database")
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "triggerer_queues.py"
 OTHERS = """

@@ -26,7 +26,6 @@ REFUSED = {401, 403}
 
 pytestmark = [
     pytest.mark.xdist_group("runtime-matrix"),
-    pytest.mark.timeout(300),
 ]
 
 

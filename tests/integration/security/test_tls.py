@@ -20,8 +20,6 @@ from astronomer.providers.snowflake.hooks.session import SnowflakeSession
 from astronomer.providers.snowflake.hooks.sql_api import ReadSqlApiHook, SqlApiClient
 from astronomer.providers.snowflake.hooks.stock import ReadHook
 
-pytestmark = pytest.mark.timeout(120)
-
 ROOT = Path(__file__).resolve().parents[3]
 CANNOT = "verification cannot be switched off"
 

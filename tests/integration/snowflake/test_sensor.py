@@ -228,7 +228,7 @@ class TestPokes:
             async with triggerer():
                 waiting = asyncio.ensure_future(collected(block.trigger))  # the session is opened for it
                 await until(lambda: polls(lab))
-                (event,) = await asyncio.wait_for(collected(task.trigger), 20)
+                (event,) = await asyncio.wait_for(collected(task.trigger), 60)
                 waiting.cancel()
                 return event
 

@@ -35,12 +35,12 @@ class Api:
 
     def get(self, path: str, **arguments):
         return self._answered(
-            self.session.get(self._url(path), params=arguments, headers=self._headers(), timeout=10)
+            self.session.get(self._url(path), params=arguments, headers=self._headers(), timeout=60)
         )
 
     def post(self, path: str, **arguments):
         return self._answered(
-            self.session.post(self._url(path), json=arguments, headers=self._headers(), timeout=10)
+            self.session.post(self._url(path), json=arguments, headers=self._headers(), timeout=60)
         )
 
     def _url(self, path: str) -> str:

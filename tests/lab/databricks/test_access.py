@@ -20,13 +20,13 @@ def own_lab(make_lab):
 
 
 def log_in(lab, *, basic=None, **form):
-    return requests.post(f"{lab.url}/oidc/v1/token", data={**FORM, **form}, auth=basic, timeout=5)
+    return requests.post(f"{lab.url}/oidc/v1/token", data={**FORM, **form}, auth=basic, timeout=60)
 
 
 def asked(lab, token):
     """Return the status and the words of the answer to a request with this token."""
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    answer = requests.get(f"{lab.url}/api/2.2/jobs/list", headers=headers, timeout=5)
+    answer = requests.get(f"{lab.url}/api/2.2/jobs/list", headers=headers, timeout=60)
     return answer.status_code, answer.json().get("message")
 
 
@@ -85,13 +85,13 @@ class TestTokens:
         assert log_in(own_lab, grant_type="password").json()["error"] == "unsupported_grant_type"
         assert log_in(own_lab).status_code == 401
         broken = {"authorization": "Basic " + base64.b64encode(b"\xff").decode()}
-        answer = requests.post(f"{own_lab.url}/oidc/v1/token", data=FORM, headers=broken, timeout=5)
+        answer = requests.post(f"{own_lab.url}/oidc/v1/token", data=FORM, headers=broken, timeout=60)
         assert answer.status_code == 401
 
     def test_discovery(self, lab):
-        found = requests.get(f"{lab.url}/.well-known/databricks-config", timeout=5).json()
+        found = requests.get(f"{lab.url}/.well-known/databricks-config", timeout=60).json()
         assert found["oidc_endpoint"] == f"{lab.url}/oidc"
-        endpoints = requests.get(f"{lab.url}/oidc/.well-known/oauth-authorization-server", timeout=5).json()
+        endpoints = requests.get(f"{lab.url}/oidc/.well-known/oauth-authorization-server", timeout=60).json()
         assert endpoints["token_endpoint"] == f"{lab.url}/oidc/v1/token"
 
     def test_connections(self, lab):
@@ -187,19 +187,19 @@ class TestWeather:
     )
     def test_there_is_no_such_endpoint(self, lab, method, path):
         headers = {"authorization": f"Bearer {lab.token}"}
-        answer = requests.request(method, f"{lab.url}/api/{path}", headers=headers, timeout=5)
+        answer = requests.request(method, f"{lab.url}/api/{path}", headers=headers, timeout=60)
         assert (answer.status_code, answer.json()["error_code"]) == (404, "ENDPOINT_NOT_FOUND")
 
     @pytest.mark.parametrize("body", [b"{", b"[]", b'"a"', b"\xff"])
     def test_a_body_that_is_not_an_object(self, lab, body):
         headers = {"authorization": f"Bearer {lab.token}"}
-        answer = requests.post(f"{lab.url}/api/2.2/jobs/create", body, headers=headers, timeout=5)
+        answer = requests.post(f"{lab.url}/api/2.2/jobs/create", body, headers=headers, timeout=60)
         assert (answer.status_code, answer.json()["error_code"]) == (400, "MALFORMED_REQUEST")
 
     def test_the_date_is_the_workspaces(self, make_lab):
         lab = make_lab()
         lab.advance(86_400)
-        answer = requests.get(f"{lab.url}/_lab/health", timeout=5)
+        answer = requests.get(f"{lab.url}/_lab/health", timeout=60)
         assert parsedate_to_datetime(answer.headers["date"]).timestamp() == pytest.approx(
             time.time() + 86_400, abs=60
         )

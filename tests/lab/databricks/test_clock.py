@@ -49,7 +49,7 @@ async def test_it_runs_as_fast_as_it_is_told(clock):
     called = asyncio.Event()
     clock.call_later(3600, called.set)
     clock.speed = 1e6
-    await asyncio.wait_for(called.wait(), 5)
+    await asyncio.wait_for(called.wait(), 60)
 
 
 async def test_another_thread_may_advance_it_and_sees_what_came_of_it(clock):
@@ -66,7 +66,7 @@ async def test_another_thread_may_advance_it_and_sees_what_came_of_it(clock):
 async def test_another_thread_may_set_a_timer(clock):
     called = asyncio.Event()
     await asyncio.to_thread(lambda: clock.call_later(0, called.set))
-    await asyncio.wait_for(called.wait(), 5)
+    await asyncio.wait_for(called.wait(), 60)
 
 
 def test_without_a_loop_time_passes_all_the_same():
@@ -76,7 +76,7 @@ def test_without_a_loop_time_passes_all_the_same():
     assert clock.now() - before >= 100
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 100), max_size=20), st.lists(st.integers(0, 50), max_size=5))
 def test_every_timer_is_called_once_whatever_the_steps(delays, steps):
     async def check():

@@ -99,7 +99,7 @@ def test_credentials(make_lab):
 def test_tells_every_credential_it_has_given_out(client, lab, api):
     old, secret = lab.token, lab.client_secret
     form = {"grant_type": "client_credentials", "client_id": lab.client_id, "client_secret": secret}
-    token = api.session.post(f"{lab.url}/oidc/v1/token", data=form, timeout=10).json()["access_token"]
+    token = api.session.post(f"{lab.url}/oidc/v1/token", data=form, timeout=60).json()["access_token"]
     client.rotate_token()
     client.rotate_secret()
     asked = {"statement": "select 1", "disposition": "EXTERNAL_LINKS", "format": "ARROW_STREAM"}

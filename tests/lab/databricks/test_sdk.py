@@ -161,5 +161,5 @@ class TestWeather:
 
 
 def test_no_credential_at_all(lab):
-    answer = requests.get(f"{lab.url}/api/2.2/jobs/list", timeout=5)
+    answer = requests.get(f"{lab.url}/api/2.2/jobs/list", timeout=60)
     assert (answer.status_code, answer.json()["error_code"]) == (401, 401)

@@ -271,7 +271,7 @@ class TestAnyWaits:
         st.lists(st.tuples(kinds, numbers, st.booleans(), bad), min_size=1, max_size=8),
         st.lists(st.lists(st.tuples(st.integers(0, 5), states, states, states), max_size=3), max_size=4),
     )
-    @settings(max_examples=examples(300), deadline=None)
+    @settings(max_examples=examples(300))
     def test_learn_what_is_true(self, wanted, rounds):
         """Waits of all kinds together, while runs come and change between the looks."""
         airflow = AirflowSide()

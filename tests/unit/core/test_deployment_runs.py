@@ -295,7 +295,7 @@ class TestTheLatestRun:
         assert on_time(main) == (NO_RUN, "r1")
 
     @given(st.lists(st.integers(-20, 20), unique=True, max_size=8), st.integers(0, 8))
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     def test_is_the_same_one_for_every_process(self, due, seen):
         """A triggerer that starts later, when there are more runs, finds the run that the first one has found."""
         deployment = Deployment()

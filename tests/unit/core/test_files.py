@@ -162,7 +162,8 @@ def grown(tree):
 @pytest.mark.parametrize("names_at_once", [0, 50])
 class TestAgreesWithStock:
     @settings(
-        max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+        max_examples=examples(150),
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
     @given(
         tree=TREES,

@@ -23,7 +23,7 @@ def as_query(name, values):
 
 class TestChunks:
     @given(FEW, st.integers(1, 200))
-    @settings(deadline=None, max_examples=50)
+    @settings(max_examples=50)
     def test_hold_all_in_order_and_each_fits(self, few, times):
         values = few * times
         found = list(chunks(values))
@@ -33,7 +33,7 @@ class TestChunks:
             assert len(as_query("logical_dates", group)) <= 16_000
 
     @given(FEW, st.integers(1, 200))
-    @settings(deadline=None, max_examples=50)
+    @settings(max_examples=50)
     def test_are_no_more_than_needed(self, few, times):
         """Two neighbours never fit into one: by number, or by length."""
         found = list(chunks(few * times))

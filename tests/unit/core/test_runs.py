@@ -93,7 +93,7 @@ some_dates = st.lists(st.sampled_from(DATES), min_size=1, unique=True).map(sorte
 
 class TestRunDates:
     @given(st.lists(run_ids, max_size=20), st.lists(st.tuples(some_dates, moves), max_size=6), some_dates)
-    @settings(max_examples=examples(400), deadline=None)
+    @settings(max_examples=examples(400))
     def test_no_run_ever_gets_a_wrong_date_and_all_are_found_when_nothing_moves(self, first, looks, last):
         calendar, memory = Calendar(), RunDates()
         for run_id in first:
@@ -258,7 +258,7 @@ def most_counts(found, states):
 
 class TestStatesOf:
     @given(census, wanted, changes, st.integers(1, 16))
-    @settings(max_examples=examples(400), deadline=None)
+    @settings(max_examples=examples(400))
     def test_nothing_is_claimed_that_was_not_so_at_some_moment(self, state, wanted, changes, number):
         census = Census(state)
         census.begin(changes)
@@ -268,7 +268,7 @@ class TestStatesOf:
             assert claimed in census.been[target]
 
     @given(census, wanted)
-    @settings(max_examples=examples(300), deadline=None)
+    @settings(max_examples=examples(300))
     def test_all_are_found_when_nothing_moves_in_few_questions(self, state, wanted):
         census = Census(state)
         found = asked_through(states_of(targets, wanted, census.count))
@@ -300,7 +300,7 @@ class TestStatesOf:
 
 class TestRunStates:
     @given(census, st.lists(st.tuples(wanted, changes), min_size=1, max_size=5))
-    @settings(max_examples=examples(200), deadline=None)
+    @settings(max_examples=examples(200))
     def test_nothing_is_claimed_that_was_not_so_during_this_look(self, state, looks):
         census = Census(state)
 
@@ -318,7 +318,7 @@ class TestRunStates:
         run(main)
 
     @given(census, wanted, changes)
-    @settings(max_examples=examples(200), deadline=None)
+    @settings(max_examples=examples(200))
     def test_all_are_found_when_nothing_moves_and_then_it_is_about_one_question(self, state, wanted, changes):
         census = Census(state)
 

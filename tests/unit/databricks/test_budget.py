@@ -46,7 +46,7 @@ async def play(budget, requests):
     return started
 
 
-@settings(max_examples=examples(100), deadline=None)
+@settings(max_examples=examples(100))
 @given(st.lists(REQUEST, max_size=60), st.sampled_from([0.5, 1.0, 2.0, 10.0, 25.0]))
 def test_never_more_than_the_budget_in_any_window(requests, rate):
     times = [at for at, _ in FakeClock().run(lambda: play(RequestBudget(rate, ceiling=rate), requests))]
@@ -56,7 +56,7 @@ def test_never_more_than_the_budget_in_any_window(requests, rate):
             assert last - first + 1 <= burst + rate * (times[last] - since) + 1e-6
 
 
-@settings(max_examples=examples(100), deadline=None)
+@settings(max_examples=examples(100))
 @given(st.lists(REQUEST, max_size=60), st.sampled_from([0.5, 2.0, 10.0]))
 def test_no_waiter_starves_and_none_overtakes(requests, rate):
     started = [name for _, name in FakeClock().run(lambda: play(RequestBudget(rate), requests))]
@@ -66,7 +66,7 @@ def test_no_waiter_starves_and_none_overtakes(requests, rate):
     assert arrivals == sorted(arrivals)
 
 
-@settings(max_examples=examples(100), deadline=None)
+@settings(max_examples=examples(100))
 @given(st.lists(REQUEST, max_size=60), st.sampled_from([2.0, 10.0]))
 def test_a_waiter_that_is_cancelled_loses_no_turn(requests, rate):
     async def main():

@@ -477,7 +477,8 @@ BODIES = st.sampled_from(["error_code", "message", "error", "error_description"]
 
 
 @settings(
-    max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(100),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.sampled_from([200, 302, 400, 401, 403, 404, 429, 500]), BODIES, TEXT, TEXT, st.booleans())
 def test_no_secret_is_in_any_error_or_log(caplog, status, name, before, after, at_login):

@@ -386,7 +386,7 @@ class OneTaskWithoutJobBefore33(OneTaskBefore33):
     kind = SubmitRun
 
 
-MANY = settings(max_examples=examples(260), stateful_step_count=16, deadline=None)
+MANY = settings(max_examples=examples(260), stateful_step_count=16)
 
 
 @pytest.mark.parametrize("machine", [OneTask, OneTaskWithoutJob, OneTaskBefore33, OneTaskWithoutJobBefore33])

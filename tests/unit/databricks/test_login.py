@@ -174,7 +174,8 @@ LOGINS = st.sampled_from([None, "", "me", "federated_aws", "federated_k8s"])
 
 
 @settings(
-    max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(200),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(LOGINS, st.sampled_from([None, "", "secret-one"]), EXTRAS)
 async def test_any_combination_is_the_stock_hooks(login, password, extra):

@@ -308,7 +308,7 @@ class TestItsCost:
         run(main)
 
     @given(st.integers(1, 80), st.integers(0, 400), st.data())
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     def test_whatever_there_is_all_are_answered_for_and_rightly(self, mine, others, data):
         workspace = Workspace()
 

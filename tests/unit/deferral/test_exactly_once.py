@@ -357,7 +357,7 @@ class OneTaskBefore33(OneTask):
         self.clear(told)
 
 
-MANY = settings(max_examples=examples(70), stateful_step_count=20, deadline=None)
+MANY = settings(max_examples=examples(70), stateful_step_count=20)
 
 
 @pytest.mark.parametrize("machine", [OneTask, OneTaskWithoutDedup, OneTaskBefore33])

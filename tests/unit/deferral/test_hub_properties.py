@@ -116,7 +116,7 @@ def world(plans, weather, max_jobs=None, least_interval=0.0, changes=()):
 
 
 @given(SEEDS, plans, weather, LIMITS, st.sampled_from([0.0, 5.0, 30.0]), RESTS)
-@settings(max_examples=examples(500), deadline=None)
+@settings(max_examples=examples(500))
 @example(0, [Plan(0.0, 0.0), Plan(0.0, 0.0), Plan(0.0, 92.0)], [("slow", 90.0)], 1, 0.0, 90.0)
 def test_every_wait_ends_with_its_own_outcome_and_a_cancelled_one_disturbs_nobody(
     seed, plans, weather, max_jobs, interval, rest
@@ -136,7 +136,7 @@ def test_every_wait_ends_with_its_own_outcome_and_a_cancelled_one_disturbs_nobod
 
 
 @given(SEEDS, plans, weather, changes, LIMITS, st.sampled_from([5.0, 30.0]), RESTS)
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 def test_a_poll_that_has_seen_a_change_is_followed_soon_and_never_too_soon(
     seed, plans, weather, changes, max_jobs, interval, rest
 ):
@@ -146,7 +146,7 @@ def test_a_poll_that_has_seen_a_change_is_followed_soon_and_never_too_soon(
 
 
 @given(SEEDS, plans, weather)
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 def test_one_login_serves_all_and_the_last_to_leave_closes(seed, plans, weather):
     remote = world(plans, weather)
     closed_after = live(plans, remote, seed=seed)
@@ -160,7 +160,7 @@ def test_one_login_serves_all_and_the_last_to_leave_closes(seed, plans, weather)
 
 
 @given(SEEDS, plans, weather, st.integers(1, 4))
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 def test_a_limit_starves_nobody(seed, plans, weather, max_jobs):
     remote = world(plans, weather, max_jobs)
     live(plans, remote, seed=seed)
@@ -175,7 +175,7 @@ def test_a_limit_starves_nobody(seed, plans, weather, max_jobs):
 
 
 @given(SEEDS, plans, rough_weather, st.lists(seconds, min_size=8, max_size=8), RESTS)
-@settings(max_examples=examples(500), deadline=None)
+@settings(max_examples=examples(500))
 def test_deadlines_and_refusals_among_many(seed, plans, weather, deadlines, rest):
     """Every wait has a deadline here; each is over by then, or was cancelled, or its login was refused."""
     for plan, deadline in zip(plans, deadlines, strict=False):
@@ -195,7 +195,7 @@ def test_deadlines_and_refusals_among_many(seed, plans, weather, deadlines, rest
 
 
 @given(SEEDS, st.integers(2, 40), st.sampled_from([1.0, 5.0, 60.0]))
-@settings(max_examples=examples(200), deadline=None)
+@settings(max_examples=examples(200))
 def test_the_number_of_polls_does_not_grow_with_the_number_of_waits(seed, waits, interval):
     plans = [Plan(0.0, 300.0) for _ in range(waits)]
     remote = world(plans, [])

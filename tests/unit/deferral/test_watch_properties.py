@@ -92,7 +92,7 @@ def wait(remote, *, seed=0, deadline=None, interval=5.0, tolerance=3600.0, confi
 
 
 @given(SEEDS, weather, seconds, ENDS, st.sampled_from([0.0, 0.5, 5.0, 60.0]))
-@settings(max_examples=examples(500), deadline=None)
+@settings(max_examples=examples(500))
 def test_weather_costs_patience_and_nothing_else(seed, weather, ends_at, phase, interval):
     remote = Remote({"a": Job(ends_at, phase)}, list(weather))
     done = wait(remote, seed=seed, interval=interval, tolerance=1e6)
@@ -104,7 +104,7 @@ def test_weather_costs_patience_and_nothing_else(seed, weather, ends_at, phase, 
 
 
 @given(SEEDS, rough_weather, seconds, ENDS, seconds, st.booleans(), st.sampled_from([0.0, 5.0, 60.0]))
-@settings(max_examples=examples(500), deadline=None)
+@settings(max_examples=examples(500))
 def test_nothing_outlives_the_deadline(seed, weather, ends_at, phase, deadline, obeys, confirm):
     remote = Remote({"a": Job(ends_at, phase, obeys)}, list(weather))
     done = wait(remote, seed=seed, deadline=deadline, confirm=confirm, interval=20.0)
@@ -120,7 +120,7 @@ def test_nothing_outlives_the_deadline(seed, weather, ends_at, phase, deadline, 
 
 
 @given(SEEDS, rough_weather, seconds, ENDS, seconds, st.sampled_from([0.0, 5.0, 60.0]))
-@settings(max_examples=examples(500), deadline=None)
+@settings(max_examples=examples(500))
 def test_what_is_foreign_is_only_looked_at_and_once_more_at_the_deadline(
     seed, weather, ends_at, phase, deadline, interval
 ):
@@ -149,7 +149,7 @@ def test_what_is_foreign_is_only_looked_at_and_once_more_at_the_deadline(
 
 
 @given(SEEDS, rough_weather, st.sampled_from([1.0, 30.0, 150.0, 600.0]), st.sampled_from([5.0, 60.0]))
-@settings(max_examples=examples(500), deadline=None)
+@settings(max_examples=examples(500))
 def test_patience_is_as_long_as_it_was_said_to_be(seed, weather, tolerance, interval):
     remote = Remote({"a": Job(400.0)}, list(weather))
     done = wait(remote, seed=seed, tolerance=tolerance, interval=interval)
@@ -174,7 +174,7 @@ def test_patience_is_as_long_as_it_was_said_to_be(seed, weather, tolerance, inte
 
 
 @given(SEEDS, weather, seconds)
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 def test_a_wait_says_little(seed, weather, ends_at):
     """One line per change of state, two per lasting outage, and none per poll."""
     remote = Remote({"a": Job(ends_at)}, list(weather))
@@ -189,7 +189,7 @@ def test_a_wait_says_little(seed, weather, ends_at):
 
 
 @given(st.lists(st.none() | st.sampled_from([0.0, 30.0]), max_size=8), seconds, st.none() | seconds, ENDS)
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 def test_a_trigger_yields_one_event_and_a_restarted_one_the_same(troubles, runs_for, deadline, phase):
     """Both triggers live at the same time, as they do when a triggerer is slow to let go."""
 

@@ -169,7 +169,6 @@ with TestClient(create_app("core")) as client:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)  # a whole API server, on a busy machine
 def test_what_the_ui_is_told(tmp_path):
     (tmp_path / "versions.json").write_text(
         text(

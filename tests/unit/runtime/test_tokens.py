@@ -291,7 +291,7 @@ class TestShape:
         }
 
 
-@settings(max_examples=examples(400), deadline=None)
+@settings(max_examples=examples(400))
 @given(st.data())
 def test_whatever_is_changed_of_a_token_it_is_refused(data):
     token = PLATFORM.token("viewer")
@@ -318,7 +318,7 @@ def decoded(text):
     return base64.urlsafe_b64decode(text.replace("+", "-").replace("/", "_") + "=" * (-len(text) % 4))
 
 
-@settings(max_examples=examples(200), deadline=None)
+@settings(max_examples=examples(200))
 @given(
     st.dictionaries(
         st.sampled_from([*REQUIRED, "email", "deployments", "extra"]),
