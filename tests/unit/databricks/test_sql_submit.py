@@ -21,10 +21,11 @@ BODY = {"statement": "select 1", "warehouse_id": "w", "query_tags": [{"key": "te
 class Workspace:
     """A client and its workspace. Weather comes before the effect of a post, or after it where it is lost."""
 
-    def __init__(self, *weather, lag=0.0, latency=0.0):
+    def __init__(self, *weather, lag=0.0, latency=0.0, slow_look=0.0):
         self.weather = list(weather)
         self.lag = lag
         self.latency = latency
+        self.slow_look = slow_look
         self.started = []
         self.asked = []
         self.refusal = None
@@ -53,6 +54,7 @@ class Workspace:
             if one["at"] <= clock.now() - self.lag
             and span["start_time_ms"] <= 1000 * one["at"] <= span["end_time_ms"]
         ]
+        await asyncio.sleep(self.slow_look)
         offset = int(question["page_token"] or 0)
         more = {"next_page_token": str(offset + 2)} if len(seen) > offset + 2 else {}
         return {"res": seen[offset : offset + 2], **more}
@@ -168,6 +170,17 @@ class TestFind:
         workspace.started = tagged("key-0")
         assert found(workspace, "key", known_by=START + 30) == {0: "key-0"}
         assert found(workspace, "key") == {}
+
+    def test_a_look_that_began_too_soon_proves_nothing_however_late_it_ends(self):
+        workspace = Workspace(lag=12.0, slow_look=20.0)
+        workspace.started = tagged("key-0")
+        assert found(workspace, "key", known_by=START + 12.5) == {0: "key-0"}
+        assert len(workspace.asked) == 2
+
+    def test_says_why_it_takes_long(self, caplog):
+        caplog.set_level("INFO")
+        assert found(Workspace(), "key", known_by=START + 9) == {}
+        assert "No statement of key is in the query history; one may appear within 9 s" in caplog.text
 
     def test_reads_entries_without_tags(self):
         workspace = Workspace()

@@ -1,10 +1,12 @@
-"""A refusal to cancel a statement counts by what has become of the statement; on virtual time."""
+"""What a poller makes of a refusal, by what has become of the statement; on virtual time."""
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from astronomer.deferral import Transient
+from astronomer.deferral import Phase, Transient
 from astronomer.deferral.testing import FakeClock
 from astronomer.providers.databricks.errors import RequestRejected
 from astronomer.providers.databricks.jobs.statement import DatabricksStatement, StatementPoller
@@ -19,9 +21,10 @@ class Client:
 
     address = "https://workspace"
 
-    def __init__(self, refusal, shown):
+    def __init__(self, refusal, shown, read_after=0.0):
         self.refusal = refusal
         self.shown = shown
+        self.read_after = read_after
 
     async def post(self, path, body):
         assert path == "2.0/sql/statements/s/cancel"
@@ -31,6 +34,7 @@ class Client:
 
     async def get(self, path):
         assert path == "2.0/sql/statements/s"
+        await asyncio.sleep(self.read_after)
         if isinstance(self.shown, Exception):
             raise self.shown
         return {"status": {"state": self.shown}}
@@ -75,3 +79,14 @@ def test_one_that_is_not_there_yet_is_asked_again():
 def test_weather_after_the_refusal_is_weather():
     with pytest.raises(Transient, match="503"):
         cancel(REFUSED, Transient("503"))
+
+
+@pytest.mark.parametrize(
+    ("age", "read_after", "phase"),
+    [(5.0, 0.0, Phase.ACTIVE), (5.0, 600.0, Phase.ACTIVE), (125.0, 0.0, Phase.LOST)],
+    ids=["early", "early, and the process stopped", "late"],
+)
+def test_one_that_is_not_found_is_lost_if_it_was_asked_for_late(age, read_after, phase):
+    job = DatabricksStatement("s", "conn", submitted_at=START - age)
+    poller = StatementPoller(job, Client(None, UNKNOWN, read_after))
+    assert FakeClock(START).run(lambda: poller.poll([job]))[job].phase is phase

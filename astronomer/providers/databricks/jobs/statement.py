@@ -195,15 +195,16 @@ class StatementPoller(Poller[DatabricksStatement]):
 
     async def _look(self, job: DatabricksStatement) -> JobStatus:
         client = await self._open()
+        asked_at = clock.now()  # a process may be stopped until the answer is read
         try:
             return statement_status(await client.get(f"{STATEMENTS}/{job.statement_id}"), job.url)
         except RequestRejected as refused:
-            return self._unseen(job, refused)
+            return self._unseen(job, refused, asked_at)
 
     @staticmethod
-    def _unseen(job: DatabricksStatement, refused: RequestRejected) -> JobStatus:
+    def _unseen(job: DatabricksStatement, refused: RequestRejected, asked_at: float) -> JobStatus:
         """What a refusal to show a statement says of it; only the principal that ran it may see it."""
-        if refused.status == 404 and clock.now() - job.submitted_at < APPEARS_WITHIN:
+        if refused.status == 404 and asked_at - job.submitted_at < APPEARS_WITHIN:
             return not_listed(job.url)
         if refused.status not in (403, 404):
             raise Transient(str(refused)) from refused

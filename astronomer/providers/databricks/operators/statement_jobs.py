@@ -202,7 +202,8 @@ class StatementOperator(JobOperator):
                 key,
                 warehouse_id,
                 since,
-                known_by=since + submit.HISTORY_LAGS,
+                # The try before may have sent its last request, after a long outage, just before it died.
+                known_by=clock.now() + submit.HISTORY_LAGS,
                 tolerance=self.outage_tolerance,
             )
             return client.address, found

@@ -108,9 +108,16 @@ async def find_started(
 
     :raises Transient: the history could not be asked.
     """
+    begun = clock.now()
+
+    async def look() -> dict[int, str]:
+        nonlocal begun
+        begun = clock.now()
+        return await _look(client, key, warehouse_id, since)
+
     while True:
         try:
-            found = await insist(lambda: _look(client, key, warehouse_id, since), tolerance=tolerance)
+            found = await insist(look, tolerance=tolerance)
         except RequestRejected as refused:
             log.warning(
                 "The query history could not be searched for an earlier submit, so a statement that was started and "
@@ -118,9 +125,11 @@ async def find_started(
                 refused,
             )
             return {}
-        left = known_by - clock.now()
+        # By when it began, not when it ended: a process may have been stopped in between.
+        left = known_by - begun
         if found or left <= 0:
             return found
+        log.info("No statement of %s is in the query history; one may appear within %.0f s", key, left)
         await asyncio.sleep(min(left, _LOOK_AGAIN))
 
 

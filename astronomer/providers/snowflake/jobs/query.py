@@ -217,9 +217,10 @@ class SnowflakePoller(Poller[SnowflakeQuery]):
         return {job: status for job, status in statuses.items() if not status.done}
 
     async def _single(self, job: SnowflakeQuery) -> JobStatus:
+        asked_at = clock.now()  # a process may be stopped until the answer is read
         entry = await self._call(lambda session: session.entry(job.query_id))
         if entry is None:
-            return self._unknown(job)
+            return self._unknown(job, asked_at)
         status = status_of(entry, job.url)
         if status.done and status.phase is not Phase.SUCCEEDED and job.block:
             await self._roll_back(job)
@@ -240,8 +241,8 @@ class SnowflakePoller(Poller[SnowflakeQuery]):
             )
 
     @staticmethod
-    def _unknown(job: SnowflakeQuery) -> JobStatus:
-        if clock.now() - job.submitted_at < _APPEARS_WITHIN:
+    def _unknown(job: SnowflakeQuery, asked_at: float) -> JobStatus:
+        if asked_at - job.submitted_at < _APPEARS_WITHIN:
             return JobStatus(Phase.ACTIVE, raw="NO_DATA", url=job.url)
         message = (
             f"Snowflake knows no query {job.query_id} that user {job.user} may see (account {job.account}). It may "

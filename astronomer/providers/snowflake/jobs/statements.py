@@ -108,18 +108,22 @@ class SqlApiPoller(Poller[SnowflakeStatements]):
         client = await self._open()
         status = JobStatus(Phase.SUCCEEDED, raw="success", url=job.url)
         for handle in job.query_ids:
+            asked_at = clock.now()  # a process may be stopped until the answer is read
             code, answer = await client.look(handle)
-            status = self._status(job, handle, code, answer)
+            early = asked_at - job.submitted_at < _APPEARS_WITHIN
+            status = self._status(job, handle, code, answer, early=early)
             if status.phase is not Phase.SUCCEEDED:
                 break
         return status
 
     @staticmethod
-    def _status(job: SnowflakeStatements, handle: str, code: int, answer: Mapping[str, Any]) -> JobStatus:
+    def _status(
+        job: SnowflakeStatements, handle: str, code: int, answer: Mapping[str, Any], *, early: bool
+    ) -> JobStatus:
         url = snowsight_url(job.account, handle)
         if code == 200:
             return JobStatus(Phase.SUCCEEDED, raw="success", url=url)
-        if code == 202 or (code == 404 and clock.now() - job.submitted_at < _APPEARS_WITHIN):
+        if code == 202 or (code == 404 and early):
             return JobStatus(Phase.ACTIVE, raw="running" if code == 202 else "not listed yet", url=url)
         error = str(answer.get("code") or "").zfill(6) if answer.get("code") else None
         message = f"{answer.get('message') or f'HTTP {code}'} (SQLSTATE {answer.get('sqlState') or 'n/a'})"

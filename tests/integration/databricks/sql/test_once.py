@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+
 import pytest
 from airflow.providers.databricks.operators.databricks_sql import DatabricksSqlOperator as StockSqlOperator
 
 from astronomer.deferral import JobLost
+from astronomer.providers.databricks.operators import statement_jobs
 from astronomer.providers.databricks.operators.databricks_sql import DatabricksSqlOperator
+from astronomer.providers.databricks.sql import submit
 from tests.integration.driving import DyingStore, Killed, Task
 
 FIRST, SECOND, THIRD = "select lab_wait(0.1) as one", "select 2 as two", "select lab_wait(0.1) as three"
@@ -124,6 +129,22 @@ def test_a_retry_after_a_crash_searches_the_history_once(lab, path, started):
     assert lab.requests.count(HISTORY) == 1
     (entry,) = lab.requests.select(HISTORY)
     assert entry.query["filter_by.warehouse_ids"] == lab.warehouses.default.id
+
+
+def test_a_retry_waits_for_the_history_however_long_ago_the_submit_began(lab, path, started, monkeypatch):
+    """A submit repeats its request for as long as an outage lasts, and its last one may have arrived."""
+    monkeypatch.setattr(submit, "HISTORY_LAGS", 60.0)
+    monkeypatch.setattr(submit, "_LOOK_AGAIN", 0.1)
+    monkeypatch.setattr(lab.sql, "history_latency", 1.0)
+    store = DyingStore()
+    store.dies_at = 2
+    task = query(path, store=store)
+    with monkeypatch.context() as patch:
+        patch.setattr(statement_jobs, "clock", SimpleNamespace(now=lambda: time.time() - 1000))
+        run_to_death(task)
+    task.next_try()
+    assert rows(task) == [(0.1,)]
+    assert [one.text for one in started("select")] == [FIRST, SECOND, THIRD]
 
 
 def test_no_history_is_searched_when_all_is_well(lab, path):
