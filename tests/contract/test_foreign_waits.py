@@ -10,10 +10,11 @@ from astronomer.deferral._compat import AirflowSensorTimeout, AirflowSkipExcepti
 from tests.contract.airflow_waits import EXTERNAL_WAITS
 from tests.contract.checks import all_lines, assert_drop_in, assert_plain
 from tests.contract.deployment_waits import DEPLOYMENT_WAITS
+from tests.contract.file_waits import FILE_WAITS
 from tests.contract.waits import WAYS, WaitTask
 from tests.unit.deferral.fakes import events_of, revived
 
-FAMILIES = (*EXTERNAL_WAITS, *DEPLOYMENT_WAITS)
+FAMILIES = (*EXTERNAL_WAITS, *DEPLOYMENT_WAITS, *FILE_WAITS)
 FAMILIES_IN_WEATHER = [(family, kind) for family in FAMILIES for kind in family.kinds]
 USER = "__airflow_user_action__"
 
@@ -38,6 +39,12 @@ def trouble(family):
     if not family.kinds:
         pytest.skip("has no weather")
     return family.kinds[0]
+
+
+@pytest.fixture
+def _can_go_wrong(family):
+    if not family.can_go_wrong:
+        pytest.skip("cannot go wrong")
 
 
 class TestOneOutcome:
@@ -74,13 +81,14 @@ class TestOneOutcome:
         assert len({repr(self.end_of(family, way)) for way in WAYS}) == 1
         assert self.end_of(family, WAYS[0])[0] == "returned"
 
+    @pytest.mark.usefixtures("_can_go_wrong")
     def test_nor_does_the_error(self, family):
         ends = [self.end_of(family, way, wrong=True) for way in WAYS]
         assert len({repr(end) for end in ends}) == 1
         assert ends[0][0] != "returned"
 
     def test_nor_does_it_depend_on_whether_it_was_over_before(self, family):
-        for wrong in (False, True):
+        for wrong in {False, family.can_go_wrong}:
             with family.world() as world:
                 world.begin(0)
                 (world.go_wrong if wrong else world.come_true)(0)
@@ -416,6 +424,13 @@ class TestPlainJson:
         task.resume()
 
 
+@pytest.fixture
+def _has_states(family):
+    if not family.has_states:
+        pytest.skip("has no states")
+
+
+@pytest.mark.usefixtures("_has_states")
 class TestUnknownStates:
     """10. A state that is not known means: not yet."""
 
@@ -438,6 +453,7 @@ class TestUnknownStates:
 class TestFlags:
     """``soft_fail``, ``never_fail`` and ``silent_fail`` mean what they mean in Airflow's own poke mode."""
 
+    @pytest.mark.usefixtures("_can_go_wrong")
     @pytest.mark.parametrize("way", WAYS)
     @pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
     def test_a_failure_is_a_skip(self, world, flag, way):
@@ -445,6 +461,7 @@ class TestFlags:
         world.later(2.0, lambda: world.go_wrong(0))
         assert WaitTask(world, **{flag: True}, **world.fragile).ended(way)[0] is AirflowSkipException
 
+    @pytest.mark.usefixtures("_can_go_wrong")
     @pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
     def test_a_failure_that_has_been_there_before_is_a_skip(self, world, flag):
         world.begin(0)
@@ -458,6 +475,7 @@ class TestFlags:
         task = WaitTask(world, soft_fail=True, timeout=4.0 * world.beat)
         assert task.ended(way)[0] is AirflowSkipException
 
+    @pytest.mark.usefixtures("_can_go_wrong")
     @pytest.mark.parametrize("way", WAYS)
     def test_a_silent_failure_is_no_end(self, world, way):
         world.begin(0)
@@ -472,6 +490,8 @@ class TestFlags:
     def test_the_end_is_that_of_the_stock_sensor_s_pokes(self, family, flag, end):
         if (flag, end) == ("never_fail", "neither"):
             pytest.skip("Airflow itself skips after a deferral, and fails in a worker")
+        if end == "go_wrong" and not family.can_go_wrong:
+            pytest.skip("cannot go wrong")
         ends = {}
         for way in ("stock", *WAYS):
             with family.world() as world:
