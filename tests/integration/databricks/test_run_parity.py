@@ -295,9 +295,10 @@ class TestTraces:
         ],
     )
     def test_of_a_run(self, workspace, deferrable, wait, wanted):
-        job_id = workspace.job()
+        work = notebook(0.3 if wait else 300)
+        job_id = workspace.job({"task_key": "wait", "notebook_task": work})
         arguments = {"deferrable": deferrable, "wait_for_termination": wait, "do_xcom_push": wanted}
-        pairs = [(RUN_NOW, {"job_id": job_id}), (SUBMIT_RUN, {"notebook_task": notebook()})]
+        pairs = [(RUN_NOW, {"job_id": job_id}), (SUBMIT_RUN, {"notebook_task": work})]
         for operators, work in pairs:
             for operator in operators[:2]:
                 before = len(workspace.runs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import time
 from collections import Counter
 from itertools import groupby, pairwise
 
@@ -12,6 +13,7 @@ import pytest
 
 from astronomer.deferral import Hub
 from astronomer.deferral.pacing import Pacing
+from astronomer.providers.databricks.jobs.poller import RunPoller
 from astronomer.providers.databricks.jobs.run import DatabricksRun
 from astronomer.providers.databricks.triggers.databricks import DatabricksRunTrigger
 from tests.integration.databricks.runs import POLLS, phase
@@ -26,6 +28,20 @@ LONG = 300
 def fast(monkeypatch):
     """As fast as the client ever gets, so that a test sees many ticks."""
     monkeypatch.setenv("AIRFLOW__ASTRONOMER_PROVIDERS__DATABRICKS_REQUESTS_PER_SECOND", "25")
+
+
+@pytest.fixture
+def between_ticks(monkeypatch):
+    """What is called before each tick."""
+    poll, calls = RunPoller.poll, []
+
+    async def noted(poller, jobs):
+        for call in calls:
+            call()
+        return await poll(poller, jobs)
+
+    monkeypatch.setattr(RunPoller, "poll", noted)
+    return calls
 
 
 def trigger(lab, run_id, **fields):
@@ -68,11 +84,19 @@ async def for_a_while(lab, triggers, condition):
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
-def test_a_request_for_25_waits_and_one_for_each_end(lab, connect_as, fast):
-    """200 waits; the runs of some of them end one after the other."""
+def test_a_request_for_25_waits_and_one_for_each_end(lab, workspace, connect_as, fast, between_ticks):
+    """200 waits; between two ticks, the runs of 20 of them end."""
     connect_as(auth="oauth")
-    ends = [trigger(lab, run_id) for run_id in lab.seed(60, seconds=1.5, spread=2)]
+    ids = lab.seed(60, seconds=LONG)
+    ends = [trigger(lab, run_id) for run_id in ids]
     goes_on = [trigger(lab, run_id) for run_id in lab.seed(140, seconds=LONG)]
+
+    def end_some():
+        if ticks(lab):
+            workspace.finish(*(lab.runs[run_id] for run_id in ids[:20]))
+            del ids[:20]
+
+    between_ticks.append(end_some)
 
     async def main():
         async with triggerer():
@@ -90,7 +114,9 @@ def test_a_request_for_25_waits_and_one_for_each_end(lab, connect_as, fast):
     assert lab.requests.logins == 1
 
 
-def test_nothing_but_pages_while_nothing_ends(lab, fast):
+def test_nothing_but_pages_while_nothing_ends(lab, fast, between_ticks):
+    begun = []
+    between_ticks.append(lambda: begun.append(time.monotonic()))
     triggers = [trigger(lab, run_id) for run_id in lab.seed(200, seconds=LONG)]
 
     async def main():
@@ -99,7 +125,6 @@ def test_nothing_but_pages_while_nothing_ends(lab, fast):
 
     asyncio.run(main())
     assert ticks(lab)[:4] == [(8, 0)] * 4
-    begun = [entry.at for entry in lab.requests.select(LIST) if "page_token" not in entry.query]
     pauses = [later - earlier for earlier, later in pairwise(begun)]
     assert min(pauses[1:]) > 0.5, "it takes more than half of the 25 requests a second"
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from airflow.providers.standard.operators.empty import EmptyOperator
 
+from astronomer.deferral import xcom_memory
 from astronomer.lab.databricks.states import SUCCESS
 from astronomer.providers.databricks.operators.databricks import (
     DatabricksNotebookOperator,
@@ -333,7 +334,8 @@ class TestMany:
     """Submits share the triggerer's client, and so its login and its quota."""
 
     @pytest.mark.parametrize("auth", ["pat", "oauth"])
-    def test_cost_one_login_and_few_messages(self, lab, workspace, free, known, auth):
+    def test_cost_one_login_and_few_messages(self, lab, workspace, free, known, monkeypatch, auth):
+        monkeypatch.setattr(xcom_memory, "_CLAIM_LASTS", 1e6)
         known(auth)
         work = {"notebook_task": [notebook(0.1)] * 12}
         tasks = [free.mapped(DatabricksSubmitRunOperator, work, index) for index in range(12)]

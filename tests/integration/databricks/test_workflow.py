@@ -240,8 +240,8 @@ class TestEnd:
             run["slow"].run()
         assert api.results(parent) == {"slow": "CANCELED", "sibling": "RUNNING"}
 
-    def test_a_cleared_launch_ends_its_run_and_its_members_follow_the_new_one(self, lab, api):
-        run = DagRun(workflow(waits("long", 3), waits("other", 60), name="clear"))
+    def test_a_cleared_launch_ends_its_run_and_its_members_follow_the_new_one(self, lab, workspace):
+        run = DagRun(workflow(waits("long", 300), waits("other", 300), name="clear"))
         first = run.launch()
         run["long"].deferred()
         run["launch"].clear()
@@ -252,7 +252,10 @@ class TestEnd:
         with pytest.raises(JobCancelled):
             run["long"].resume()
         run["long"].next_try()
-        run["long"].run()
+        run["long"].deferred()
+        workspace.finish(lab.runs[second])
+        run["long"].wait()
+        assert run["long"].resume() == (False, None)
         assert run["long"].ti.xcoms[LINK] == lab.runs[second].url
 
 

@@ -10,7 +10,7 @@ import pytest
 from airflow.exceptions import AirflowException
 from airflow.providers.databricks.exceptions import DatabricksSqlExecutionError
 
-from astronomer.deferral import JobCancelled, JobError, JobFailed, JobLost, JobTimedOut
+from astronomer.deferral import JobCancelled, JobError, JobFailed, JobLost, JobTimedOut, clock
 from astronomer.deferral._compat import AirflowFailException
 from astronomer.providers.databricks.operators.databricks_sql import DatabricksSqlOperator, StatementFailed
 from astronomer.providers.databricks.sql import submit
@@ -185,7 +185,7 @@ class TestWeather:
         assert not statement_of(lab, task).ended
 
     def test_a_rotated_token_is_read_from_the_connection_again(self, lab, query, connect_as):
-        task = query("select lab_wait(1.5)")
+        task = query(LONG)
         task.deferred()
 
         async def rotate(trigger):
@@ -193,8 +193,10 @@ class TestWeather:
             lab.rotate_token()
             await until(lambda: lab.requests.select(POLLS, status=403))
             connect_as()
+            await until(lambda: polls(lab)[-1].status == 200)
+            lab.cancel_statement_by_user(trigger.job["statement_id"])
 
-        assert phase(task.wait(rotate)) == "succeeded"
+        assert phase(task.wait(rotate)) == "cancelled"
 
     def test_a_token_that_stays_wrong_loses_sight(self, lab, query):
         task = query(LONG)
@@ -268,18 +270,18 @@ class TestStates:
 
 class TestCancelledOutside:
     def test_says_so_and_a_retry_starts_a_new_statement(self, lab, query, started):
-        task = query()
+        task = query(LONG)
         task.deferred()
         assert lab.cancel_statement_by_user(task.trigger.job["statement_id"])
         task.wait()
         with pytest.raises(JobCancelled, match="cancelled outside Airflow"):
             task.resume()
         task.next_try()
-        task.run()
-        assert len(started(WAIT)) == 2
+        task.deferred()
+        assert [one.ended for one in started(LONG)] == [True, False]
 
     def test_can_be_final(self, lab, query):
-        task = query(retry_cancelled=False)
+        task = query(LONG, retry_cancelled=False)
         task.deferred()
         lab.cancel_statement_by_user(task.trigger.job["statement_id"])
         task.wait()
@@ -303,17 +305,23 @@ class TestTime:
 
     @pytest.mark.parametrize("store", [..., None])
     def test_is_that_of_all_statements_together(self, lab, query, started, store):
-        task = query(f"{WAIT}; {LONG}", execution_timeout=timedelta(seconds=1.2), store=store)
+        task = query(f"{WAIT}; {LONG}", execution_timeout=timedelta(seconds=60), store=store)
+        deadline = task.deferred().deadline
+        task.wait()
+        assert task.resume()[0]
+        assert task.trigger.deadline == deadline
+        task.trigger.deadline = time.time() + 0.3
+        task.wait()
         with pytest.raises(JobTimedOut, match=r"\(2 of 2\)"):
-            task.run()
-        assert len({trigger["job"]["deadline"] for trigger in task.events}) == 1
+            task.resume()
+        assert {event["job"]["deadline"] for event in task.events} == {deadline}
         assert [one.state for one in started("lab_wait")] == ["SUCCEEDED", "CANCELED"]
 
-    def test_that_is_up_starts_no_further_statement(self, lab, query, started):
-        task = query(f"{WAIT}; {LONG}", execution_timeout=timedelta(seconds=0.8))
+    def test_that_is_up_starts_no_further_statement(self, lab, query, started, monkeypatch):
+        task = query(f"{WAIT}; {LONG}", execution_timeout=timedelta(seconds=60))
         task.deferred()
         task.wait()
-        time.sleep(0.5)
+        monkeypatch.setattr(clock, "now", lambda: time.time() + 60)
         with pytest.raises(JobTimedOut, match="1 of 2 statements were not started"):
             task.resume()
         assert not task.op.query_failed(otherwise=True), "lineage: the one that ran has succeeded"
@@ -325,7 +333,7 @@ class TestUserKill:
         ("answer", "ended"), [(Count(0), True), (Count(1), False), (OSError("gone"), False)]
     )
     def test_ends_the_statement_and_a_move_does_not(self, lab, query, supervisor, answer, ended):
-        task = query("select lab_wait(1)")
+        task = query(LONG if ended else "select lab_wait(1)")
         task.deferred()
         supervisor.answer = answer
 
@@ -399,7 +407,7 @@ class TestResultsGone:
 
 class TestQuick:
     def test_statements_never_defer(self, lab, query):
-        task = query("select 1 as a; select 2 as b", quick_wait=5, do_xcom_push=True)
+        task = query("select 1 as a; select 2 as b", quick_wait=60, do_xcom_push=True)
         deferred, (_, rows) = task.start()
         assert not deferred
         assert [row.b for row in rows] == [2]

@@ -219,14 +219,18 @@ NO = "select * from main.default.source where a = 2"
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_a_query_that_succeeded_in_a_sensor_whose_time_is_up(events, kinds, stock, deferrable):
+def test_a_query_that_succeeded_in_a_sensor_whose_time_is_up(events, kinds, stock, enough_time, deferrable):
     where = {} if deferrable else {"databricks_conn_id": stock}
-    pause = 60.0 if deferrable else 2.0  # which a worker sleeps through
-    arguments = kinds[DatabricksSqlSensor][1](NO) | {"timeout": 1.5, "poke_interval": pause} | where
-    finish(DatabricksSqlSensor, deferrable=deferrable, **arguments)
-    written = events()
-    assert whole(written)["eventType"] == "FAIL"
-    assert end_of_query(written) == "COMPLETE"
+    pause = 60.0 if deferrable else 1.0  # which a worker sleeps through
+
+    def poke(timeout):
+        arguments = kinds[DatabricksSqlSensor][1](NO) | {"timeout": timeout, "poke_interval": pause} | where
+        finish(DatabricksSqlSensor, deferrable=deferrable, **arguments)
+        written = events()
+        assert whole(written)["eventType"] == "FAIL"
+        return queries_of(written) and end_of_query(written) == "COMPLETE"
+
+    enough_time(poke)
 
 
 def test_of_several_statements_of_a_poke_the_one_that_failed(events, kinds, started):

@@ -25,6 +25,7 @@ from astronomer.providers.databricks.sensors.databricks_sql import (
     DatabricksSqlSensor,
     DatabricksSqlSensorAsync,
 )
+from astronomer.providers.databricks.triggers.sql import DatabricksSqlSensorTrigger
 from tests.integration.driving import Task, collected, triggerer, until
 from tests.unit.deferral.fakes import Count
 
@@ -65,12 +66,16 @@ class TestAnswers:
         sensor([YES, NO]).run()
         assert [one.text for one in started()] == [YES, NO]
 
-    def test_of_no_until_the_timeout(self, lab, sensor, started):
-        task = sensor(NO, timeout=0.7)
-        with pytest.raises(AirflowSensorTimeout, match=r"not yes after \d+ pokes"):
-            task.run()
-        assert len(started(NO)) >= 2
-        assert len(task.events) == 1, "a worker was called for a no"
+    def test_of_no_until_the_timeout(self, lab, sensor, started, enough_time):
+        def poke(timeout):
+            before = len(started(NO))
+            task = sensor(NO, timeout=timeout)
+            with pytest.raises(AirflowSensorTimeout, match=r"not yes after \d+ pokes"):
+                task.run()
+            assert len(task.events) == 1, "a worker was called for a no"
+            return len(started(NO)) >= before + 2
+
+        enough_time(poke)
 
     def test_of_no_that_becomes_yes(self, lab, sensor, started):
         lab.run_sql("create or replace table switch (a int)")
@@ -189,49 +194,74 @@ class TestFailingPokes:
             DatabricksSqlSensor(task_id="t", sql=YES, http_path="/x", poll_interval=-1)
 
 
+async def for_a_while(tasks, meanwhile):
+    """The tasks poke until something else is over; then the triggerer goes."""
+    async with triggerer():
+        waiting = [asyncio.ensure_future(collected(task.trigger)) for task in tasks]
+        await meanwhile
+        assert not any(one.done() for one in waiting)
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
 class TestPokes:
     def test_never_overlap(self, lab, sensor, started):
         text = f"select lab_wait(0.4) as a from ({NO})"
-        with pytest.raises(AirflowSensorTimeout):
-            sensor(text, poke_interval=0.1, timeout=1.8).run()
-        ran = [one for one in started(text) if one.state == "SUCCEEDED"]
-        assert len(ran) >= 2
-        for before, after in pairwise(ran):
+        task = sensor(text, poke_interval=0.1, timeout=60.0)
+        task.deferred()
+        asyncio.run(for_a_while([task], until(lambda: task.trigger.pokes >= 3)))
+        assert len(started(text)) >= 3
+        for before, after in pairwise(started(text)):
             assert after.submitted_at >= before.ended_at
 
-    def test_back_off(self, lab, sensor, started):
+    def test_back_off(self, lab, sensor, started, monkeypatch):
+        pause, planned = DatabricksSqlSensorTrigger._pause, {}
+
+        def noted(trigger):
+            planned[trigger.pokes] = (pause(trigger), trigger.next_poke)
+            return pause(trigger)
+
+        monkeypatch.setattr(DatabricksSqlSensorTrigger, "_pause", noted)
         pace = {"poke_interval": 0.2, "exponential_backoff": True, "max_wait": timedelta(seconds=0.6)}
-        with pytest.raises(AirflowSensorTimeout):
-            sensor(NO, timeout=2.3, **pace).run()
-        starts = [one.submitted_at for one in started(NO)]
-        pauses = [after - before for before, after in pairwise(starts)]
-        assert pauses[:3] == pytest.approx([0.2, 0.4, 0.6], abs=0.25)
+        task = sensor(NO, timeout=60.0, **pace)
+        task.deferred()
+        asyncio.run(for_a_while([task], until(lambda: task.trigger.pokes >= 4)))
+        pauses, moments = zip(*(planned[number] for number in range(5)), strict=True)
+        assert pauses[1:] == (0.2, 0.4, 0.6, 0.6)
+        for wanted, (before, after) in zip(pauses[1:], pairwise(moments), strict=True):
+            assert after >= before + wanted
+        for moment, statement in zip(moments, started(NO), strict=False):
+            assert statement.submitted_at - lab.clock.now() >= moment - time.time() - 0.05
 
     def test_of_all_sensors_of_a_connection_share_one_login(self, lab, sensor, connect_as, started):
         connect_as(auth="oauth")
-        tasks = [sensor(NO, timeout=1.5) for _ in range(6)]
+        tasks = [sensor(NO, timeout=60.0) for _ in range(6)]
         for task in tasks:
             task.deferred()
         lab.requests.clear()
-
-        async def main():
-            async with triggerer():
-                return await asyncio.gather(*(collected(task.trigger) for task in tasks))
-
-        assert all(event["timed_out"] for (event,) in asyncio.run(main()))
+        asyncio.run(for_a_while(tasks, until(lambda: all(one.trigger.pokes >= 2 for one in tasks))))
         assert lab.requests.logins == 1
-        assert len(started(NO)) > len(tasks)
+        assert len(started(NO)) >= 2 * len(tasks)
 
 
 class TestEnds:
-    def test_the_timeout_cancels_the_poke(self, lab, sensor, started):
-        with pytest.raises(AirflowSensorTimeout, match="1 pokes"):
-            sensor(LONG, timeout=0.6).run()
+    def test_the_timeout_cancels_the_poke(self, lab, sensor, started, enough_time):
+        def poke(seconds):
+            with pytest.raises(AirflowSensorTimeout) as caught:
+                sensor(LONG, timeout=seconds).run()
+            return started(LONG) and "1 pokes" in str(caught.value)
+
+        enough_time(poke)
         assert [one.state for one in started(LONG)] == ["CANCELED"]
 
-    def test_the_execution_timeout_too_and_is_told_apart(self, lab, sensor, started):
-        with pytest.raises(JobTimedOut):
-            sensor(LONG, execution_timeout=timedelta(seconds=0.6)).run()
+    def test_the_execution_timeout_too_and_is_told_apart(self, lab, sensor, started, enough_time):
+        def poke(seconds):
+            with pytest.raises(JobTimedOut):
+                sensor(LONG, timeout=60.0, execution_timeout=timedelta(seconds=seconds)).run()
+            return started(LONG)
+
+        enough_time(poke)
         assert [one.state for one in started(LONG)] == ["CANCELED"]
 
     def test_the_timeout_is_not_renewed_by_a_worker_in_between(self, lab, sensor):
@@ -247,7 +277,7 @@ class TestEnds:
         self, lab, sensor, supervisor, started, answer, state
     ):
         supervisor.answer = answer
-        task = sensor("select lab_wait(1)")
+        task = sensor(LONG if state == "CANCELED" else "select lab_wait(1)")
         task.deferred()
 
         async def kill(trigger):
@@ -301,18 +331,22 @@ class TestWeather:
         assert len(lab.requests.select("statements", status=403)) <= 6
 
     def test_a_token_that_was_rotated_between_two_pokes_is_read_again(self, lab, sensor, connect_as, started):
-        task = sensor(NO, poke_interval=0.7, timeout=1.9)
-        task.deferred()
+        task = sensor(NO, poke_interval=1.0, timeout=60.0)
+        trigger = task.deferred()
 
-        async def rotate(trigger):
-            await until(lambda: trigger.pokes == 1)
+        def refused():
+            return lab.requests.select("statements", status=403)
+
+        async def rotate():
+            await until(lambda: trigger.pokes)
             await asyncio.sleep(0.2)  # so that nobody is asked for it now
             lab.rotate_token()
             connect_as()
+            await until(lambda: refused() and trigger.pokes >= 2)
 
-        assert task.wait(rotate)["timed_out"]
-        assert task.events[-1]["pokes"] >= 2
-        assert len(lab.requests.select("statements", status=403)) == 1
+        asyncio.run(for_a_while([task], rotate()))
+        assert len(refused()) == 1
+        assert len(started(NO)) >= 2
 
 
 @pytest.fixture
