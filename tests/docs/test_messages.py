@@ -1,6 +1,6 @@
 """Every message that a page quotes is the real one: each is provoked here.
 
-A ``text`` block is marked ``<!-- test: message NAME -->``; ids, ports and line breaks may differ.
+A ``text`` block is marked ``<!-- test: message NAME -->``; ids, ports, line breaks and how much was done in time may differ.
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ from airflow.sdk.execution_time import task_runner
 from structlog.testing import capture_logs
 
 from astronomer.deferral import JobError
-from astronomer.deferral._compat import AirflowException
+from astronomer.deferral._compat import AirflowException, AirflowSensorTimeout
 from astronomer.providers.snowflake.jobs.query import SnowflakeQuery
 from astronomer.providers.snowflake.operators import query
 from astronomer.providers.snowflake.operators.snowflake import SnowflakeOperator
 from astronomer.providers.snowflake.sensors.snowflake import SnowflakeSensor
 from tests.docs.pages import blocks
 from tests.docs.world import Run, TaskInstance, new_context
+from tests.integration.driving import until
 
 QUOTED = [block for block in blocks() if block.language == "text" and "databricks" not in block.mark]
 _UNIMPORTANT = [
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<id>"),
     (r"localhost:\d+", "localhost:<port>"),
     (r"\b415\d{12}\b", "<run>"),
+    (r"\b([34]\d|50) second", "<n> second"),
+    (r"\d+ pokes", "<n> pokes"),
     (r"\s+", " "),
 ]
 
@@ -48,7 +51,7 @@ def timed_out(lab, run):
     # The local Snowflake runs fast here, so its own limit would come first, if the session had none.
     unlimited = {"STATEMENT_TIMEOUT_IN_SECONDS": 600_000}
     with mock.patch.object(query, "statement_options", return_value=unlimited):
-        run(load(sql="SELECT SYSTEM$WAIT(600)", execution_timeout=timedelta(seconds=3)))
+        run(load(sql="SELECT SYSTEM$WAIT(6000)", execution_timeout=timedelta(seconds=3)))
 
 
 def statement_timeout(lab, run):
@@ -103,7 +106,13 @@ def _expire(lab, query_id):
 
 
 def sensor_timeout(lab, run):
-    run(SnowflakeSensor(task_id="wait_for_orders", sql="SELECT 0", poke_interval=1, timeout=2))
+    for timeout in (2, 5, 20):
+        sensor = SnowflakeSensor(task_id="wait_for_orders", sql="SELECT 0", poke_interval=1, timeout=timeout)
+        with pytest.raises(AirflowSensorTimeout) as caught:
+            run(sensor)
+        if str(caught.value).endswith("until the timeout."):  # else a poke was cut off, and it says so
+            break
+    raise caught.value
 
 
 def criterion(lab, run):
@@ -143,8 +152,13 @@ def log_lines(lab):
     told = Told()
     logging.getLogger("astronomer.deferral.hub").addHandler(told)
     with capture_logs() as lines:
-        wait = load(sql="SELECT SYSTEM$WAIT(120) AS answer")
-        Run(new_context()).of(wait)
+
+        async def until_told(query, seconds):
+            if seconds:
+                await until(lambda: any("is active (RUNNING)" in str(line["event"]) for line in lines))
+
+        with mock.patch.object(lab.account_state.pace, "spend", until_told):
+            Run(new_context()).of(load(sql="SELECT SYSTEM$WAIT(120) AS answer"))
         with suppress(JobError):
             lost(lab, Run(new_context()).of)
         _end_by_user(load(sql="SELECT SYSTEM$WAIT(6000)"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -40,6 +41,20 @@ def lab(running_lab, monkeypatch):
     for query in running:
         lab.abort_by_admin(query.id)
     until_now(lambda: all(query.finished for query in running))
+
+
+@pytest.fixture
+def let_go(lab, monkeypatch):
+    """Whatever a query's text waits for lasts until this is called."""
+    over = asyncio.Event()
+
+    async def spend(query, seconds):
+        if seconds:
+            await over.wait()
+
+    monkeypatch.setattr(lab.account_state.pace, "spend", spend)
+    yield lambda: lab._do(over.set)
+    lab._do(over.set)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from astronomer.deferral.lineage import REMOTE_JOB
 from astronomer.providers.snowflake.operators.snowflake import SnowflakeOperator, SnowflakeSqlApiOperator
 from astronomer.providers.snowflake.sensors.snowflake import SnowflakeSensor
 from tests.integration.lineage.telling import ListenedTask, finish, openlineage, ours_of, superset, whole
+from tests.integration.snowflake.driving import in_enough_time
 from tests.integration.without_worker import triggerer_in_place
 
 TABLES = "create or replace table target as select a from source; select * from target"
@@ -74,11 +75,9 @@ def test_times_and_texts_are_snowflakes(lab, events):
     assert start["job"]["facets"]["sql"]["query"] == "select 1"
     assert begin["job"]["facets"]["sql"]["query"] == "call system$wait(0.3)"
     took = dt.datetime.fromisoformat(end["eventTime"]) - dt.datetime.fromisoformat(begin["eventTime"])
-    assert took.total_seconds() == pytest.approx(0.3, abs=0.2)
-    assert [lab.queries[one].sql for one in task.op.get_db_hook().query_ids] == [
-        "select 1",
-        "call system$wait(0.3)",
-    ]
+    first, second = [lab.queries[one] for one in task.op.get_db_hook().query_ids]
+    assert took.total_seconds() == pytest.approx(second.ended_at - second.started_at, abs=0.01)
+    assert [first.sql, second.sql] == ["select 1", "call system$wait(0.3)"]
 
 
 def test_the_failure_of_one_query(lab, events):
@@ -117,12 +116,13 @@ def test_a_cancelled_query_is_a_failed_one(lab, events):
 
 
 @pytest.mark.parametrize(
-    ("text", "error"), [("select 1", None), ("selec 1", JobFailed), ("call system$wait(9)", JobTimedOut)]
+    ("text", "timeout", "error"),
+    [("select 1", 600, None), ("selec 1", 600, JobFailed), ("call system$wait(300)", 1, JobTimedOut)],
 )
-def test_the_sql_api_operator(lab, events, connect_as, text, error):
+def test_the_sql_api_operator(lab, events, connect_as, text, timeout, error):
     connect_as("api", auth="pat")
     with lab.redirected():
-        task = finish(SnowflakeSqlApiOperator, sql=text, snowflake_conn_id="api", timeout=1)
+        task = finish(SnowflakeSqlApiOperator, sql=text, snowflake_conn_id="api", timeout=timeout)
     (query_id,) = task.op.query_ids
     assert task.op._hook.query_ids == [query_id]
     ended = "COMPLETE" if error is None else "FAIL"
@@ -198,16 +198,24 @@ def test_failures_and_timeouts(lab, events, operator, text, how, deferrable):
     assert lab.password not in str(written)
 
 
-@pytest.mark.parametrize(("text", "how", "ended"), [
-    ("select * from not_there", {"retries": 1}, "FAIL"),
-    ("select * from not_there", {"soft_fail": True}, "FAIL"),
-    ("select a from source where a = 2", {"timeout": 1.5, "poke_interval": 60.0}, "COMPLETE"),
-])  # fmt: skip
-def test_the_end_of_a_poke_is_not_that_of_its_task(lab, events, text, how, ended):
-    finish(SnowflakeSensor, sql=text, **how)
+@pytest.mark.parametrize("how", [{"retries": 1}, {"soft_fail": True}])
+def test_the_end_of_a_failed_poke_is_not_that_of_its_task(lab, events, how):
+    finish(SnowflakeSensor, sql="select * from not_there", **how)
     written = events()
     assert whole(written)["eventType"] == ("COMPLETE" if "soft_fail" in how else "FAIL")
-    assert [one["eventType"] for one in of_queries(written)] == ["START", ended]
+    assert [one["eventType"] for one in of_queries(written)] == ["START", "FAIL"]
+
+
+def test_the_end_of_the_last_poke_is_not_that_of_its_task(lab, events):
+    def succeeds_within(timeout):
+        finish(SnowflakeSensor, sql="select a from source where a = 2", timeout=timeout, poke_interval=60.0)
+        written = events()
+        assert whole(written)["eventType"] == "FAIL"
+        start, end = [one["eventType"] for one in of_queries(written)]
+        assert start == "START"
+        return end == "COMPLETE"
+
+    in_enough_time(succeeds_within, 1.5, 5.0, 20.0)
 
 
 def test_inlets_of_a_sensor_are_told_beside_what_it_reads(lab, events):

@@ -158,7 +158,7 @@ async def test_an_abort_may_be_repeated(lab, poller, start):
     assert lab.queries[job.query_id].error_code == "000604"
 
 
-def test_a_restarted_triggerer_with_two_hundred_waits(lab, start):
+def test_a_restarted_triggerer_with_two_hundred_waits(lab, start, let_go):
     """All of them from one login, in steady state with few requests, and each to its end."""
     jobs = start(200, "CALL SYSTEM$WAIT(4)")
     lab.requests.clear()
@@ -168,6 +168,7 @@ def test_a_restarted_triggerer_with_two_hundred_waits(lab, start):
             waits = [asyncio.ensure_future(watch(job, poll_interval=0.5)) for job in jobs]
             await until(lambda: len(polls(lab)) >= 2)
             assert lab.requests.count(SINGLE) == 0
+            let_go()
             return await asyncio.gather(*waits)
 
     outcomes = asyncio.run(main())

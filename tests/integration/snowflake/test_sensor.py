@@ -14,7 +14,7 @@ from astronomer.deferral import JobCancelled, JobError, JobFailed, JobLost, JobT
 from astronomer.deferral._compat import AirflowException, AirflowSensorTimeout, AirflowSkipException
 from astronomer.providers.snowflake.operators.snowflake import SnowflakeOperator
 from astronomer.providers.snowflake.sensors.snowflake import SnowflakeSensor, SnowflakeSensorAsync
-from tests.integration.snowflake.driving import Task, collected, polls, triggerer, until
+from tests.integration.snowflake.driving import Task, collected, in_enough_time, polls, triggerer, until
 from tests.unit.deferral.fakes import Count
 
 LONG = "CALL SYSTEM$WAIT(300)"
@@ -33,7 +33,37 @@ def switch(sql):
 
 
 def sensor(sql="select max(a) from switch", **arguments):
-    return Task(SnowflakeSensor, sql=sql, **{"poke_interval": 0.3, "timeout": 20.0, **arguments})
+    return Task(SnowflakeSensor, sql=sql, **{"poke_interval": 0.3, "timeout": 120.0, **arguments})
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Each question for the pause: the moment that the last poke was planned for, the answer, and when it was asked."""
+    asked, pause = [], poke.PokeTrigger._pause
+
+    def noted(self):
+        at = time.time()
+        asked.append((self.next_poke, pause(self), at))
+        return asked[-1][1]
+
+    monkeypatch.setattr(poke.PokeTrigger, "_pause", noted)
+    return asked
+
+
+def poke_until(enough, *tasks):
+    """Let the tasks poke until there was enough of it."""
+
+    async def main():
+        async with triggerer():
+            waiting = [asyncio.ensure_future(collected(task.trigger)) for task in tasks]
+            await until(enough)
+            for one in waiting:
+                one.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    for task in tasks:
+        task.deferred()
+    asyncio.run(main())
 
 
 class TestAnswers:
@@ -61,12 +91,15 @@ class TestAnswers:
     @pytest.mark.parametrize(
         "sql", ["select 0", "select null", "select ''", "select 1 where 1 = 0", "select 'x' where 1 = 0"]
     )
-    def test_of_no_until_the_timeout(self, lab, user_queries, sql):
-        task = sensor(sql, timeout=0.6, poke_interval=0.25)
-        with pytest.raises(AirflowSensorTimeout, match=r"not yes after \d pokes"):
-            task.run()
-        assert 2 <= len(user_queries(sql)) <= 4
-        assert len(task.events) == 1, "a worker was called for a no"
+    def test_of_no_until_the_timeout(self, lab, sql):
+        def pokes_twice(timeout):
+            task = sensor(sql, timeout=timeout, poke_interval=0.25)
+            with pytest.raises(AirflowSensorTimeout, match=r"not yes after \d+ pokes"):
+                task.run()
+            (event,) = task.events  # no worker is called for a no
+            return event["pokes"] >= 2
+
+        in_enough_time(pokes_twice)
 
     def test_of_no_that_becomes_yes(self, lab, switch, user_queries):
         switch(0)
@@ -173,48 +206,35 @@ class TestFailingPokes:
 
 class TestPokes:
     def test_never_overlap(self, lab, user_queries):
-        text = "select 0 /* lab: running=0.5 */"
-        task = sensor(text, poke_interval=0.1, timeout=2.0)
-        with pytest.raises(AirflowSensorTimeout):
-            task.run()
-        ran = [query for query in user_queries(text) if query.state == "SUCCESS"]
-        assert len(ran) >= 2
-        for before, after in pairwise(ran):
+        text = "select 0 /* lab: running=0.3 */"
+        task = sensor(text, poke_interval=0.1)
+        poke_until(lambda: task.trigger.pokes >= 3, task)
+        for before, after in pairwise(user_queries(text)):
             assert after.started_at >= before.ended_at
 
-    def test_keep_their_distance_from_start_to_start(self, lab, user_queries):
-        text = "select 0 /* lab: running=0.2 */"
-        with pytest.raises(AirflowSensorTimeout):
-            sensor(text, poke_interval=0.7, timeout=2.0).run()
-        starts = [query.started_at for query in user_queries(text)]
-        assert [b - a for a, b in pairwise(starts)] == pytest.approx([0.7] * (len(starts) - 1), abs=0.3)
-
-    def test_back_off(self, lab, user_queries):
-        with pytest.raises(AirflowSensorTimeout):
-            sensor(
-                "select 0",
-                poke_interval=0.2,
-                exponential_backoff=True,
-                max_wait=timedelta(seconds=0.6),
-                timeout=2.5,
-            ).run()
-        starts = [query.started_at for query in user_queries("select 0")]
-        pauses = [b - a for a, b in pairwise(starts)]
-        assert pauses[:4] == pytest.approx([0.2, 0.4, 0.6, 0.6], abs=0.25)
+    @pytest.mark.parametrize(
+        ("pauses", "arguments"),
+        [
+            ([0.4, 0.4], {"poke_interval": 0.4}),
+            (
+                [0.2, 0.4, 0.5, 0.5],
+                {"poke_interval": 0.2, "exponential_backoff": True, "max_wait": timedelta(seconds=0.5)},
+            ),
+        ],
+    )
+    def test_keep_their_distance_from_start_to_start(self, lab, user_queries, asked, pauses, arguments):
+        task = sensor("select 0", **arguments)
+        poke_until(lambda: task.trigger.pokes > len(pauses), task)
+        # The pause is asked for after each poke, and again before the next one.
+        for pause, (start, given, at), (following, *_) in zip(pauses, asked[1::2], asked[2::2], strict=False):
+            assert given == pause
+            assert start + pause <= following <= max(at, start + pause)
+        for (start, *_), query in zip(asked[::2], user_queries("select 0"), strict=False):
+            assert query.started_at > start - 0.05
 
     def test_in_one_session_for_all_sensors_of_a_connection(self, lab, user_queries):
-        tasks = [sensor("select 0", timeout=1.5) for _ in range(10)]
-        for task in tasks:
-            task.deferred()
-        lab.requests.clear()
-
-        async def main():
-            async with triggerer():
-                return await asyncio.gather(*(collected(task.trigger) for task in tasks))
-
-        for (event,) in asyncio.run(main()):
-            assert event["timed_out"]
-            assert event["pokes"] >= 2
+        tasks = [sensor("select 0") for _ in range(10)]
+        poke_until(lambda: all(task.trigger.pokes >= 2 for task in tasks), *tasks)
         assert lab.requests.logins == 1
         assert len({query.session_id for query in user_queries("select 0")}) == 1
 
@@ -262,7 +282,9 @@ class TestEnds:
         assert len({event["deadline"] for event in task.events}) == 1
 
     @pytest.mark.parametrize(("answer", "ended"), [(Count(0), True), (Count(1), False)])
-    def test_a_user_cancels_the_poke_and_a_move_does_not(self, lab, supervisor, user_queries, answer, ended):
+    def test_a_user_cancels_the_poke_and_a_move_does_not(
+        self, lab, supervisor, user_queries, let_go, answer, ended
+    ):
         supervisor.answer = answer
         task = sensor("CALL SYSTEM$WAIT(1)")
         task.deferred()
@@ -270,6 +292,7 @@ class TestEnds:
         async def kill(trigger):
             await until(lambda: trigger.job["query_id"] and polls(lab))
             await trigger.on_kill()
+            let_go()
 
         task.wait(kill)
         (query,) = user_queries("SYSTEM$WAIT(1)")
@@ -280,6 +303,7 @@ class TestEnds:
         task = sensor("select 0", timeout=0.5)
         task.deferred()
         assert task.trigger.job["query_id"] == ""
+        task.trigger.next_poke = task.trigger.deadline
         task.wait(lambda trigger: trigger.on_kill())
         assert lab.requests.count("abort-request") == 0
 

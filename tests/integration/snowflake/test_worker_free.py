@@ -11,10 +11,10 @@ import pytest
 from airflow.providers.common.sql.hooks.handlers import fetch_one_handler
 from airflow.providers.standard.operators.empty import EmptyOperator
 
-from astronomer.deferral import poke
+from astronomer.deferral import poke, xcom_memory
 from astronomer.providers.snowflake.operators.snowflake import SnowflakeOperator, SnowflakeSqlApiOperator
 from astronomer.providers.snowflake.sensors.snowflake import SnowflakeSensor
-from tests.integration.snowflake.driving import Task, as_xcom, until
+from tests.integration.snowflake.driving import Task, as_xcom, in_enough_time, until
 from tests.integration.snowflake.test_parity import CASES as PARITY
 from tests.integration.without_worker import failure_in_worker, triggerer_in_place
 from tests.worker_free import WorkerFreeTask
@@ -372,10 +372,18 @@ class TestFailures:
         assert free.failure(SnowflakeSensor, **case) == expected
 
     def test_of_a_timeout_ends_the_query(self, free, user_queries):
-        case = {"sql": "CALL SYSTEM$WAIT(60)", "execution_timeout": dt.timedelta(seconds=2)}
-        assert "execution_timeout; it was cancelled" in free.failure(SnowflakeOperator, **case)
-        (query,) = user_queries("WAIT(60)")
-        assert query.finished
+        def is_ended_by(timeout):
+            case = {
+                "sql": f"CALL SYSTEM$WAIT({60 + timeout})",
+                "execution_timeout": dt.timedelta(seconds=timeout),
+            }
+            said = free.failure(SnowflakeOperator, **case)
+            for query in user_queries(case["sql"]):
+                assert "execution_timeout; it was cancelled" in said
+                assert query.error_code == "000604"
+            return user_queries(case["sql"])
+
+        in_enough_time(is_ended_by, 2, 5, 20)
 
 
 class TestLoop:
@@ -400,6 +408,10 @@ class TestLoop:
 
 
 class TestMessages:
+    @pytest.fixture(autouse=True)
+    def no_hurry(self, monkeypatch):
+        monkeypatch.setattr(xcom_memory, "_CLAIM_LASTS", 1e6)
+
     def test_of_an_operator_are_few(self, free, known):
         known()
         assert free.end(SnowflakeOperator, sql="select 1") == "success", free.said()
