@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -180,6 +180,22 @@ async def triggerer(pacing: Pacing = BRISK):
 def as_xcom(value: Any) -> Any:
     """What another task reads of it."""
     return deserialize(json.loads(json.dumps(serialize(value))))
+
+
+def in_enough_time(attempt: Callable[[float], Any], *timeouts: float) -> None:
+    """Attempt it with more and more time, until enough has happened before the timeout."""
+    assert any(attempt(timeout) for timeout in timeouts or (0.6, 5.0, 20.0)), "never enough"
+
+
+async def for_a_while(tasks: Sequence[Task], meanwhile: Awaitable[Any]) -> None:
+    """Tasks that have deferred wait until something else is over; then their triggerer goes."""
+    async with triggerer():
+        waiting = [asyncio.ensure_future(collected(task.trigger)) for task in tasks]
+        await meanwhile
+        assert not any(one.done() for one in waiting)
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:

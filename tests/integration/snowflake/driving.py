@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from tests.integration import driving
@@ -12,6 +11,8 @@ from tests.integration.driving import (
     Killed,
     as_xcom,
     collected,
+    for_a_while,
+    in_enough_time,
     triggerer,
     until,
     until_now,
@@ -24,6 +25,7 @@ __all__ = [
     "Task",
     "as_xcom",
     "collected",
+    "for_a_while",
     "in_enough_time",
     "polls",
     "triggerer",
@@ -38,11 +40,6 @@ class Task(driving.Task):
     @property
     def query_id(self) -> str:
         return self.trigger.job["query_id"]
-
-
-def in_enough_time(attempt: Callable[[float], Any], *timeouts: float) -> None:
-    """Attempt it with more and more time, until enough has happened before the timeout."""
-    assert any(attempt(timeout) for timeout in timeouts or (0.6, 5.0, 20.0)), "never enough"
 
 
 def polls(lab: Any) -> list[Any]:

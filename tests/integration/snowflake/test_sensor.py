@@ -14,7 +14,15 @@ from astronomer.deferral import JobCancelled, JobError, JobFailed, JobLost, JobT
 from astronomer.deferral._compat import AirflowException, AirflowSensorTimeout, AirflowSkipException
 from astronomer.providers.snowflake.operators.snowflake import SnowflakeOperator
 from astronomer.providers.snowflake.sensors.snowflake import SnowflakeSensor, SnowflakeSensorAsync
-from tests.integration.snowflake.driving import Task, collected, in_enough_time, polls, triggerer, until
+from tests.integration.snowflake.driving import (
+    Task,
+    collected,
+    for_a_while,
+    in_enough_time,
+    polls,
+    triggerer,
+    until,
+)
 from tests.unit.deferral.fakes import Count
 
 LONG = "CALL SYSTEM$WAIT(300)"
@@ -53,17 +61,9 @@ def asked(monkeypatch):
 def poke_until(enough, *tasks):
     """Let the tasks poke until there was enough of it."""
 
-    async def main():
-        async with triggerer():
-            waiting = [asyncio.ensure_future(collected(task.trigger)) for task in tasks]
-            await until(enough)
-            for one in waiting:
-                one.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
-
     for task in tasks:
         task.deferred()
-    asyncio.run(main())
+    asyncio.run(for_a_while(tasks, until(enough)))
 
 
 class TestAnswers:

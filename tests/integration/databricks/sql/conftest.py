@@ -59,16 +59,6 @@ def started(lab):
 
 
 @pytest.fixture
-def enough_time():
-    """Let something run into its timeout, and again into longer ones, until enough happens before."""
-
-    def found(attempt):
-        assert any(attempt(seconds) for seconds in (0.6, 5.0, 20.0))
-
-    return found
-
-
-@pytest.fixture
 def stock(lab, connect_as):
     """The Airflow connection over which the connector finds the lab."""
     return connect_as("stock", **lab.connector_extra())

@@ -25,6 +25,7 @@ from astronomer.providers.databricks.operators.statements import DatabricksSQLSt
 from astronomer.providers.databricks.sensors.databricks import DatabricksSQLStatementsSensor
 from astronomer.providers.databricks.sensors.databricks_partition import DatabricksPartitionSensor
 from astronomer.providers.databricks.sensors.databricks_sql import DatabricksSqlSensor
+from tests.integration.driving import in_enough_time
 from tests.integration.lineage.telling import (
     ListenedTask,
     finish,
@@ -219,7 +220,7 @@ NO = "select * from main.default.source where a = 2"
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_a_query_that_succeeded_in_a_sensor_whose_time_is_up(events, kinds, stock, enough_time, deferrable):
+def test_a_query_that_succeeded_in_a_sensor_whose_time_is_up(events, kinds, stock, deferrable):
     where = {} if deferrable else {"databricks_conn_id": stock}
     pause = 60.0 if deferrable else 1.0  # which a worker sleeps through
 
@@ -230,7 +231,7 @@ def test_a_query_that_succeeded_in_a_sensor_whose_time_is_up(events, kinds, stoc
         assert whole(written)["eventType"] == "FAIL"
         return queries_of(written) and end_of_query(written) == "COMPLETE"
 
-    enough_time(poke)
+    in_enough_time(poke)
 
 
 def test_of_several_statements_of_a_poke_the_one_that_failed(events, kinds, started):

@@ -26,7 +26,7 @@ from astronomer.providers.databricks.sensors.databricks_sql import (
     DatabricksSqlSensorAsync,
 )
 from astronomer.providers.databricks.triggers.sql import DatabricksSqlSensorTrigger
-from tests.integration.driving import Task, collected, triggerer, until
+from tests.integration.driving import Task, for_a_while, in_enough_time, until
 from tests.unit.deferral.fakes import Count
 
 # The stock hook asks Airflow for its own version in a way that Airflow 3.2 deprecates.
@@ -66,7 +66,7 @@ class TestAnswers:
         sensor([YES, NO]).run()
         assert [one.text for one in started()] == [YES, NO]
 
-    def test_of_no_until_the_timeout(self, lab, sensor, started, enough_time):
+    def test_of_no_until_the_timeout(self, lab, sensor, started):
         def poke(timeout):
             before = len(started(NO))
             task = sensor(NO, timeout=timeout)
@@ -75,7 +75,7 @@ class TestAnswers:
             assert len(task.events) == 1, "a worker was called for a no"
             return len(started(NO)) >= before + 2
 
-        enough_time(poke)
+        in_enough_time(poke)
 
     def test_of_no_that_becomes_yes(self, lab, sensor, started):
         lab.run_sql("create or replace table switch (a int)")
@@ -194,17 +194,6 @@ class TestFailingPokes:
             DatabricksSqlSensor(task_id="t", sql=YES, http_path="/x", poll_interval=-1)
 
 
-async def for_a_while(tasks, meanwhile):
-    """The tasks poke until something else is over; then the triggerer goes."""
-    async with triggerer():
-        waiting = [asyncio.ensure_future(collected(task.trigger)) for task in tasks]
-        await meanwhile
-        assert not any(one.done() for one in waiting)
-        for one in waiting:
-            one.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-
-
 class TestPokes:
     def test_never_overlap(self, lab, sensor, started):
         text = f"select lab_wait(0.4) as a from ({NO})"
@@ -246,22 +235,22 @@ class TestPokes:
 
 
 class TestEnds:
-    def test_the_timeout_cancels_the_poke(self, lab, sensor, started, enough_time):
+    def test_the_timeout_cancels_the_poke(self, lab, sensor, started):
         def poke(seconds):
             with pytest.raises(AirflowSensorTimeout) as caught:
                 sensor(LONG, timeout=seconds).run()
             return started(LONG) and "1 pokes" in str(caught.value)
 
-        enough_time(poke)
+        in_enough_time(poke)
         assert [one.state for one in started(LONG)] == ["CANCELED"]
 
-    def test_the_execution_timeout_too_and_is_told_apart(self, lab, sensor, started, enough_time):
+    def test_the_execution_timeout_too_and_is_told_apart(self, lab, sensor, started):
         def poke(seconds):
             with pytest.raises(JobTimedOut):
                 sensor(LONG, timeout=60.0, execution_timeout=timedelta(seconds=seconds)).run()
             return started(LONG)
 
-        enough_time(poke)
+        in_enough_time(poke)
         assert [one.state for one in started(LONG)] == ["CANCELED"]
 
     def test_the_timeout_is_not_renewed_by_a_worker_in_between(self, lab, sensor):
