@@ -71,6 +71,11 @@ class DatabricksWorld(LabWorld):
             return Phase.SUCCEEDED
         return Phase.CANCELLED if run.state.code == "USER_CANCELED" else Phase.FAILED
 
+    def finish(self, job_id: str) -> None:
+        for task in self._own[job_id].tasks:
+            # Not advance(): tokens would expire as well.
+            self.lab._do(task.stop.__self__.callback)
+
     def report_unknown_state(self, job_id: str) -> Callable[[], None]:
         run = self._own[job_id]
         known = run.state

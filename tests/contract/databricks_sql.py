@@ -74,6 +74,9 @@ class DatabricksSqlWorld(LabWorld):
         found = statement.statement_status({"status": {"state": self.lab.statements[job_id].state}}, None)
         return found.phase
 
+    def finish(self, job_id: str) -> None:
+        self.lab._do(self.lab.statements[job_id].timer.callback)
+
     def report_unknown_state(self, job_id: str) -> Callable[[], None]:
         one = self.lab.statements[job_id]
         known, odd = one.state, _Running("WOBBLING")

@@ -140,7 +140,7 @@ class Task:
             await asyncio.sleep(after * self.world.beat)
             assert not waiting.done()
             waiting.cancel(*([] if message is None else [message]))
-            done, _ = await asyncio.wait({waiting}, timeout=10 * self.world.beat)
+            done, _ = await asyncio.wait({waiting}, timeout=60.0)
             assert done
             assert waiting.cancelled()
             if message is not None:
@@ -153,7 +153,7 @@ class Task:
         self.trigger.task_instance = self.ti
 
 
-async def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
     """Let the loop go on until the condition holds."""
 
     async def hold() -> None:

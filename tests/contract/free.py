@@ -108,8 +108,13 @@ class FreeTask:
 
     def knows_its_job(self) -> bool:
         """Whether the next triggerer will know which job it is."""
+        return bool(self.memory.get("job"))
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What it remembers from one life to the next."""
         found = [one for (*_, key), one in self.airflow.xcoms.items() if key == XCOM_KEY]
-        return any(one["job"] for one in found)
+        return found[0] if found else {}
 
     @property
     def result(self) -> Any:

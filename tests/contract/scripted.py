@@ -67,6 +67,9 @@ class ScriptedWorld(World):
     def phase(self, job_id: str) -> Phase:
         return self.service.status(job_id).phase
 
+    def finish(self, job_id: str) -> None:
+        self.service._jobs[job_id].runs_for = 0.0
+
     def weather(self, *kinds: str, times: int | None = 1) -> None:
         troubles = {"throttled": Transient("429", retry_after=0.1 * self.beat)}
         many = 10_000 if times is None else times

@@ -19,6 +19,8 @@ from astronomer.deferral import (
     JobTimedOut,
     Phase,
     Transient,
+    clock,
+    in_process,
     ledger,
     memory,
     watch,
@@ -28,6 +30,7 @@ from tests.contract.checks import all_lines, assert_drop_in, assert_plain
 from tests.contract.driving import Killed, MortalStore, Task, until
 from tests.contract.scripted import ScriptedWorld
 from tests.contract.world import FOREVER, WEATHER
+from tests.integration.without_worker import Lag
 from tests.unit.deferral.fakes import Count, FakeAirflow, FakeSupervisor, events_of, revived
 
 USER = "__airflow_user_action__"
@@ -181,6 +184,7 @@ class TestOnce:
             task.execute()
         assert world.started == [first]
         world.clear_up()
+        monkeypatch.setenv("AIRFLOW__ASTRONOMER_PROVIDERS__CANCEL_CONFIRM_TIMEOUT", "60")
         task.retry()
         task.defer()
         first, second = world.started
@@ -270,7 +274,7 @@ class TestWeather:
         assert [at for at in world.polls if at >= told + 5.0 * world.beat]
 
     def test_an_outage_that_lasts_loses_the_job_and_a_retry_finds_it(self, world):
-        task = Task(world, 10.0, outage_tolerance=4.0 * world.beat)
+        task = Task(world, FOREVER, outage_tolerance=4.0 * world.beat)
         task.defer()
         (job_id,) = world.started
         world.weather("unavailable", times=None)
@@ -280,7 +284,10 @@ class TestWeather:
         world.clear_up()
         assert world.running == [job_id]
         task.retry()
-        task.live()
+        task.defer()
+        world.finish(job_id)
+        task.wait()
+        task.complete()
         assert world.started == [job_id]
 
 
@@ -304,14 +311,15 @@ class TestDeadline:
         return task
 
     def test_a_restart_of_the_triggerer_does_not_renew_it(self, world):
-        task = self.limited(world, 6.0)
+        task = self.limited(world, 1000.0)
         deadline = task.trigger.deadline
         for _ in range(2):
             task.interrupted(after=1.0)
             assert task.trigger.deadline == deadline
+        task.trigger.deadline = deadline = world.now() + world.beat
         task.wait()
-        assert task.event["outcome"]["timed_out"] or task.event["outcome"]["status"]["phase"] != "succeeded"
-        assert world.now() <= deadline + 10 * world.beat
+        assert task.event["outcome"]["timed_out"]
+        assert deadline <= world.now() <= deadline + 60
 
     def test_it_holds_in_an_outage(self, world, monkeypatch):
         confirm = 4.0 * world.beat
@@ -319,14 +327,21 @@ class TestDeadline:
         task = self.limited(world, 4.0)
         deadline = task.trigger.deadline
         world.weather("unavailable", times=None)
-        task.wait()
-        assert deadline + confirm <= world.now() <= deadline + 2 * confirm
+
+        async def until_the_end():
+            events = await events_of(task.trigger)
+            told = clock.now()
+            await until(lambda: not world.running)
+            return events, told
+
+        (task.event,), told = world.triggerer(until_the_end)
+        assert deadline + confirm <= told <= deadline + max(2 * confirm, 60)
         with pytest.raises(JobTimedOut, match="NOT confirmed"):
             task.complete()
         assert world.running == []
 
     def test_nor_does_a_retry(self, world):
-        task = self.limited(world, 6.0)
+        task = self.limited(world, 1000.0)
         deadline = task.trigger.deadline
         task.interrupted(after=1.0)
         task.retry()
@@ -352,10 +367,11 @@ class TestCancelOnlyYourOwn:
         return task
 
     def test_a_shutdown_cancels_nothing(self, world):
-        task = Task(world, 10.0)
+        task = Task(world, FOREVER)
         task.defer()
         task.interrupted(after=2.0)
         assert world.running == world.started
+        world.finish(*world.started)
         task.wait()
         task.complete()
         assert len(world.started) == 1
@@ -439,7 +455,8 @@ class TestCancelOnlyYourOwn:
 
         def mortal(operator):
             def announce(context, job):
-                with FakeAirflow(states={"task": state}).in_place():
+                with FakeAirflow(states={"task": state}).in_place(), pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(in_process, "_ASKING", 60.0)
                     operator.on_kill()
                 raise Killed
 
@@ -454,11 +471,14 @@ class TestCancelOnlyYourOwn:
         assert world.phase(job_id) is Phase.CANCELLED
 
     def test_the_end_of_a_pod_does_not(self, world):
-        task = Task(world, 6.0)
+        task = Task(world, FOREVER)
         self.signalled(task, "running")
         assert world.running == world.started
         task.retry()
-        task.live()
+        task.defer()
+        world.finish(*world.started)
+        task.wait()
+        task.complete()
         assert len(world.started) == 1
 
 
@@ -476,9 +496,7 @@ class TestBulk:
         async def some_time():
             waiting = [asyncio.ensure_future(events_of(task.trigger)) for task in tasks]
             await asyncio.sleep(4.0 * world.beat)
-            for _ in range(8):  # a busy machine gets less done in a beat
-                if world.rounds < 2:
-                    await asyncio.sleep(world.beat)
+            await until(lambda: world.rounds >= 2)  # a busy machine gets less done in a beat
             seen = world.logins, len(world.polls), world.rounds
             for one in waiting:
                 one.cancel()
@@ -508,12 +526,18 @@ class TestQuiet:
     """7. One log line when the state changes, none per poll."""
 
     def test_a_wait_of_many_polls_says_little(self, world):
-        task = Task(world, 8.0)
+        task = Task(world, FOREVER)
         task.defer()
         world.forget()
+
+        async def many_polls():
+            waiting = asyncio.ensure_future(events_of(task.trigger))
+            await until(lambda: len(world.polls) >= 10)
+            world.finish(*world.started)
+            await waiting
+
         with all_lines() as said:
-            task.wait()
-        assert len(world.polls) >= 10
+            world.triggerer(many_polls)
         about_it = [line for line in said() if any(job_id in line for job_id in world.started)]
         assert 1 <= len(about_it) <= 4
         assert len(said()) <= 8
@@ -580,22 +604,17 @@ class TestNothingBlocks:
         task.defer()
         world.stall(1.0)
 
+        lag = Lag()
+
         async def watched():
-            ticks = []
-
-            async def tick():
-                while True:
-                    await asyncio.sleep(0.02)
-                    ticks.append(world.now())
-
-            ticker = asyncio.ensure_future(tick())
+            measuring = asyncio.ensure_future(lag.measure())
             events = await events_of(task.trigger)
-            ticker.cancel()
-            return events, ticks
+            measuring.cancel()
+            return events
 
-        (event,), ticks = world.triggerer(watched)
+        (event,) = world.triggerer(watched)
         assert event["outcome"]["status"]["phase"] == "succeeded"
-        assert len(ticks) >= 10
+        assert lag.longest < 0.5
 
     def test_threads_of_its_own_are_not_the_shared_one(self, world):
         """Airflow's ``sync_to_async`` has one thread for a whole triggerer: here it is held up, to no effect."""
@@ -624,16 +643,19 @@ class TestUnknownStates:
     """10. Unknown vendor states are ACTIVE, with one warning."""
 
     def test_the_wait_goes_on(self, world):
-        task = Task(world, 4.0)
+        task = Task(world, FOREVER)
         task.defer()
         (job_id,) = world.started
         known = world.report_unknown_state(job_id)
 
         async def odd_for_a_while():
             waiting = asyncio.ensure_future(events_of(task.trigger))
-            await asyncio.sleep(2.0 * world.beat)
+            await until(lambda: "WOBBLING" in str(said()))
+            world.forget()
+            await until(lambda: len(world.polls) >= 2 or waiting.done())
             assert not waiting.done()
             known()
+            world.finish(job_id)
             return await waiting
 
         with all_lines() as said:

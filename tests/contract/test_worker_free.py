@@ -11,6 +11,7 @@ from airflow.sdk.serde import deserialize, serialize
 from astronomer.deferral import Phase
 from tests.contract.driving import Task
 from tests.contract.free import FREE_FAMILIES, FreeTask
+from tests.contract.scripted import ScriptedWorld
 from tests.contract.test_laws import without_ids
 from tests.contract.world import FOREVER, WEATHER
 from tests.worker_free import Killed
@@ -31,8 +32,10 @@ class TestOnce:
     """1. One attempt starts one job, whatever is killed when."""
 
     def test_a_triggerer_dies_and_another_goes_on(self, world):
-        task = FreeTask(world, 6.0)
+        task = FreeTask(world, FOREVER)
         task.stopped(lambda: bool(world.started))
+        task.stopped(lambda: bool(world.polls))
+        world.finish(*world.started)
         assert task.go_on().state == "success"
         assert len(world.started) == 1
 
@@ -94,21 +97,26 @@ class TestWeather:
 
     @pytest.mark.parametrize("kind", WEATHER)
     def test_while_it_waits(self, world, kind):
-        task = FreeTask(world, 3.0)
+        task = FreeTask(world, FOREVER)
         task.stopped(task.knows_its_job)
         world.weather(kind, times=3)
+        world.finish(*world.started)
         assert task.go_on().state == "success", task.said
         assert len(world.started) == 1
 
     def test_an_outage_that_lasts_fails_the_task_and_a_retry_finds_the_job(self, world):
-        task = FreeTask(world, 10.0, outage_tolerance=4.0 * world.beat, retries=1)
+        task = FreeTask(world, FOREVER, outage_tolerance=4.0 * world.beat, retries=1)
         task.stopped(task.knows_its_job)
         world.weather("unavailable", times=None)
         assert task.go_on().state == "up_for_retry"
         world.clear_up()
         (job_id,) = world.started
         assert job_id in task.said
-        assert task.live().state == "success"
+        task.task.schedule()
+        world.forget()
+        task.stopped(lambda: bool(world.polls))
+        world.finish(job_id)
+        assert task.go_on().state == "success"
         assert world.started == [job_id]
 
     def test_the_answer_to_a_submit_is_lost(self, world):
@@ -122,13 +130,19 @@ class TestDeadline:
     """4. At the deadline, which no restart renews, the job is cancelled, and the task fails with a timeout."""
 
     def test_the_job_ends_and_the_task_times_out(self, world):
-        task = FreeTask(world, FOREVER, execution_timeout=timedelta(seconds=8 * world.beat))
+        virtual = isinstance(world, ScriptedWorld)
+        beats = 8 if virtual else 1000
+        task = FreeTask(world, FOREVER, execution_timeout=timedelta(seconds=beats * world.beat))
         task.stopped(task.knows_its_job)
+        ends_at = task.task.timeout_after.timestamp()
+        assert task.memory["deadline"] < ends_at
+        if not virtual:
+            task.memory["deadline"] = world.now() + world.beat
         ended = task.go_on()
         assert ended.state == "failed"
         assert "did not end before the task's execution_timeout; it was cancelled" in task.said
         assert [world.phase(job_id) for job_id in world.started] == [Phase.CANCELLED]
-        assert world.now() <= task.task.timeout_after.timestamp()
+        assert world.now() <= ends_at
 
 
 class TestCancelOnlyYourOwn:
@@ -167,9 +181,11 @@ class TestUnknownStates:
     """10. A state that no release knows is active."""
 
     def test_the_wait_goes_on(self, world):
-        task = FreeTask(world, 4.0)
+        task = FreeTask(world, FOREVER)
         task.stopped(task.knows_its_job)
         known_again = world.report_unknown_state(world.started[0])
+        world.forget()
         task.stopped(lambda: bool(world.polls))
         known_again()
+        world.finish(*world.started)
         assert task.go_on().state == "success"

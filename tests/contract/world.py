@@ -58,6 +58,10 @@ class World(ABC):
     def phase(self, job_id: str) -> Phase:
         """What has become of a job."""
 
+    @abstractmethod
+    def finish(self, job_id: str) -> None:
+        """Let a job that only waits have waited for long enough."""
+
     @property
     def running(self) -> list[str]:
         return [job_id for job_id in self.started if self.phase(job_id) is Phase.ACTIVE]

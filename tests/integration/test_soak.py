@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.driving import until_now
 from tools.leftovers import VARIABLE, tagged
 from tools.soak.plan import FAMILIES
 
@@ -73,17 +74,13 @@ def test_an_interrupted_soak_leaves_nothing_running(tmp_path, tag):
             lines.append(line)
             if STARTS in line:
                 break
-        time.sleep(1.0)  # the triggerer has just been started
-        assert left_now(tag) >= 3, "the local services, the triggerer, and perhaps a database"
+        # The local services, the triggerer, which has just been started, and perhaps a database.
+        until_now(lambda: len(list(tagged(tag))) >= 3)
         soak.send_signal(signal.SIGINT)
         said, _ = soak.communicate(timeout=GENEROUS)
     assert soak.returncode == 128 + signal.SIGINT, "".join(lines) + said
     assert "Nothing is left running." in said
     assert left(tag) == []
-
-
-def left_now(tag):
-    return len(list(tagged(tag)))
 
 
 def test_a_database_file_is_enough_for_few_waits_only(tmp_path, tag):

@@ -60,7 +60,7 @@ class RealDeployment:
                     yield self
             finally:
                 process.terminate()
-                process.wait(20)
+                process.wait(_PATIENCE)
 
     def _environment(self) -> dict[str, str]:
         settings = {
@@ -104,7 +104,8 @@ class RealDeployment:
 
     def revoke(self, token: str) -> None:
         """End a token before its time."""
-        httpx.get(f"{self.url}/api/v2/auth/logout", headers={"Authorization": f"Bearer {token}"})
+        headers = {"Authorization": f"Bearer {token}"}
+        httpx.get(f"{self.url}/api/v2/auth/logout", headers=headers, timeout=_PATIENCE)
 
     def connection(self, **fields: Any) -> str:
         """An Airflow connection to it, as an environment variable has it."""
@@ -182,11 +183,11 @@ class Gateway:
 
     def __enter__(self) -> Gateway:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(_PATIENCE)
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(_PATIENCE)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import time
+from collections import Counter
 
 import pytest
 from airflow.providers.standard.exceptions import (
@@ -24,6 +25,7 @@ from astronomer.providers.core.hooks.astro import AstroHook
 from astronomer.providers.core.jobs import deployment_runs
 from astronomer.providers.core.sensors.astro import ExternalDeploymentSensor
 from tests.integration.core.deployments import Gateway, RealDeployment
+from tests.integration.driving import until_now
 from tests.unit.deferral.fakes import FakeTaskInstance, events_of, revived
 
 pytestmark = pytest.mark.xdist_group("another-deployment")
@@ -276,11 +278,10 @@ class TestWeather:
 
         def meanwhile():
             gateway.script += [503, "reset", 404, 502, None, 503]
-            time.sleep(1.5)
+            until_now(lambda: gateway.script == [])
             deployment.set("r1", a="success")
 
         settled(operator, context, meanwhile)
-        assert gateway.script == []
 
     def test_bad_weather_at_the_first_look(self, deployment, gateway, context):
         deployment.run("r1")
@@ -329,13 +330,22 @@ def test_60_waits_on_6_dags(deployment, gateway, context, monkeypatch):
         trigger.poll_interval = 0.5
         triggers.append(trigger)
     logins = gateway.logins()
-    seen = []
+    runs, tasks = "/api/v2/dags/~/dagRuns/list", "/api/v2/dags/~/dagRuns/~/taskInstances/list"
+    kinds = Counter()
+
+    def looks(number):
+        def seen():
+            found = Counter(path for _, path in gateway.asked)
+            return found if min(found[runs], found[tasks]) >= number else None
+
+        return until_now(seen)
 
     def meanwhile():
-        time.sleep(1.5)
+        looks(2)
         gateway.asked.clear()
-        time.sleep(2.5)
-        seen.extend(gateway.asked)
+        began = time.monotonic()
+        kinds.update(looks(4))
+        assert kinds[tasks] <= (time.monotonic() - began) / 0.5 + 2
         for number in range(6):
             deployment.set("r1", f"many_{number}", load="success", _run="success")
         for number in range(54, 60):
@@ -344,10 +354,7 @@ def test_60_waits_on_6_dags(deployment, gateway, context, monkeypatch):
 
     events = waited(*triggers, meanwhile=meanwhile)
     assert {event["outcome"]["status"]["phase"] for event in events} == {"succeeded"}
-    runs, tasks = "/api/v2/dags/~/dagRuns/list", "/api/v2/dags/~/dagRuns/~/taskInstances/list"
-    kinds = {path: sum(one == path for _, one in seen) for _, path in seen}
     assert set(kinds) == {runs, tasks}
-    assert 1 <= kinds[tasks] <= 6
     assert abs(kinds[runs] - kinds[tasks]) <= 2  # one of them about what has ended
     assert gateway.logins() <= logins + 1
 

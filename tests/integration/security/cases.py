@@ -81,9 +81,13 @@ class Case:
 
     def task(self, mode: str) -> Any:
         sensor = self.kind.__name__.endswith("Sensor")
-        pace = {"poke_interval": 0.05, "timeout": 8.0} if sensor else {"quick_wait": 0, "poll_interval": 0.1}
+        # What fails, fails when its patience is at an end.
+        timeout, tolerance = (8.0, 3.0) if self.ends == "failed" else (60.0, 60.0)
+        pace = (
+            {"poke_interval": 0.05, "timeout": timeout} if sensor else {"quick_wait": 0, "poll_interval": 0.1}
+        )
         how = {"start_from_trigger": True} if mode == "free" else {"deferrable": mode == "deferred"}
-        patience = {} if sensor else {"outage_tolerance": 3.0}
+        patience = {} if sensor else {"outage_tolerance": tolerance}
         arguments = {**pace, **patience, **how, **self.arguments}
         return self.kind(task_id=f"{mode}__{self.name}", **arguments)
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.integration.driving import until_now
 from tests.integration.worker_free.conftest import kill, state_of
-from tests.integration.worker_free.triggerer import POINTS, UNGUARDED
+from tests.integration.worker_free.triggerer import CLAIM_LASTS, POINTS, SUBMITTED_BY, UNGUARDED
 
 OPERATORS = "astronomer.providers.{}:{}"
 SNOWFLAKE = OPERATORS.format("snowflake.operators.query", "SnowflakeOperator")
@@ -103,7 +103,7 @@ def all_of(tasks, condition):
         return not late
 
     try:
-        until_now(none_is_late, seconds=60)
+        until_now(none_is_late, seconds=120)
     except AssertionError:
         raise AssertionError(
             "\n".join(f"{task.name} {task.point}: {task.said()[-600:]}" for task in late)
@@ -133,14 +133,14 @@ def test_a_stop_at_each_point_while_another_takes_over(tasks, operator, wakes):
     found = tasks(operator, GUARDED)
     first = {task: task.start(point=task.point, signal=signal.SIGSTOP) for task in found}
     all_of(found, lambda task: state_of(first[task]) == "T")
-    time.sleep(2.5)  # as Airflow gives no trigger away at once
+    time.sleep(CLAIM_LASTS + 0.5)  # as Airflow gives no trigger away at once
     second = {task: task.start() for task in found}
     if wakes == "when all is done":
         all_of(found, lambda task: task.ended)
     for pid in first.values():
         os.kill(pid, signal.SIGCONT)
     all_of(found, lambda task: task.ended)
-    time.sleep(5)  # for all that one which woke up might still start
+    time.sleep(1.6 * SUBMITTED_BY)  # for all that one which woke up might still start
     for pid in (*first.values(), *second.values()):
         kill(pid)
     for task in found:

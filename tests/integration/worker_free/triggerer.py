@@ -47,7 +47,7 @@ POINTS = (
 UNGUARDED = "at the request"
 """Only there a process that is paused may still send what another one has sent meanwhile."""
 
-_CLAIM_LASTS, _SUBMITTED_BY = 2.0, 3.0  # in place of 10 and 15 seconds
+CLAIM_LASTS, SUBMITTED_BY = 6.0, 9.0  # in place of 10 and 15 seconds
 
 
 @dataclass
@@ -146,8 +146,8 @@ def run(spec: dict[str, Any]) -> None:
     point = Point(spec.get("point", ""), spec.get("signal", signal.SIGKILL))
     point.passes("at its beginning")
     pass_points(point)
-    xcom_memory._CLAIM_LASTS = _CLAIM_LASTS
-    operator_trigger.SUBMITTED_BY = xcom_memory.SUBMITTED_BY = _SUBMITTED_BY
+    xcom_memory._CLAIM_LASTS = CLAIM_LASTS
+    operator_trigger.SUBMITTED_BY = xcom_memory.SUBMITTED_BY = SUBMITTED_BY
     submit.HISTORY_LAGS, submit._LOOK_AGAIN, submit._PAUSE = 0.0, 0.05, 0.05
     directory = Path(spec["directory"])
     airflow = SharedInstallation(run_id=spec["run_id"], file=directory / "xcoms.json", point=point)
