@@ -59,7 +59,7 @@ def make_lab(lab_directory, trust, kind_of_lab):
 
 @pytest.fixture(scope="module")
 def module_lab(make_lab):
-    return make_lab(speed=SPEED, detach_after=2.0)
+    return make_lab(speed=SPEED)
 
 
 @pytest.fixture

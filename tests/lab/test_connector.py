@@ -5,11 +5,13 @@ import decimal
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from snowflake.connector.constants import QueryStatus
 from snowflake.connector.errors import DatabaseError, ProgrammingError
 
+from tests.held import held
 from tests.lab.conftest import ended, query_id, until
 
 
@@ -134,8 +136,11 @@ class TestAsynchronous:
     def test_the_reply_comes_at_once_and_the_result_from_any_session(self, lab, connect):
         submitting, reading = connect(), connect()
         cursor = submitting.cursor()
-        cursor.execute_async("select system$wait(40) as w, 1 as one")
-        assert submitting.get_query_status(cursor.sfqid) == QueryStatus.RUNNING
+        with held(lab):
+            started = time.monotonic()
+            cursor.execute_async("select system$wait(40) as w, 1 as one")
+            assert time.monotonic() - started < 30
+            assert submitting.get_query_status(cursor.sfqid) == QueryStatus.RUNNING
         assert ended(lab, cursor.sfqid).state == "SUCCESS"
         assert reading.get_query_status_throw_if_error(cursor.sfqid) == QueryStatus.SUCCESS
         result = reading.cursor().query_result(cursor.sfqid)
@@ -157,10 +162,13 @@ class TestAsynchronous:
     def test_a_synchronous_query_that_takes_long_is_waited_for(self, make_lab):
         import snowflake.connector
 
-        lab = make_lab(speed=20, detach_after=0.1)
-        with snowflake.connector.connect(**lab.connect_args()) as connection:
-            assert connection.cursor().execute("call system$wait(10)").fetchall() == [("waited 10 seconds",)]
-        assert lab.requests.count("/result$", method="GET") >= 3
+        lab = make_lab(detach_after=0.05)
+        with snowflake.connector.connect(**lab.connect_args()) as connection, ThreadPoolExecutor() as pool:
+            cursor = connection.cursor()
+            with held(lab):
+                executed = pool.submit(cursor.execute, "call system$wait(10)")
+                until(lambda: lab.requests.count("/result$", method="GET") >= 3)
+            assert executed.result(60).fetchall() == [("waited 10 seconds",)]
 
     def test_a_result_that_is_not_ready_is_a_key_error(self, make_lab):
         import snowflake.connector
@@ -239,7 +247,7 @@ class TestAbort:
 
     def test_a_query_in_the_database(self, lab, connect):
         running = query_id(connect().cursor(), HEAVY)
-        time.sleep(0.3)
+        until(lambda: lab.account_state.database.pool._unfinished)
         assert connect().cursor().abort_query(running)
         assert ended(lab, running).error_code == "000604"
 
@@ -249,7 +257,14 @@ class TestAbort:
             assert connection.cursor().abort_query(running)
             assert ended(lab, running).error_code == "000604"
 
-    def test_by_the_clients_own_timeout(self, lab, connection):
+    def test_by_the_clients_own_timeout(self, lab, connection, monkeypatch):
+        cancel = connection._cancel_query
+
+        def once_it_runs(sql, request_id):
+            until(lambda: any(one.request_id == str(request_id) for one in lab.queries.values()))
+            return cancel(sql, request_id)
+
+        monkeypatch.setattr(connection, "_cancel_query", once_it_runs)
         with pytest.raises(ProgrammingError, match="SQL execution cancel") as error:
             connection.cursor().execute("select system$wait(600)", timeout=1)
         assert error.value.errno == 604

@@ -3,6 +3,7 @@
 import datetime as dt
 import time
 import uuid
+from types import SimpleNamespace
 
 import jwt
 import pytest
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from snowflake.connector.errors import DatabaseError, ProgrammingError
 
+from astronomer.lab.snowflake import sessions
 from tests.lab.conftest import ended, pem, query_id, until
 
 
@@ -137,15 +139,18 @@ def test_after_the_master_token_only_a_login_helps(lab, connect):
     assert connect().cursor().execute("select 1").fetchone() == (1,)
 
 
-def test_tokens_run_out_by_themselves(make_lab):
-    lab = make_lab(session_seconds=0.5, master_seconds=1.5)
+def test_tokens_run_out_by_themselves(make_lab, monkeypatch):
+    passed = 0
+    monkeypatch.setattr(sessions, "time", SimpleNamespace(time=lambda: time.time() + passed))
+    lab = make_lab(session_seconds=1000, master_seconds=10_000)
     with snowflake.connector.connect(**lab.connect_args()) as connection:
         cursor = connection.cursor()
         cursor.execute("begin")
-        time.sleep(0.6)
+        assert lab.requests.count("token-request") == 0
+        passed = 1001
         cursor.execute("select 1")
         assert lab.requests.count("token-request") == 1
-        time.sleep(1.6)
+        passed += 10_001
         with pytest.raises(ProgrammingError) as error:
             cursor.execute("select 1")
         assert error.value.errno == 390114

@@ -124,22 +124,24 @@ class TestTimeout:
         assert time.monotonic() - started < 60
         assert (error.errno, error.sqlstate) == (630, "57014")
         assert "timeout of 2 second(s) and was canceled" in error.msg
+        cursor.execute("alter session unset statement_timeout_in_seconds")
         assert cursor.execute("select 1").fetchone() == (1,)
 
     def test_of_the_statement_wins(self, lab, cursor):
         cursor.execute("alter session set statement_timeout_in_seconds = 2")
-        longer = {"STATEMENT_TIMEOUT_IN_SECONDS": 10}
+        longer = {"STATEMENT_TIMEOUT_IN_SECONDS": 60}
         assert cursor.execute("select system$wait(4)", _statement_params=longer).fetchone()
         shorter = query_id(
             cursor, "select system$wait(4)", _statement_params={"STATEMENT_TIMEOUT_IN_SECONDS": 1}
         )
         assert ended(lab, shorter).error_code == "000630"
 
-    def test_of_several_statements_is_for_all_together(self, lab, cursor):
-        limit = {"STATEMENT_TIMEOUT_IN_SECONDS": 10}
+    def test_of_several_statements_is_for_all_together(self, lab, cursor, monkeypatch):
+        monkeypatch.setattr(lab.account_state.pace, "speed", 200.0)
+        limit = {"STATEMENT_TIMEOUT_IN_SECONDS": 60}
         parent = query_id(
             cursor,
-            "select system$wait(6); select system$wait(6); select 1",
+            "select system$wait(40); select system$wait(40); select 1",
             num_statements=0,
             _statement_params=limit,
         )

@@ -13,6 +13,7 @@ from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
 from airflow.providers.snowflake.operators.snowflake import SnowflakeSqlApiHook, SnowflakeSqlApiOperator
 from airflow.providers.snowflake.triggers.snowflake_trigger import SnowflakeSqlApiTrigger
 
+from tests.held import held
 from tests.lab.conftest import ended, until
 
 AUTHS = ["password", "key_pair", "key_pair_encrypted", "oauth", "pat"]
@@ -119,7 +120,7 @@ class TestSqlApi:
             statement_count=1,
             deferrable=True,
         )
-        with pytest.raises(TaskDeferred) as deferred:
+        with held(lab), pytest.raises(TaskDeferred) as deferred:
             await asyncio.to_thread(operator.execute, context())
         path, arguments = deferred.value.trigger.serialize()
         assert path.endswith("SnowflakeSqlApiTrigger")

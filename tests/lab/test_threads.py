@@ -24,33 +24,33 @@ def test_as_many_calls_at_once_as_it_has_threads(threads):
 
     def call(number):
         inside.release()
-        assert leave.wait(10)
+        assert leave.wait(60)
         return number
 
     futures = [threads.submit(call, number) for number in range(5)]
-    assert all(inside.acquire(timeout=10) for _ in range(2))
+    assert all(inside.acquire(timeout=60) for _ in range(2))
     assert not inside.acquire(timeout=0.05)
     leave.set()
-    assert [future.result(10) for future in futures] == list(range(5))
+    assert [future.result(60) for future in futures] == list(range(5))
 
 
 def test_an_idle_thread_is_used_again(threads):
     for _ in range(5):
-        threads.submit(int).result(10)
+        threads.submit(int).result(60)
         until(lambda: threads._unfinished == 0)
     assert len(threads._threads) == 1
 
 
 def test_an_error_is_the_callers(threads):
     with pytest.raises(ZeroDivisionError):
-        threads.submit(lambda: 1 / 0).result(10)
-    assert threads.submit(int, "7", base=8).result(10) == 7
+        threads.submit(lambda: 1 / 0).result(60)
+    assert threads.submit(int, "7", base=8).result(60) == 7
 
 
 def test_shutdown(threads):
     inside, leave = threading.Barrier(3), threading.Event()
-    running = [threads.submit(lambda: inside.wait(10) >= 0 and leave.wait(10)) for _ in range(2)]
-    inside.wait(10)
+    running = [threads.submit(lambda: inside.wait(60) >= 0 and leave.wait(60)) for _ in range(2)]
+    inside.wait(60)
     waiting = threads.submit(int)
     threads.shutdown(wait=False, cancel_futures=True)
     assert waiting.cancelled()
@@ -68,7 +68,7 @@ def test_what_a_call_has_held_is_let_go(threads):
 
     held = Held()
     known = weakref.ref(held)
-    threads.submit(lambda one: None, held).result(10)
+    threads.submit(lambda one: None, held).result(60)
     del held
     until(lambda: gc.collect() is not None and known() is None)
 

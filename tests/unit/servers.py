@@ -6,6 +6,8 @@ import contextlib
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
+
 
 class Server(ThreadingHTTPServer):
     """Serves `body` with `status`, after what is to come `first`, and counts the questions."""
@@ -41,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.questions.append((self.command, self.path, body))
         self.server.arrived.set()
         if self.server.held:
-            self.server.released.wait(4)
+            self.server.released.wait(60)
         if self.server.dripping_headers:
             self.dripped(b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 10_000)
             return
@@ -66,6 +68,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+def only_the_whole_is_limited(monkeypatch):
+    """No single step of a question may end it, as one could when everything has stood still."""
+    client = httpx.AsyncClient
+    monkeypatch.setattr(httpx, "AsyncClient", lambda **how: client(**{**how, "timeout": 60.0}))
 
 
 @contextlib.contextmanager

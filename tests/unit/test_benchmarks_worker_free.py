@@ -30,7 +30,7 @@ DAG = Path(phase.__file__).with_name("dags") / "worker_free.py"
 BURN = """
 import os, sys, time
 def burn():
-    until = time.process_time() + 0.2
+    until = time.process_time() + 0.6
     while time.process_time() < until: pass
 child = os.fork()
 if not child:
@@ -166,7 +166,7 @@ def test_processes_that_have_ended_count_through_their_parents_though_these_stil
         assert process.stdout.readline() == "ready\n"
         first, below = cpu.tree(process.pid)
         process.stdin.write("\n")
-    assert first < 0.2 <= below + 0.05
+    assert first < 0.5 <= below
 
 
 def test_only_what_has_been_used_since_counts():

@@ -121,7 +121,7 @@ class TestServers:
         client = redis_client.from_url(servers.settings()["AIRFLOW__CELERY__BROKER_URL"])
         client.lpush("default", "a message")
         client.close()
-        until = time.monotonic() + 10  # it writes every second
+        until = time.monotonic() + 60  # it writes every second
         [folder] = servers.folders()
         search = Search([Secret("it", "a message")])
         while not (found := search.files(folder)):

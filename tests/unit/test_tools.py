@@ -122,7 +122,8 @@ class TestWhenToRenew:
         assert prints[0] == prints[1] != prints[2]
 
 
-def test_progress_of_an_installation(tmp_path):
+def test_progress_of_an_installation(tmp_path, monkeypatch):
+    monkeypatch.setattr(bootstrap.PipProgress, "seconds", 7.0)
     progress = bootstrap.PipProgress(tmp_path)
     for line in (
         "Collecting apache-airflow==3.3.2 (from -c constraints.txt (line 14))\n",
@@ -130,10 +131,10 @@ def test_progress_of_an_installation(tmp_path):
         "  Downloading idna-3.20.whl (500 kB)\n",
     ):
         progress.feed(line)
-    assert str(progress) == "  1 packages found, 22 MB downloaded, 0 s"
+    assert str(progress) == "  1 packages found, 22 MB downloaded, 7 s"
     progress.feed("Installing collected packages: a, b, c\n")
     (tmp_path / "lib/python3.11/site-packages/a-1.dist-info").mkdir(parents=True)
-    assert str(progress) == "  1 of 3 packages installed, 0 s"
+    assert str(progress) == "  1 of 3 packages installed, 7 s"
 
 
 def test_a_failed_installation_shows_the_end_of_its_log(tmp_path):
@@ -278,7 +279,7 @@ class TestLeftovers:
             while not list(leftovers.tagged("test-tag")):
                 time.sleep(0.01)
             assert leftovers.main("test-tag", patience=0) == 1
-            assert sleeper.wait(timeout=10) == -signal.SIGKILL
+            assert sleeper.wait(timeout=60) == -signal.SIGKILL
         assert f"left running: {sleeper.pid}" in capsys.readouterr().err
 
     def test_nothing_left_is_success(self):

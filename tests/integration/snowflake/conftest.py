@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 import pytest
@@ -10,6 +9,7 @@ import snowflake.connector
 
 from astronomer.lab.snowflake import SnowflakeLab
 from astronomer.providers.snowflake import states
+from tests.held import held
 from tests.integration.snowflake.driving import until_now
 from tests.unit.deferral.fakes import FakeSupervisor
 
@@ -44,17 +44,10 @@ def lab(running_lab, monkeypatch):
 
 
 @pytest.fixture
-def let_go(lab, monkeypatch):
+def let_go(lab):
     """Whatever a query's text waits for lasts until this is called."""
-    over = asyncio.Event()
-
-    async def spend(query, seconds):
-        if seconds:
-            await over.wait()
-
-    monkeypatch.setattr(lab.account_state.pace, "spend", spend)
-    yield lambda: lab._do(over.set)
-    lab._do(over.set)
+    with held(lab) as let_go:
+        yield let_go
 
 
 @pytest.fixture

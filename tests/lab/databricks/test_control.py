@@ -18,7 +18,7 @@ def client(lab):
 def test_health_and_requests(client, lab, api):
     assert (client.health()["service"], client.active) == ("databricks", lab.active)
     api.get("2.2/jobs/list")
-    lab.quotas.factor = 0.05
+    lab.quotas.factor = 0.001
     with pytest.raises(Refused):
         [api.get("2.2/jobs/list") for _ in range(3)]
     summary = client.requests_summary()
@@ -40,13 +40,13 @@ def test_faults(client, lab, api):
 
 def test_seeds_and_time(client, lab):
     before = client.advance(0)
-    ids = client.seed(5, seconds=100, spread=100, tasks=2, name="seeded", creator="someone@example.com")
+    ids = client.seed(5, seconds=1000, spread=1000, tasks=2, name="seeded", creator="someone@example.com")
     assert [run["run_id"] for run in client.runs(active=True)] == ids
     assert client.active == 5
-    assert client.advance(160) - before == pytest.approx(160, abs=10)
+    assert client.advance(1600) - before == pytest.approx(1600, abs=100)
     assert [run["state"] for run in client.runs()[-5:]] == ["SUCCESS"] * 3 + ["RUNNING"] * 2
     assert {run["creator"] for run in client.runs(state="RUNNING")} == {"someone@example.com"}
-    client.set_speed(1000)
+    client.set_speed(10_000)
     until(lambda: not client.active)
     client.set_speed(1)
     with pytest.raises(urllib.error.HTTPError, match="400"):

@@ -190,7 +190,7 @@ class TestLists:
         headers = {"authorization": f"Bearer {lab.token}"}
         body = {"active_only": True, "limit": 1}
         answer = requests.get(
-            f"{lab.url}/api/2.1/jobs/runs/list", json=body, headers=headers, timeout=5
+            f"{lab.url}/api/2.1/jobs/runs/list", json=body, headers=headers, timeout=60
         ).json()
         assert [run["run_id"] for run in answer["runs"]] == [ids[57]]
 

@@ -17,7 +17,7 @@ def near(milliseconds):
 
 class TestEnds:
     def test_success(self, lab, api):
-        run_id = api.submit(wait(seconds=5, result="fine"), run_name="n")
+        run_id = api.submit(wait(seconds=500, result="fine"), run_name="n")
         run = api.run(run_id)
         assert result(run) == ("RUNNING", None, "RUNNING")
         assert (run["run_name"], run["run_type"], run["format"], run["end_time"]) == (
@@ -27,13 +27,13 @@ class TestEnds:
             0,
         )
         assert lab.active == 1
-        lab.advance(5)
+        lab.advance(500)
         run = api.run(run_id)
         assert result(run) == ("TERMINATED", "SUCCESS", "TERMINATED")
         assert run["status"]["termination_details"] == {"code": "SUCCESS", "type": "SUCCESS", "message": ""}
-        assert run["end_time"] - run["start_time"] == run["run_duration"] == near(5000)
+        assert run["end_time"] - run["start_time"] == run["run_duration"] == near(500_000)
         [task] = run["tasks"]
-        assert (task["setup_duration"], task["execution_duration"]) == (near(0), near(5000))
+        assert (task["setup_duration"], task["execution_duration"]) == (near(0), near(500_000))
         assert task["run_id"] != run_id
         assert api.output(run, "a")["notebook_output"] == {"result": "fine", "truncated": False}
         assert run["run_page_url"].startswith(lab.url)
@@ -58,10 +58,10 @@ class TestEnds:
         assert run["status"]["termination_details"]["code"] == "SUCCESS_WITH_FAILURES"
 
     def test_a_run_times_out(self, lab, api):
-        run_id = api.submit(wait(seconds=100), wait("b", "a"), timeout_seconds=30)
-        lab.advance(29)
+        run_id = api.submit(wait(seconds=10_000), wait("b", "a"), timeout_seconds=3000)
+        lab.advance(2900)
         assert result(api.run(run_id))[0] == "RUNNING"
-        lab.advance(2)
+        lab.advance(101)
         run = api.run(run_id)
         assert result(run) == ("TERMINATED", "TIMEDOUT", "TERMINATED")
         assert run["status"]["termination_details"]["code"] == "CANCELED"
@@ -75,27 +75,27 @@ class TestEnds:
         assert result(run)[:2] == ("INTERNAL_ERROR", "FAILED")
 
     def test_states_before_the_work(self, make_lab):
-        lab = make_lab(startup_seconds=60)
+        lab = make_lab(startup_seconds=6000)
         api = Api(lab)
-        run_id = api.submit(wait(seconds=5), wait("b", "a", seconds=5))
+        run_id = api.submit(wait(seconds=500), wait("b", "a", seconds=500))
         assert states(api.run(run_id)) == {"a": "PENDING", "b": "BLOCKED"}
         assert result(api.run(run_id))[0] == "PENDING"
-        lab.advance(61)
+        lab.advance(6001)
         assert states(api.run(run_id)) == {"a": "RUNNING", "b": "BLOCKED"}
-        lab.advance(200)
+        lab.advance(20_000)
         run = api.run(run_id)
-        assert [task["setup_duration"] for task in run["tasks"]] == [near(60_000)] * 2
-        assert run["run_duration"] == near(130_000)
+        assert [task["setup_duration"] for task in run["tasks"]] == [near(6_000_000)] * 2
+        assert run["run_duration"] == near(13_000_000)
 
 
 class TestRetries:
     def test_attempts_have_their_own_ids(self, lab, api):
-        run_id = api.submit(wait(fail="boom", max_retries=2, min_retry_interval_millis=10_000))
+        run_id = api.submit(wait(fail="boom", max_retries=2, min_retry_interval_millis=1_000_000))
         until(lambda: len(api.run(run_id)["tasks"]) == 2)
         assert states(api.run(run_id)) == {"a": "WAITING_FOR_RETRY"}
         assert api.run(run_id)["tasks"][1]["status"]["state"] == "WAITING"
         assert lab.active == 1
-        lab.advance(30)
+        lab.advance(3000)
         run = api.run(run_id)
         assert [task["attempt_number"] for task in run["tasks"]] == [0, 1, 2]
         assert len({task["run_id"] for task in run["tasks"]}) == 3
@@ -168,14 +168,16 @@ class TestDependencies:
 
 
 class TestCancel:
-    def test_it_takes_a_while_and_may_be_repeated(self, lab, api):
+    def test_it_takes_a_while_and_may_be_repeated(self, lab, api, monkeypatch):
+        monkeypatch.setattr(lab.workspace.conductor.pace, "cancel_seconds", 600)
         run_id = api.submit(wait(seconds=600), wait("b", "a"))
         assert api.post("2.2/jobs/runs/cancel", run_id=run_id) == {}
         run = api.run(run_id)
         assert result(run) == ("TERMINATING", None, "TERMINATING")
         assert lab.active == 1
         api.post("2.2/jobs/runs/cancel", run_id=run_id)
-        run = api.ended(run_id)
+        lab.advance(600)
+        run = api.run(run_id)
         assert result(run) == ("TERMINATED", "CANCELED", "TERMINATED")
         assert run["status"]["termination_details"]["code"] == "USER_CANCELED"
         assert run["state"]["user_cancelled_or_timedout"]
@@ -229,7 +231,8 @@ class TestConcurrency:
             "RUNNING",
             "QUEUED",
         ]
-        assert api.run(second)["queue_duration"] == near(60_000)
+        began = api.run(second)["start_time"] + api.run(second)["queue_duration"]
+        assert began == api.run(first)["end_time"]
         api.post("2.2/jobs/runs/cancel", run_id=third)
         assert result(api.run(third)) == ("TERMINATED", "CANCELED", "TERMINATED")
         lab.advance(61)
@@ -333,15 +336,15 @@ class TestRepair:
             self.repair(api, run_id, rerun_tasks=["z"])
 
     def test_a_repaired_run_has_its_whole_timeout_again(self, lab, api):
-        job = api.create(wait(fail="x"), timeout_seconds=100)
+        job = api.create(wait(fail="x"), timeout_seconds=10_000)
         run_id = api.post("2.2/jobs/run-now", job_id=job)["run_id"]
         api.ended(run_id)
-        api.post("2.2/jobs/update", job_id=job, new_settings={"tasks": [wait(seconds=80)]})
-        lab.advance(50)
+        api.post("2.2/jobs/update", job_id=job, new_settings={"tasks": [wait(seconds=8000)]})
+        lab.advance(5000)
         self.repair(api, run_id, rerun_all_failed_tasks=True)
-        lab.advance(70)
+        lab.advance(7000)
         assert result(api.run(run_id))[0] == "RUNNING"
-        lab.advance(11)
+        lab.advance(1001)
         assert result(api.run(run_id))[1] == "SUCCESS"
 
     def test_a_repaired_run_is_active_again(self, lab, api):

@@ -39,7 +39,7 @@ class TestSteps:
     async def test_are_as_many_as_is_configured(self, monkeypatch):
         monkeypatch.setenv("AIRFLOW__ASTRONOMER_PROVIDERS__WORKER_FREE_THREADS", "2")
         meet = threading.Barrier(2)
-        two = [Steps.current().run(lambda: meet.wait(10)) for _ in range(2)]
+        two = [Steps.current().run(lambda: meet.wait(60)) for _ in range(2)]
         assert sorted(await asyncio.gather(*two)) == [0, 1]
         assert Steps.current()._pool._max_workers == 2
 
@@ -54,7 +54,7 @@ class TestSteps:
         go_on, done = threading.Event(), threading.Event()
 
         def step():
-            go_on.wait(10)
+            go_on.wait(60)
             done.set()
 
         waiting = asyncio.ensure_future(_shielded(Steps.current().run(step)))

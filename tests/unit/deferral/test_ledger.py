@@ -42,7 +42,7 @@ class Pages:
     def folder(self):
         done = threading.Event()
         ledgers._disk.do(done.set)
-        done.wait(10)
+        done.wait(60)
         return _compat.waits_folder()
 
     def add(self, line, at=START):

@@ -90,6 +90,12 @@ class World:
         entry.ends, entry.runs_for = phase, self.timeline.now - entry.started_at
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch):
+    """Airflow's answer is waited for, however late it comes."""
+    monkeypatch.setattr("astronomer.deferral.in_process._ASKING", 60.0)
+
+
 @pytest.fixture
 def world(service, timeline):
     return World(service, timeline)

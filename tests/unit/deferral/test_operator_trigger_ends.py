@@ -149,7 +149,7 @@ class TestListeners:
 
         def hear(*about):
             done = asyncio.run_coroutine_threadsafe(step(), steps[0])
-            told.append(done.result(10))
+            told.append(done.result(60))
 
         async def step():
             return await Steps.current().run(lambda: "done")

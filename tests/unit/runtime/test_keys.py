@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from astronomer.lab.issuer.platform import Platform
 from astronomer.runtime import keys as module
 from astronomer.runtime.keys import ALGORITHMS, JwksKeys, KeysUnavailable, PemKey, fetch_jwks
-from tests.unit.servers import serving
+from tests.unit.servers import only_the_whole_is_limited, serving
 
 ALLOWED = ("RS256", "ES256", "EdDSA")
 
@@ -97,19 +97,19 @@ class TestAsking:
         def slow(url):
             asked.append(url)
             entered.set()
-            go.wait(10)
+            go.wait(60)
             return platform.jwks()
 
         keys = JwksKeys("https://p", ALLOWED, fetch=slow, clock=clock)
         found = []
         threads = [threading.Thread(target=lambda: found.append(keys.find(platform.kid))) for _ in range(5)]
         threads[0].start()
-        entered.wait(10)
+        entered.wait(60)
         for thread in threads[1:]:
             thread.start()
         go.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         assert len(asked) == 1
         assert [key.kid for key in found] == [platform.kid] * 5
 
@@ -183,6 +183,7 @@ class TestDown:
     @pytest.mark.parametrize("headers", [True, False])
     def test_an_answer_that_does_not_end_is_given_up(self, monkeypatch, headers):
         """However often something comes, within what a single step may take."""
+        only_the_whole_is_limited(monkeypatch)
         monkeypatch.setattr(module, "FETCH_SECONDS", 0.3)
         with serving(b" " * 10_000) as server:
             server.drip, server.dripping_headers = 0.01, headers
@@ -199,7 +200,8 @@ class TestDown:
             (200, b" " * ((1 << 20) + 1), "the answer is longer than 1048576 bytes"),
         ],
     )
-    def test_an_answer_that_is_none(self, status, body, words):
+    def test_an_answer_that_is_none(self, monkeypatch, status, body, words):
+        monkeypatch.setattr(module, "FETCH_SECONDS", 60.0)
         with serving(body) as server:
             server.status = status
             with pytest.raises(ValueError, match=words):

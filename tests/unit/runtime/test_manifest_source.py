@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 import time
+from functools import partial
 
 import airflow.configuration  # noqa: F401  # it takes the root logger over, and a test's handler away, when it is loaded
 import pytest
@@ -17,7 +18,7 @@ from astronomer.runtime import source as module
 from astronomer.runtime.source import Source, fetch, running
 from astronomer.runtime.versions import MAX_BYTES, ManifestError, Tag
 from tests.unit.runtime.releases import entry, text
-from tests.unit.servers import serving
+from tests.unit.servers import only_the_whole_is_limited, serving
 
 BUNDLED = text({"3.3-1": entry()})
 NEWER = text({"3.3-1": entry(), "3.3-2": entry()})
@@ -59,6 +60,11 @@ def known(tmp_path, now):
 
 def tags(source):
     return [str(tag) for tag in source.manifest().releases]
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch):
+    monkeypatch.setattr(module, "fetch", partial(fetch, timeout=60.0))
 
 
 @pytest.fixture(autouse=True)
@@ -196,14 +202,15 @@ class TestABadServer:
             server.body, server.headers = gzip.compress(server.body), {"Content-Encoding": "gzip"}
         assert self.asked(server.url, caplog, known) == f"the answer is longer than {MAX_BYTES} bytes"
         with pytest.raises(ManifestError, match="longer"):
-            fetch(server.url)
+            module.fetch(server.url)
 
     def test_a_redirect(self, known, server, caplog):
         server.status, server.headers = 302, {"Location": server.url}
         assert self.asked(server.url, caplog, known) == "the server answered with status 302"
         assert server.asked == 1
 
-    def test_byte_by_byte(self, server):
+    def test_byte_by_byte(self, server, monkeypatch):
+        only_the_whole_is_limited(monkeypatch)
         server.drip = 0.05
         started = time.monotonic()
         with pytest.raises(TimeoutError):
