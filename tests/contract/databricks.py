@@ -74,7 +74,7 @@ class DatabricksWorld(LabWorld):
     def finish(self, job_id: str) -> None:
         for task in self._own[job_id].tasks:
             # Not advance(): tokens would expire as well.
-            self.lab._do(task.stop.__self__.callback)
+            self.lab._do(task.stop.__self__.ring)
 
     def report_unknown_state(self, job_id: str) -> Callable[[], None]:
         run = self._own[job_id]

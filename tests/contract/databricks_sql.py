@@ -75,7 +75,7 @@ class DatabricksSqlWorld(LabWorld):
         return found.phase
 
     def finish(self, job_id: str) -> None:
-        self.lab._do(self.lab.statements[job_id].timer.callback)
+        self.lab._do(self.lab.statements[job_id].timer.ring)
 
     def report_unknown_state(self, job_id: str) -> Callable[[], None]:
         one = self.lab.statements[job_id]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +19,7 @@ from astronomer.lab.snowflake import SnowflakeLab
 from astronomer.providers.snowflake import states
 from astronomer.providers.snowflake.operators.snowflake import SnowflakeOperator, SnowflakeSqlApiOperator
 from tests.contract.network import LabWorld, started
-from tests.contract.world import Family, World
+from tests.contract.world import FOREVER, Family, World
 
 __all__ = ["SnowflakeFamily", "SnowflakeSqlApiFamily"]
 
@@ -42,6 +43,8 @@ class SnowflakeWorld(LabWorld):
         super().__init__(lab)
         self.secrets = (lab.password,)
         self._before = set(lab.queries)
+        self._pace = lab.account_state.pace.spend
+        self._over: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     def job(self, runs_for: float, *, fails: bool = False) -> dict[str, Any]:
         wait = f"CALL SYSTEM$WAIT({runs_for * self.beat:.2f})"
@@ -69,8 +72,14 @@ class SnowflakeWorld(LabWorld):
 
     def finish(self, job_id: str) -> None:
         *_, last = job_id, *self.lab.queries[job_id].children
-        task: Any = self.lab.queries[last].task
-        self.lab._do(lambda: task._fut_waiter.set_result(None))  # it wakes up from its sleep
+        self.lab._do(self._over[last].set)
+
+    async def spend(self, query: Any, seconds: float) -> None:
+        """In place of the lab's pace, so that what lasts forever can be finished."""
+        if seconds * 2 > FOREVER * self.beat:
+            await self._over[query.id].wait()
+        else:
+            await self._pace(query, seconds)
 
     def report_unknown_state(self, job_id: str) -> Callable[[], None]:
         query = self.lab.queries[job_id]
@@ -119,6 +128,7 @@ class SnowflakeFamily(Family):
             patch.setattr(states, "_unknown_seen", set())
             lab.requests.clear()
             world = self.world_type(lab)
+            patch.setattr(lab.account_state.pace, "spend", world.spend)
             try:
                 yield world
             finally:

@@ -126,7 +126,7 @@ class Task:
                 running = asyncio.ensure_future(collected(self.trigger))
                 if meanwhile is not None:
                     await meanwhile(self.trigger)
-                return await asyncio.wait_for(running, 200)
+                return await asyncio.wait_for(running, 100)
 
         (event,) = asyncio.run(main())
         self.events.append(event)

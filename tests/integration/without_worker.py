@@ -136,7 +136,7 @@ class Free:
             async with triggerer():
                 measuring = asyncio.ensure_future(self.lag.measure())
                 try:
-                    return await asyncio.wait_for(work(), 200)
+                    return await asyncio.wait_for(work(), 100)
                 finally:
                     measuring.cancel()
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from astronomer.lab import server
 from astronomer.lab.snowflake import SnowflakeLab
 
 SPEED = 20.0
@@ -43,6 +44,13 @@ def trust(lab_directory):
             del os.environ[name]
         else:
             os.environ[name] = value
+
+
+@pytest.fixture
+def patient_servers(monkeypatch):
+    """Who waits for a client waits this long; a busy machine is quicker."""
+    monkeypatch.setattr(server, "GRACEFUL_SECONDS", 60)
+    monkeypatch.setattr(server, "SHUTDOWN_SECONDS", 100.0)
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,7 @@ def test_unknown_authentication(lab):
         lab.airflow_connection(auth="wish")
 
 
+@pytest.mark.usefixtures("patient_servers")
 def test_stopping_ends_everything_and_leaves_nothing(monkeypatch):
     before = set(threading.enumerate())
     lab = SnowflakeLab()
@@ -73,7 +74,7 @@ def test_stopping_ends_everything_and_leaves_nothing(monkeypatch):
     started = time.monotonic()
     lab.stop()
     lab.stop()
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 30
     assert lab.queries[running].error_code == "000604"
     assert not directory.exists()
     connection._rest.close()

@@ -8,11 +8,12 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from astronomer.lab import server as served_from
 from astronomer.lab.server import ThreadedServer
 from astronomer.lab.tls import issue
 from tests.lab.conftest import until
 from tests.sockets import nothing_left
+
+pytestmark = pytest.mark.usefixtures("patient_servers")
 
 
 class Application:
@@ -27,13 +28,6 @@ class Application:
         self.asked.set()
         while (await receive())["type"] != "http.disconnect":
             continue
-
-
-@pytest.fixture(autouse=True)
-def _patience(monkeypatch):
-    """Who waits for a client waits this long; a busy machine is quicker."""
-    monkeypatch.setattr(served_from, "GRACEFUL_SECONDS", 60)
-    monkeypatch.setattr(served_from, "SHUTDOWN_SECONDS", 100.0)
 
 
 @pytest.fixture

@@ -31,6 +31,12 @@ class Timer:
         """Never do it."""
         self.callback = None
 
+    def ring(self) -> None:
+        """Do it now, in the loop's thread, and not again."""
+        callback, self.callback = self.callback, None
+        if callback is not None:
+            callback()
+
 
 class Clock:
     """Epoch seconds, and timers that are called in the loop of ``attach``, in order of their time.

@@ -223,7 +223,7 @@ class TestDeferred:
                 waiting = [asyncio.ensure_future(events_of(trigger)) for trigger in triggers]
                 for one in random.Random(4).sample(numbers, len(numbers)):
                     airflow.set(f"r{one}", a="success")
-                    ((event,), *_) = await asyncio.wait_for(asyncio.gather(waiting[one]), 200)
+                    ((event,), *_) = await asyncio.wait_for(asyncio.gather(waiting[one]), 100)
                     assert event["outcome"]["status"]["url"].endswith(f"/runs/r{one}")
                     others = [number for number in numbers if waiting[number].done()]
                     ended.append(one)

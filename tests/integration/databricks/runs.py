@@ -94,7 +94,7 @@ class Workspace:
     def finish(self, *runs: Any) -> None:
         """The work of these runs is over; with ``lab.advance`` the clock of all later tests would be ahead."""
         begun = [task.stop for run in runs for task in run.tasks if task.stop]
-        self.lab._do(lambda: [stop.__self__.callback() for stop in begun])
+        self.lab._do(lambda: [stop.__self__.ring() for stop in begun])
 
     def change(self, run: Any, change: Callable[[Any], object]) -> None:
         """Something happens to a run, in the workspace's own thread."""

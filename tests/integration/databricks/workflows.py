@@ -81,7 +81,7 @@ class DagRun:
         async def main() -> list[Any]:
             async with triggerer():
                 waits = (collected(task.trigger) for task in tasks)
-                return await asyncio.wait_for(asyncio.gather(*waits), 200)
+                return await asyncio.wait_for(asyncio.gather(*waits), 100)
 
         for task, (event,) in zip(tasks, asyncio.run(main()), strict=True):
             task.events.append(event)

@@ -194,7 +194,7 @@ class Runner:
                 return event
 
         with supervisor.set_supervisor_comms(running.comms):
-            event = asyncio.run(asyncio.wait_for(wait(), 200))
+            event = asyncio.run(asyncio.wait_for(wait(), 100))
         into = "events-with-words.log" if "masked" in ti.task_id else "seen.log"
         note(ti.task_id, into=into, event=event.payload, shown=repr(event))
         return event

@@ -57,7 +57,7 @@ class TestAModuleOfTheProject:
             [program, "-P", "-m", "celery", "-A", "x"]
         ]
 
-    @pytest.mark.parametrize("options", [("-u", "-m"), ("-um",)])
+    @pytest.mark.parametrize("options", [("-u", "-m"), ("-um",), ("-X", "dev", "-Wignore", "-m")])
     def test_not_with_options_either(self, monkeypatch, options):
         assert started(monkeypatch, "python", *options, "x") == [["python", "-P", *options, "x"]]
 
@@ -66,6 +66,9 @@ class TestAModuleOfTheProject:
         [
             ("python", "script.py"),
             ("python", "-u", "script.py", "-m"),
+            ("python", "-c", "-m"),
+            ("python", "-W", "-m"),
+            ("python", "-", "-m"),
             ("python",),
             ("pythonic", "-m", "x"),
             ("airflow", "-m"),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.standard.sensors.filesystem import FileSensor as StockFileSensor
 
 from astronomer.deferral import JobTrigger, WatchSensor
+from astronomer.deferral.lazy import lazy_property
 from astronomer.providers.core.jobs.files import FileWait
 from astronomer.providers.core.lineage import file_read
 from astronomer.providers.core.triggers.filesystem import FileTrigger
@@ -61,7 +61,7 @@ class FileSensor(WatchSensor, StockFileSensor):
         # Only now: the stock sensor would read the connection when the Dag is parsed.
         self.start_from_trigger = start_from_trigger
 
-    @cached_property
+    @lazy_property
     def path(self) -> str:
         """The stock path; without a worker, over a connection that was read for all tasks."""
         if self.in_triggerer is None:

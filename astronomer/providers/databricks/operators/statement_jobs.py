@@ -36,6 +36,7 @@ T = TypeVar("T")
 _LONGEST_POLL_INTERVAL = 600.0  # a statement that nobody asks about for 15 minutes may be ended
 _LOOK_BACK = 7 * 86_400.0  # where Airflow remembers nothing of an earlier try
 _NEXT = "next"
+_REPEATS = "repeats"
 _NOT_STARTED = "not started"
 
 
@@ -98,13 +99,14 @@ class StatementOperator(JobOperator):
                 submit_key=attempt.submit_key,
                 deadline=attempt.deadline,
             ),
+            attempt,
         )
 
     def find(self, context: Mapping[str, Any], attempt: Attempt) -> DatabricksStatement | None:
         """The newest statement that the attempt started, by its tag."""
         since = float(attempt.notes.get("since") or self._long_ago(context))
         warehouse_id = str(attempt.notes.get("warehouse_id") or self._warehouse_id())
-        address, found = self._look_for(attempt.submit_key, warehouse_id, since)
+        address, found = self._look_for(attempt.submit_key, warehouse_id, since, attempt)
         if not found:
             return None
         last = max(found)
@@ -165,11 +167,11 @@ class StatementOperator(JobOperator):
         begun = attempt.notes.get(_NEXT) == wanted.index  # by a try that has not come to tell its id
         found = self._found(wanted, attempt) if begun else None
         if found is None:
-            notes = attempt.notes | {_NEXT: wanted.index, "next_since": clock.now()}
+            notes = attempt.notes | {_NEXT: wanted.index, "next_since": clock.now(), _REPEATS: False}
             attempt = memory.save(attempt, notes=notes)
             memory.confirm(attempt)
             try:
-                found = self._start(context, wanted)
+                found = self._start(context, wanted, attempt)
             except StatementFailed:
                 memory.save(attempt, ended=True)
                 raise
@@ -190,27 +192,33 @@ class StatementOperator(JobOperator):
         """A statement that an earlier try has started, if it came so far."""
         since = float(attempt.notes["next_since"])
         key = submit.statement_key(wanted.submit_key, wanted.index)
-        _, found = self._look_for(key, wanted.warehouse_id, since)
+        _, found = self._look_for(key, wanted.warehouse_id, since, attempt)
         if not found:
             return None
         return replace(wanted, statement_id=found[wanted.index], submitted_at=since)
 
-    def _look_for(self, key: str, warehouse_id: str, since: float) -> tuple[str, dict[int, str]]:
+    def _look_for(
+        self, key: str, warehouse_id: str, since: float, attempt: Attempt
+    ) -> tuple[str, dict[int, str]]:
+        # One that repeated its request may have sent the last one just before it died.
+        sent = clock.now() if attempt.notes.get(_REPEATS) else since
+
         async def look(client: Any) -> tuple[str, dict[int, str]]:
             found = await submit.find_started(
                 client,
                 key,
                 warehouse_id,
                 since,
-                # The try before may have sent its last request, after a long outage, just before it died.
-                known_by=clock.now() + submit.HISTORY_LAGS,
+                known_by=sent + submit.HISTORY_LAGS,
                 tolerance=self.outage_tolerance,
             )
             return client.address, found
 
         return self.with_client(look)
 
-    def _start(self, context: Mapping[str, Any], wanted: DatabricksStatement) -> DatabricksStatement:
+    def _start(
+        self, context: Mapping[str, Any], wanted: DatabricksStatement, attempt: Attempt
+    ) -> DatabricksStatement:
         """Submit the statement that a job without an id describes."""
         requests = self.requests()
         tags = build_query_tags(cast("Any", context), self.query_tags, self.include_airflow_query_tags)
@@ -223,9 +231,15 @@ class StatementOperator(JobOperator):
         memory = self._memory(context)
         key, submitted_at = submit.statement_key(wanted.submit_key, wanted.index), clock.now()
 
+        def note() -> None:
+            memory.save(attempt, notes=attempt.notes | {_REPEATS: True})
+
+        # In a triggerer a claim has to be new for each request, so none is sent long after it.
+        repeats = note if self.in_triggerer is None else None
+
         async def start(client: Any) -> tuple[str, str]:
             answer = await submit.start(
-                client, body, key, tolerance=self.outage_tolerance, check=memory.check
+                client, body, key, tolerance=self.outage_tolerance, check=memory.check, repeats=repeats
             )
             return client.address, answer
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
@@ -13,6 +12,7 @@ from airflow.providers.databricks.operators.databricks import (
 
 from astronomer.deferral import Attempt, JobError, JobStatus, Outcome, clock
 from astronomer.deferral.in_triggerer import lineage_sender
+from astronomer.deferral.lazy import lazy_property
 from astronomer.deferral.lineage import emit_queries
 from astronomer.providers.databricks import lineage
 from astronomer.providers.databricks.hooks.stock import over
@@ -86,7 +86,7 @@ class OneStatement(WorkspaceOperator, StatementOperator):
         """Nothing, as in the stock class; the statement's id is left for listeners."""
         self.statement_id = job.statement_id
 
-    @cached_property
+    @lazy_property
     def _hook(self) -> Any:
         """The stock hook; without a worker, over a connection that was read for all tasks."""
         hook = cast("Any", super())._hook

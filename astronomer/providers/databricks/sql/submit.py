@@ -52,6 +52,7 @@ async def start(
     *,
     tolerance: float,
     check: Callable[[], None] | None = None,
+    repeats: Callable[[], object] | None = None,
 ) -> str:
     """Start a statement, once; its id.
 
@@ -59,6 +60,7 @@ async def start(
     :param key: the tag's value, different for every statement.
     :param tolerance: seconds for which bad weather is waited out.
     :param check: raises where somebody else may be starting it; called right before each request.
+    :param repeats: called once, before the request is sent for the second time.
 
     :raises RequestRejected: Databricks does not take it; nothing was started.
     :raises CredentialsRejected: likewise.
@@ -79,6 +81,9 @@ async def start(
             if left <= 0:
                 raise
             log.warning("Databricks did not answer the submit of a statement: %s", trouble)
+            if repeats is not None:
+                repeats()
+                repeats = None
             await asyncio.sleep(max(pause, trouble.retry_after or 0.0))
             pause = min(2 * pause, _LONGEST_PAUSE)
             # Not by Retry-After: a gateway sends it with a 503, too, when the warehouse has taken the statement.
@@ -108,7 +113,7 @@ async def find_started(
 
     :raises Transient: the history could not be asked.
     """
-    begun = clock.now()
+    begun, told = clock.now(), False
 
     async def look() -> dict[int, str]:
         nonlocal begun
@@ -129,7 +134,9 @@ async def find_started(
         left = known_by - begun
         if found or left <= 0:
             return found
-        log.info("No statement of %s is in the query history; one may appear within %.0f s", key, left)
+        if not told:
+            log.info("No statement of %s is in the query history; one may appear within %.0f s", key, left)
+            told = True
         await asyncio.sleep(min(left, _LOOK_AGAIN))
 
 

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
-from functools import cached_property
 from typing import Any
 
 from airflow.providers.snowflake.operators.snowflake import SnowflakeSqlApiOperator as StockSqlApiOperator
@@ -24,6 +23,7 @@ from astronomer.deferral import (
     Transient,
 )
 from astronomer.deferral._compat import AirflowFailException
+from astronomer.deferral.lazy import lazy_property
 from astronomer.deferral.patience import insist, telling_once
 from astronomer.deferral.settings import tolerance_of
 from astronomer.providers.snowflake import lineage, statements
@@ -176,7 +176,7 @@ class SnowflakeSqlApiOperator(JobOperator, StockSqlApiOperator):  # type: ignore
         """End the statements when the task ends in the worker."""
         JobOperator.on_kill(self)
 
-    @cached_property
+    @lazy_property
     def _hook(self) -> Any:
         """The stock hook; without a worker, over a connection that was read for all tasks."""
         if self.in_triggerer is None:

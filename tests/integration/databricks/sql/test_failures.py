@@ -71,10 +71,10 @@ class TestBadSql:
         task = query("select 1 as first; select 2 as second")
 
         class Refused(DatabricksSqlOperator):
-            def _start(self, context, wanted):
+            def _start(self, context, wanted, attempt):
                 if wanted.index == 1:
                     lab.faults.status(400, STATEMENTS + "/?$", method="POST", times=1)
-                return super()._start(context, wanted)
+                return super()._start(context, wanted, attempt)
 
         task._class = Refused
         with pytest.raises(StatementFailed, match="refused the request"):

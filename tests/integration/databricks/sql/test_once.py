@@ -36,20 +36,24 @@ def run_to_death(task):
         task.run()
 
 
+async def killed(*_, **__):
+    raise Killed
+
+
 @pytest.mark.parametrize("kind", ["lose_answer", "reset", 503])
 @pytest.mark.parametrize("place", [0, 1])
 def test_when_an_answer_is_lost(lab, path, started, kind, place):
     hits = []
 
     class Unlucky(DatabricksSqlOperator):
-        def _start(self, context, wanted):
+        def _start(self, context, wanted, attempt):
             if wanted.index == place:
                 where = {"path": SUBMIT, "method": "POST", "times": 1}
                 weather = (
                     lab.faults.status(kind, **where) if kind == 503 else getattr(lab.faults, kind)(**where)
                 )
                 hits.append(weather)
-            return super()._start(context, wanted)
+            return super()._start(context, wanted, attempt)
 
     task = query(path)
     task._class = Unlucky
@@ -133,18 +137,32 @@ def test_a_retry_after_a_crash_searches_the_history_once(lab, path, started):
 
 def test_a_retry_waits_for_the_history_however_long_ago_the_submit_began(lab, path, started, monkeypatch):
     """A submit repeats its request for as long as an outage lasts, and its last one may have arrived."""
-    monkeypatch.setattr(submit, "HISTORY_LAGS", 60.0)
     monkeypatch.setattr(submit, "_LOOK_AGAIN", 0.1)
     monkeypatch.setattr(lab.sql, "history_latency", 1.0)
     store = DyingStore()
-    store.dies_at = 2
+    store.dies_at = 3  # after the note that the request is sent again
     task = query(path, store=store)
+    lab.faults.status(503, SUBMIT, method="POST", times=1)
     with monkeypatch.context() as patch:
         patch.setattr(statement_jobs, "clock", SimpleNamespace(now=lambda: time.time() - 1000))
         run_to_death(task)
+    monkeypatch.setattr(submit, "HISTORY_LAGS", 60.0)
     task.next_try()
     assert rows(task) == [(0.1,)]
     assert [one.text for one in started("select")] == [FIRST, SECOND, THIRD]
+
+
+def test_a_retry_looks_once_for_what_was_sent_once_long_ago(lab, path, started, monkeypatch):
+    monkeypatch.setattr(submit, "HISTORY_LAGS", 60.0)
+    task = query(path, store=DyingStore())
+    with monkeypatch.context() as patch:
+        patch.setattr(statement_jobs, "clock", SimpleNamespace(now=lambda: time.time() - 1000))
+        patch.setattr(submit, "start", killed)
+        run_to_death(task)
+    lab.requests.clear()
+    task.next_try()
+    assert rows(task) == [(0.1,)]
+    assert lab.requests.count(HISTORY) == 1
 
 
 def test_no_history_is_searched_when_all_is_well(lab, path):
