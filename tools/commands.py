@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from tools import leftovers
 from tools.bootstrap import ROOT, SetupError, child_env, ensure, say
 
 AIRFLOWS = ("3.1", "3.2", "3.3")
@@ -319,14 +320,17 @@ class _Terminated(KeyboardInterrupt):
 
 
 def _run(command: list[str | Path]) -> int:
-    """Run a child to its end; when we are told to stop, it is told too, and waited for."""
-    child = subprocess.Popen(command, cwd=ROOT, env=_environment(command[0]))
+    """Run a child to its end; when we are told to stop, it is told too, and waited for, and nothing of it stays."""
+    environment = _environment(command[0])
+    tag = environment.setdefault(leftovers.VARIABLE, f"command-{os.getpid()}")
+    child = subprocess.Popen(command, cwd=ROOT, env=environment)
     try:
         return child.wait()
     except KeyboardInterrupt as error:
         if isinstance(error, _Terminated):
             child.send_signal(signal.SIGINT)  # not SIGTERM: pytest would skip the clean-up of its fixtures
         _wait_or_kill(child)
+        leftovers.main(tag, patience=2.0)  # pytest's workers may die without a word to what they had started
         raise
 
 

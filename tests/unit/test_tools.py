@@ -21,6 +21,18 @@ ROOT = Path(__file__).resolve().parents[2]
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
+def ended(pid):
+    """Whether a process has ended, were it only for its parent to take note."""
+    for _ in range(600):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 class TestWhichPython:
     def test_any_python_can_read_the_entry(self):
         newer = (ast.JoinedStr, ast.NamedExpr, ast.AnnAssign, ast.AsyncFunctionDef, ast.Nonlocal)
@@ -284,6 +296,25 @@ class TestLeftovers:
 
     def test_nothing_left_is_success(self):
         assert leftovers.main("no-such-tag", patience=0) == 0
+
+    def test_what_a_command_has_left_when_it_is_interrupted_is_ended(self):
+        left = f"subprocess.Popen([sys.executable, '-c', {SLEEPER[-1]!r}], start_new_session=True).pid"
+        child = f"import subprocess, sys, time; print({left}, flush=True); time.sleep(600)"
+        program = f"import sys; from tools import commands; commands._run([sys.executable, '-c', {child!r}])"
+        environment = {name: value for name, value in os.environ.items() if name != leftovers.VARIABLE}
+        with subprocess.Popen(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        ) as running:
+            pid = int(running.stdout.readline())
+            os.killpg(running.pid, signal.SIGINT)
+            _, errors = running.communicate(timeout=60)
+        assert f"left running: {pid}".encode() in errors
+        assert ended(pid)
 
 
 class TestHygiene:
