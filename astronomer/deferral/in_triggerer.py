@@ -8,7 +8,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import SimpleNamespace
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakKeyDictionary
@@ -24,6 +24,7 @@ T = TypeVar("T")
 THREAD_NAME = "astronomer-worker-free"
 
 _CONNECTION_LASTS = 60.0
+_LOOP_MAY_END = 1.0  # seconds after which it is looked whether it has
 
 
 class NeedsWorker(Exception):
@@ -128,11 +129,24 @@ class InTriggerer:
     def run(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine on the triggerer's loop, where sessions, tokens and quotas are shared; for a step's thread.
 
-        :raises RuntimeError: the loop itself would wait for the coroutine, and for ever.
+        :raises RuntimeError: it would be waited for without end: by the loop itself, or on a loop that has ended.
         """
         if threading.get_ident() == self._loop_thread:
             raise RuntimeError("a step of an operator waits for the event loop in the event loop")
-        return asyncio.run_coroutine_threadsafe(call(), self._loop).result()
+        coroutine = call()
+        try:
+            found = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            self._wait_for(found)
+        except RuntimeError:
+            coroutine.close()
+            raise
+        return found.result()
+
+    def _wait_for(self, found: Future[Any]) -> None:
+        # What is handed to a loop in its last moments is never run, and nobody says so.
+        while not wait([found], _LOOP_MAY_END).done:
+            if self._loop.is_closed():
+                raise RuntimeError("the event loop of the triggerer has ended")
 
     def connection(self, conn_id: str) -> PlainConnection:
         """An Airflow connection; for a step's thread.

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -24,6 +25,36 @@ def stand_in():
 async def test_the_loop_does_not_wait_for_itself():
     with pytest.raises(RuntimeError, match="waits for the event loop in the event loop"):
         stand_in().run(lambda: asyncio.sleep(0))
+
+
+class TestALoopThatHasEnded:
+    """A step may outlive its triggerer's loop by a moment; it must not wait for ever."""
+
+    def run_in(self, loop):
+        steps = SimpleNamespace(loop_thread=0)
+        return InTriggerer(loop, steps, None, 0.0, None).run(lambda: asyncio.sleep(0))
+
+    def test_is_told_at_once(self):
+        loop = asyncio.new_event_loop()
+        loop.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            self.run_in(loop)
+
+    def test_is_noticed_when_it_ends_before_it_comes_to_what_it_was_handed(self, monkeypatch):
+        monkeypatch.setattr(in_triggerer, "_LOOP_MAY_END", 0.01)
+        loop = asyncio.new_event_loop()
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(self.run_in, loop)
+            while not loop._ready:
+                assert not waiting.done()
+            loop.close()
+            with pytest.raises(RuntimeError, match="has ended"):
+                waiting.result(60)
+
+    async def test_one_that_is_slow_is_waited_for(self, monkeypatch):
+        monkeypatch.setattr(in_triggerer, "_LOOP_MAY_END", 0.01)
+        here = stand_in()
+        assert await asyncio.to_thread(here.run, lambda: asyncio.sleep(0.1, "answer")) == "answer"
 
 
 class TestSteps:
