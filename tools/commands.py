@@ -315,22 +315,25 @@ def _environment(python: str | Path) -> dict[str, str]:
     return {**ours, "AIRFLOW_HOME": str(home), "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING"}
 
 
+_COMMAND = "ASTRONOMER_COMMAND"
+
+
 class _Terminated(KeyboardInterrupt):
     """SIGTERM, which reaches this process only; Ctrl-C reaches the children as well."""
 
 
 def _run(command: list[str | Path]) -> int:
     """Run a child to its end; when we are told to stop, it is told too, and waited for, and nothing of it stays."""
-    environment = _environment(command[0])
-    tag = environment.setdefault(leftovers.VARIABLE, f"command-{os.getpid()}")
-    child = subprocess.Popen(command, cwd=ROOT, env=environment)
+    tag = f"{os.getpid()}-{time.time_ns()}"  # its own: what runs beside it may share that of a whole run
+    child = subprocess.Popen(command, cwd=ROOT, env={**_environment(command[0]), _COMMAND: tag})
     try:
         return child.wait()
     except KeyboardInterrupt as error:
         if isinstance(error, _Terminated):
             child.send_signal(signal.SIGINT)  # not SIGTERM: pytest would skip the clean-up of its fixtures
         _wait_or_kill(child)
-        leftovers.main(tag, patience=2.0)  # pytest's workers may die without a word to what they had started
+        # pytest's workers may die without a word to what they had started.
+        leftovers.main(tag, patience=2.0, variable=_COMMAND)
         raise
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 VARIABLE = "ASTRONOMER_RUN"
 
 
-def tagged(tag: str) -> Iterator[tuple[int, str]]:
+def tagged(tag: str, variable: str = VARIABLE) -> Iterator[tuple[int, str]]:
     """Yield (pid, command line) of every process that carries the tag, but for us and those we run under."""
-    wanted = f"{VARIABLE}={tag}".encode()
+    wanted = f"{variable}={tag}".encode()
     above = _ancestors(os.getpid())
     for folder in Path("/proc").glob("[0-9]*"):
         pid = int(folder.name)
@@ -42,10 +42,10 @@ def _ancestors(pid: int) -> set[int]:
     return found
 
 
-def main(tag: str, patience: float = 5.0) -> int:
+def main(tag: str, patience: float = 5.0, variable: str = VARIABLE) -> int:
     """Give what is just ending a moment; report and end what stays. Returns the exit status."""
     until = time.monotonic() + patience
-    while left := list(tagged(tag)):
+    while left := list(tagged(tag, variable)):
         if time.monotonic() >= until:
             break
         time.sleep(0.2)

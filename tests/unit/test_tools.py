@@ -301,7 +301,8 @@ class TestLeftovers:
         left = f"subprocess.Popen([sys.executable, '-c', {SLEEPER[-1]!r}], start_new_session=True).pid"
         child = f"import subprocess, sys, time; print({left}, flush=True); time.sleep(600)"
         program = f"import sys; from tools import commands; commands._run([sys.executable, '-c', {child!r}])"
-        environment = {name: value for name, value in os.environ.items() if name != leftovers.VARIABLE}
+        environment = {**os.environ, leftovers.VARIABLE: "a-whole-run"}
+        beside = subprocess.Popen(SLEEPER, env=environment)
         with subprocess.Popen(
             [sys.executable, "-c", program],
             cwd=ROOT,
@@ -315,6 +316,9 @@ class TestLeftovers:
             _, errors = running.communicate(timeout=60)
         assert f"left running: {pid}".encode() in errors
         assert ended(pid)
+        assert beside.poll() is None
+        beside.kill()
+        beside.wait()
 
 
 class TestHygiene:
