@@ -19,6 +19,7 @@ from typing import NoReturn
 from tools import leftovers
 from tools.bootstrap import ROOT, SetupError, child_env, ensure, say
 
+_COMMAND = "ASTRONOMER_COMMAND"  # by which what a command has started is known
 AIRFLOWS = ("3.1", "3.2", "3.3")
 NEWEST = AIRFLOWS[-1]
 # The extras of pyproject.toml that contain others, so that a fuller environment serves the smaller command.
@@ -313,9 +314,6 @@ def _environment(python: str | Path) -> dict[str, str]:
     ours = {name: value for name, value in child_env().items() if not name.startswith("AIRFLOW_")}
     home = Path(python).parents[1] / "airflow"
     return {**ours, "AIRFLOW_HOME": str(home), "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING"}
-
-
-_COMMAND = "ASTRONOMER_COMMAND"
 
 
 class _Terminated(KeyboardInterrupt):

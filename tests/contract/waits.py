@@ -91,7 +91,7 @@ class WaitWorld(ABC):
 
     def go_wrong(self, thing: int) -> None:
         """It has ended in a way in which nobody would wait any longer."""
-        raise NotImplementedError
+        raise NotImplementedError("no law asks for it where the family's can_go_wrong is false")
 
     @property
     def fragile(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class WaitWorld(ABC):
 
     def report_unknown_state(self, thing: int) -> None:
         """Say of it a word that no release knows."""
-        raise NotImplementedError
+        raise NotImplementedError("no law asks for it where the family's has_states is false")
 
     @abstractmethod
     def weather(self, *kinds: str, times: int | None = 1) -> None:
