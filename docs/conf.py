@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from importlib.metadata import version as installed
 
 # Airflow writes a configuration file into its home when it is imported: not into the reader's.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="astronomer-docs-")
+atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
 project = "astronomer-providers"

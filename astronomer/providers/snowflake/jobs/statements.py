@@ -110,21 +110,22 @@ class SqlApiPoller(Poller[SnowflakeStatements]):
         for handle in job.query_ids:
             asked_at = clock.now()  # a process may be stopped until the answer is read
             code, answer = await client.look(handle)
-            early = asked_at - job.submitted_at < _APPEARS_WITHIN
-            status = self._status(job, handle, code, answer, early=early)
+            status = self._status(job, handle, code, answer, asked_at)
             if status.phase is not Phase.SUCCEEDED:
                 break
         return status
 
     @staticmethod
     def _status(
-        job: SnowflakeStatements, handle: str, code: int, answer: Mapping[str, Any], *, early: bool
+        job: SnowflakeStatements, handle: str, code: int, answer: Mapping[str, Any], asked_at: float
     ) -> JobStatus:
         url = snowsight_url(job.account, handle)
         if code == 200:
             return JobStatus(Phase.SUCCEEDED, raw="success", url=url)
-        if code == 202 or (code == 404 and early):
-            return JobStatus(Phase.ACTIVE, raw="running" if code == 202 else "not listed yet", url=url)
+        if code == 202:
+            return JobStatus(Phase.ACTIVE, raw="running", url=url)
+        if code == 404 and asked_at - job.submitted_at < _APPEARS_WITHIN:
+            return JobStatus(Phase.ACTIVE, raw="not listed yet", url=url)
         error = str(answer.get("code") or "").zfill(6) if answer.get("code") else None
         message = f"{answer.get('message') or f'HTTP {code}'} (SQLSTATE {answer.get('sqlState') or 'n/a'})"
         if code == 404:
