@@ -19,7 +19,6 @@ from typing import NoReturn
 from tools import leftovers
 from tools.bootstrap import ROOT, SetupError, child_env, ensure, say
 
-_COMMAND = "ASTRONOMER_COMMAND"  # by which what a command has started is known
 AIRFLOWS = ("3.1", "3.2", "3.3")
 NEWEST = AIRFLOWS[-1]
 # The extras of pyproject.toml that contain others, so that a fuller environment serves the smaller command.
@@ -323,7 +322,7 @@ class _Terminated(KeyboardInterrupt):
 def _run(command: list[str | Path]) -> int:
     """Run a child to its end; when we are told to stop, it is told too, and waited for, and nothing of it stays."""
     tag = f"{os.getpid()}-{time.time_ns()}"  # its own: what runs beside it may share that of a whole run
-    child = subprocess.Popen(command, cwd=ROOT, env={**_environment(command[0]), _COMMAND: tag})
+    child = subprocess.Popen(command, cwd=ROOT, env={**_environment(command[0]), leftovers.COMMAND: tag})
     try:
         return child.wait()
     except KeyboardInterrupt as error:
@@ -331,7 +330,7 @@ def _run(command: list[str | Path]) -> int:
             child.send_signal(signal.SIGINT)  # not SIGTERM: pytest would skip the clean-up of its fixtures
         _wait_or_kill(child)
         # pytest's workers may die without a word to what they had started.
-        leftovers.main(tag, patience=2.0, variable=_COMMAND)
+        leftovers.main(tag, variable=leftovers.COMMAND)
         raise
 
 

@@ -11,9 +11,11 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 VARIABLE = "ASTRONOMER_RUN"
+COMMAND = "ASTRONOMER_COMMAND"  # the same for one command of a run
 
 
 def tagged(tag: str, variable: str = VARIABLE) -> Iterator[tuple[int, str]]:
@@ -51,7 +53,8 @@ def main(tag: str, patience: float = 5.0, variable: str = VARIABLE) -> int:
         time.sleep(0.2)
     for pid, command in left:
         print(f"left running: {pid} {command[:200]}", file=sys.stderr)
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     return 1 if left else 0
 
 

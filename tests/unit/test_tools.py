@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tools import bootstrap, commands, hygiene, leftovers, lock, run
+from tools.demo.environment import Places, base_environment
 from tools.image import engine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -293,6 +294,21 @@ class TestLeftovers:
             assert leftovers.main("test-tag", patience=0) == 1
             assert sleeper.wait(timeout=60) == -signal.SIGKILL
         assert f"left running: {sleeper.pid}" in capsys.readouterr().err
+
+    def test_one_that_ends_meanwhile_hides_no_other(self, monkeypatch):
+        sleeper = subprocess.Popen(SLEEPER)
+        gone = subprocess.Popen([sys.executable, "-c", ""])
+        gone.wait()
+        found = [(gone.pid, "gone"), (sleeper.pid, "sleeper")]
+        monkeypatch.setattr(leftovers, "tagged", lambda tag, variable: found)
+        with sleeper:
+            assert leftovers.main("test-tag", patience=0) == 1
+            assert sleeper.wait(timeout=60) == -signal.SIGKILL
+
+    @pytest.mark.parametrize("mark", [leftovers.VARIABLE, leftovers.COMMAND])
+    def test_what_the_demo_starts_bears_the_marks(self, monkeypatch, tmp_path, mark):
+        monkeypatch.setenv(mark, "test-tag")
+        assert base_environment(Places(tmp_path))[mark] == "test-tag"
 
     def test_nothing_left_is_success(self):
         assert leftovers.main("no-such-tag", patience=0) == 0

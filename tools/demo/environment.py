@@ -12,11 +12,14 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tools import leftovers
+
 LOOPBACK = "127.0.0.1"
 USER = "admin"
 WORKERS = 2
-# Of the caller's environment only these: where programs and temporary files are, and the mark that tells whose we are.
-KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "ASTRONOMER_RUN")
+# Of the caller's environment only these: where programs and temporary files are, and the marks that tell whose we are.
+MARKS = (leftovers.VARIABLE, leftovers.COMMAND)
+KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", *MARKS)
 PORTS = range(20_000, 30_000)  # below those that the system gives to outgoing connections
 
 
