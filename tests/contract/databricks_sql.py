@@ -123,6 +123,7 @@ class DatabricksSqlFamily(Family):
             # Twenty waits shall be asked for more than once in a moment.
             patch.setenv("AIRFLOW__ASTRONOMER_PROVIDERS__DATABRICKS_REQUESTS_PER_SECOND", "25")
             patch.setattr(statement, "_unknown_seen", set())
+            patch.setattr(submit, "ARRIVES_WITHIN", 0.0)
             patch.setattr(submit, "HISTORY_LAGS", 0.0)
             lab.requests.clear()
             world = self.world_type(lab)

@@ -148,7 +148,8 @@ def run(spec: dict[str, Any]) -> None:
     pass_points(point)
     xcom_memory._CLAIM_LASTS = CLAIM_LASTS
     operator_trigger.SUBMITTED_BY = xcom_memory.SUBMITTED_BY = SUBMITTED_BY
-    submit.HISTORY_LAGS, submit._LOOK_AGAIN, submit._PAUSE = 0.0, 0.05, 0.05
+    submit.ARRIVES_WITHIN = submit.HISTORY_LAGS = 0.0
+    submit._LOOK_AGAIN = submit._PAUSE = 0.05
     directory = Path(spec["directory"])
     airflow = SharedInstallation(run_id=spec["run_id"], file=directory / "xcoms.json", point=point)
     kind = recipe.load(spec["operator"])

@@ -21,8 +21,9 @@ BODY = {"statement": "select 1", "warehouse_id": "w", "query_tags": [{"key": "te
 class Workspace:
     """A client and its workspace. Weather comes before the effect of a post, or after it where it is lost."""
 
-    def __init__(self, *weather, lag=0.0, latency=0.0, slow_look=0.0):
+    def __init__(self, *weather, lag=0.0, latency=0.0, slow_look=0.0, ahead=0.0):
         self.weather = list(weather)
+        self.ahead = ahead  # its clock
         self.lag = lag
         self.latency = latency
         self.slow_look = slow_look
@@ -36,7 +37,7 @@ class Workspace:
         trouble = self.weather.pop(0) if self.weather else None
         if isinstance(trouble, Exception):
             raise trouble
-        at = clock.now()
+        at = clock.now() + self.ahead
         self.started.append({"query_id": f"s{len(self.started)}", "query_tags": body["query_tags"], "at": at})
         if isinstance(trouble, Lost):
             raise trouble.error
@@ -51,7 +52,7 @@ class Workspace:
         seen = [
             one
             for one in reversed(self.started)
-            if one["at"] <= clock.now() - self.lag
+            if one["at"] <= clock.now() + self.ahead - self.lag
             and span["start_time_ms"] <= 1000 * one["at"] <= span["end_time_ms"]
         ]
         await asyncio.sleep(self.slow_look)
@@ -104,6 +105,12 @@ class TestStart:
 
     def test_finds_one_that_was_taken_late(self):
         workspace = Workspace(Lost(Transient("no answer in time")), lag=20.0, latency=60.0)
+        assert started(workspace) == "s0"
+        assert len(workspace.started) == 1
+
+    @pytest.mark.parametrize("ahead", [3600.0, -3600.0])
+    def test_finds_it_by_a_clock_that_is_an_hour_off(self, ahead):
+        workspace = Workspace(Lost(Transient("reset")), ahead=ahead)
         assert started(workspace) == "s0"
         assert len(workspace.started) == 1
 
@@ -170,6 +177,15 @@ class TestFind:
         workspace.started = tagged("key-0")
         assert found(workspace, "key", known_by=START + 30) == {0: "key-0"}
         assert found(workspace, "key") == {}
+
+    def test_asks_about_hours_only_in_the_look_that_decides(self):
+        workspace = Workspace()
+        found(workspace, "key", known_by=START + 9)
+        spans = [one["filter_by"]["query_start_time_range"] for one in workspace.asked]
+        *early, last = [(span["end_time_ms"] - span["start_time_ms"]) / 1000 for span in spans]
+        assert early
+        assert max(early) < 900
+        assert last > 2 * 3600
 
     def test_a_look_that_began_too_soon_proves_nothing_however_late_it_ends(self):
         workspace = Workspace(lag=12.0, slow_look=20.0)

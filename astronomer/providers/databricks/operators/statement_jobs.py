@@ -36,8 +36,10 @@ T = TypeVar("T")
 _LONGEST_POLL_INTERVAL = 600.0  # a statement that nobody asks about for 15 minutes may be ended
 _LOOK_BACK = 7 * 86_400.0  # where Airflow remembers nothing of an earlier try
 _NEXT = "next"
-_REPEATS = "repeats"
+_SENT_LATE = "sent_late"
 _NOT_STARTED = "not started"
+_SENT_WITHIN = 20.0
+"""Seconds from the note of a submit to its request; in a triggerer, where a claim has to be new, to the last of them."""
 
 
 class StatementFailed(JobFailed, DatabricksSqlExecutionError):
@@ -167,7 +169,7 @@ class StatementOperator(JobOperator):
         begun = attempt.notes.get(_NEXT) == wanted.index  # by a try that has not come to tell its id
         found = self._found(wanted, attempt) if begun else None
         if found is None:
-            notes = attempt.notes | {_NEXT: wanted.index, "next_since": clock.now(), _REPEATS: False}
+            notes = attempt.notes | {_NEXT: wanted.index, "next_since": clock.now(), _SENT_LATE: False}
             attempt = memory.save(attempt, notes=notes)
             memory.confirm(attempt)
             try:
@@ -200,8 +202,9 @@ class StatementOperator(JobOperator):
     def _look_for(
         self, key: str, warehouse_id: str, since: float, attempt: Attempt
     ) -> tuple[str, dict[int, str]]:
-        # One that repeated its request may have sent the last one just before it died.
-        sent = clock.now() if attempt.notes.get(_REPEATS) else since
+        # Nothing is sent any more; what has been sent late may have been so just before its process died.
+        now = clock.now()
+        sent_by = now if attempt.notes.get(_SENT_LATE) else min(since + _SENT_WITHIN, now)
 
         async def look(client: Any) -> tuple[str, dict[int, str]]:
             found = await submit.find_started(
@@ -209,7 +212,7 @@ class StatementOperator(JobOperator):
                 key,
                 warehouse_id,
                 since,
-                known_by=sent + submit.HISTORY_LAGS,
+                known_by=sent_by + submit.ARRIVES_WITHIN + submit.HISTORY_LAGS,
                 tolerance=self.outage_tolerance,
             )
             return client.address, found
@@ -228,19 +231,11 @@ class StatementOperator(JobOperator):
             "wait_timeout": "0s",
             "query_tags": dict_to_query_tag_list(tags or {}),
         }
-        memory = self._memory(context)
+        memory, check = self._memory(context), self._before_request(context, wanted, attempt)
         key, submitted_at = submit.statement_key(wanted.submit_key, wanted.index), clock.now()
 
-        def note() -> None:
-            memory.save(attempt, notes=attempt.notes | {_REPEATS: True})
-
-        # In a triggerer a claim has to be new for each request, so none is sent long after it.
-        repeats = note if self.in_triggerer is None else None
-
         async def start(client: Any) -> tuple[str, str]:
-            answer = await submit.start(
-                client, body, key, tolerance=self.outage_tolerance, check=memory.check, repeats=repeats
-            )
+            answer = await submit.start(client, body, key, tolerance=self.outage_tolerance, check=check)
             return client.address, answer
 
         self.log.info("Executing: %s", body["statement"])
@@ -258,6 +253,23 @@ class StatementOperator(JobOperator):
         )
         self.log.info("%s started: %s", job.name, job.url)
         return job
+
+    def _before_request(
+        self, context: Mapping[str, Any], wanted: DatabricksStatement, attempt: Attempt
+    ) -> Callable[[], None]:
+        """What is done right before each request: a look whether it may be sent, and a note if that is late."""
+        memory = self._memory(context)
+        since = float(attempt.notes["next_since" if wanted.index else "since"])
+        noted = self.in_triggerer is not None
+
+        def check() -> None:
+            nonlocal noted
+            memory.check()
+            if not noted and clock.now() - since > _SENT_WITHIN / 2:
+                memory.save(attempt, notes=attempt.notes | {_SENT_LATE: True})
+                noted = True
+
+        return check
 
     def with_client(self, call: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
         """What ``call`` returns on the connection's client.

@@ -21,16 +21,18 @@ from astronomer.providers.databricks.jobs.statement import STATEMENTS
 if TYPE_CHECKING:
     from astronomer.providers.databricks.hooks.client import DatabricksClient
 
-__all__ = ["HISTORY_LAGS", "SUBMIT_KEY", "find_started", "start", "statement_key"]
+__all__ = ["ARRIVES_WITHIN", "HISTORY_LAGS", "SUBMIT_KEY", "find_started", "start", "statement_key"]
 
 log = logging.getLogger(__name__)
 
 SUBMIT_KEY = "airflow_submit_key"
 
 _HISTORY = "2.0/sql/history/queries"
+ARRIVES_WITHIN = 60.0  # seconds for which a request may be under way: then its sender gives it up
 HISTORY_LAGS = 30.0  # seconds after which a statement that is not in the history was not started
 _LOOK_AGAIN = 5.0
-_CLOCK_SKEW = 300.0
+_USUAL_SKEW = 300.0  # seconds between the clocks of a worker and of Databricks
+_LARGEST_SKEW = 7200.0
 _LONGEST_RANGE = 29 * 86_400.0  # the history answers for 30 days at once
 _PAGE = 500
 _PAGES = 40
@@ -52,7 +54,6 @@ async def start(
     *,
     tolerance: float,
     check: Callable[[], None] | None = None,
-    repeats: Callable[[], object] | None = None,
 ) -> str:
     """Start a statement, once; its id.
 
@@ -60,7 +61,6 @@ async def start(
     :param key: the tag's value, different for every statement.
     :param tolerance: seconds for which bad weather is waited out.
     :param check: raises where somebody else may be starting it; called right before each request.
-    :param repeats: called once, before the request is sent for the second time.
 
     :raises RequestRejected: Databricks does not take it; nothing was started.
     :raises CredentialsRejected: likewise.
@@ -81,9 +81,6 @@ async def start(
             if left <= 0:
                 raise
             log.warning("Databricks did not answer the submit of a statement: %s", trouble)
-            if repeats is not None:
-                repeats()
-                repeats = None
             await asyncio.sleep(max(pause, trouble.retry_after or 0.0))
             pause = min(2 * pause, _LONGEST_PAUSE)
             # Not by Retry-After: a gateway sends it with a 503, too, when the warehouse has taken the statement.
@@ -118,7 +115,9 @@ async def find_started(
     async def look() -> dict[int, str]:
         nonlocal begun
         begun = clock.now()
-        return await _look(client, key, warehouse_id, since)
+        # A wide range may have many pages, so only the look that decides asks for it.
+        skew = _USUAL_SKEW if begun < known_by else _LARGEST_SKEW
+        return await _look(client, key, warehouse_id, since, skew)
 
     while True:
         try:
@@ -140,10 +139,12 @@ async def find_started(
         await asyncio.sleep(min(left, _LOOK_AGAIN))
 
 
-async def _look(client: DatabricksClient, key: str, warehouse_id: str, since: float) -> dict[int, str]:
+async def _look(
+    client: DatabricksClient, key: str, warehouse_id: str, since: float, skew: float
+) -> dict[int, str]:
     """One pass over the history, newest first."""
-    until = clock.now() + _CLOCK_SKEW
-    start = max(since - _CLOCK_SKEW, until - _LONGEST_RANGE)
+    until = clock.now() + skew
+    start = max(since - skew, until - _LONGEST_RANGE)
     span = {"start_time_ms": int(1000 * start), "end_time_ms": int(1000 * until)}
     place = {"warehouse_ids": [warehouse_id]} if warehouse_id else {}
     found: dict[int, str] = {}

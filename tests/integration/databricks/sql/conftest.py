@@ -22,6 +22,7 @@ _KNOBS = (
 @pytest.fixture(autouse=True)
 def quiet(lab, monkeypatch):
     """Small waits instead of long ones, and nothing left of another test."""
+    monkeypatch.setattr(submit, "ARRIVES_WITHIN", 0.0)
     monkeypatch.setattr(submit, "HISTORY_LAGS", 0.0)
     monkeypatch.setattr(submit, "_LOOK_AGAIN", 0.05)
     monkeypatch.setattr(submit, "_PAUSE", 0.05)

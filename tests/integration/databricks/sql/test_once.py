@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 from airflow.providers.databricks.operators.databricks_sql import DatabricksSqlOperator as StockSqlOperator
 
 from astronomer.deferral import JobLost
+from astronomer.lab.databricks import DatabricksLab
 from astronomer.providers.databricks.operators import statement_jobs
 from astronomer.providers.databricks.operators.databricks_sql import DatabricksSqlOperator
 from astronomer.providers.databricks.sql import submit
@@ -140,12 +142,15 @@ def test_a_retry_waits_for_the_history_however_long_ago_the_submit_began(lab, pa
     monkeypatch.setattr(submit, "_LOOK_AGAIN", 0.1)
     monkeypatch.setattr(lab.sql, "history_latency", 1.0)
     store = DyingStore()
-    store.dies_at = 3  # after the note that the request is sent again
+    store.dies_at = 3  # after the note that the request is sent late
     task = query(path, store=store)
     lab.faults.status(503, SUBMIT, method="POST", times=1)
     with monkeypatch.context() as patch:
         patch.setattr(statement_jobs, "clock", SimpleNamespace(now=lambda: time.time() - 1000))
+        patch.setattr(statement_jobs, "_SENT_WITHIN", 0.0)
         run_to_death(task)
+    assert len(started()) == 1
+    assert all(json.loads(value)["job"] is None for value in store.values.values()), "nobody knows its id"
     monkeypatch.setattr(submit, "HISTORY_LAGS", 60.0)
     task.next_try()
     assert rows(task) == [(0.1,)]
@@ -163,6 +168,47 @@ def test_a_retry_looks_once_for_what_was_sent_once_long_ago(lab, path, started, 
     task.next_try()
     assert rows(task) == [(0.1,)]
     assert lab.requests.count(HISTORY) == 1
+
+
+def test_a_retry_waits_for_a_request_that_may_be_under_way(lab, path, started, monkeypatch):
+    monkeypatch.setattr(submit, "_LOOK_AGAIN", 0.1)
+    monkeypatch.setattr(lab.sql, "history_latency", 1.0)
+    store = DyingStore()
+    store.dies_at = 2
+    task = query(path, store=store)
+    run_to_death(task)
+    monkeypatch.setattr(submit, "ARRIVES_WITHIN", 60.0)
+    task.next_try()
+    assert rows(task) == [(0.1,)]
+    assert [one.text for one in started("select")] == [FIRST, SECOND, THIRD]
+
+
+def test_a_retry_does_not_wait_by_the_clock_of_another_worker(lab, path, monkeypatch):
+    task = query(path, store=DyingStore())
+    with monkeypatch.context() as patch:
+        patch.setattr(statement_jobs, "clock", SimpleNamespace(now=lambda: time.time() + 3600))
+        patch.setattr(submit, "start", killed)
+        run_to_death(task)
+    lab.requests.clear()
+    task.next_try()
+    assert rows(task) == [(0.1,)]
+    assert lab.requests.count(HISTORY) == 1
+
+
+@pytest.mark.parametrize("ahead", [3600, -3600])
+def test_a_clock_that_is_an_hour_off_starts_nothing_twice(ahead, monkeypatch):
+    with DatabricksLab() as lab:
+        lab.advance(ahead)
+        for name, value in (lab.client_env() | lab.connection_env()).items():
+            monkeypatch.setenv(name, value)
+        lab.faults.lose_answer(SUBMIT, method="POST", times=1)
+        store = DyingStore()
+        store.dies_at = 4  # the second statement was started, and nobody knows its id
+        task = query(lab.warehouses.default.path, store=store)
+        run_to_death(task)
+        task.next_try()
+        assert rows(task) == [(0.1,)]
+        assert [one.text for one in lab.statements.values()] == [FIRST, SECOND, THIRD]
 
 
 def test_no_history_is_searched_when_all_is_well(lab, path):
