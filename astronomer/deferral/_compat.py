@@ -76,6 +76,7 @@ __all__ = [
     "sensor_timeout",
     "setting",
     "settling_time",
+    "still_runs_in_worker",
     "task_state_store",
     "tasks_in_bundle",
     "text_setting",
@@ -188,6 +189,17 @@ def in_other_hands_in_worker(task: Any) -> str | None:
     Where there is no supervisor to ask, whoever calls ``on_kill`` is the user.
     """
     return asyncio.run(in_other_hands(task, ask=ask_supervisor_in_worker)) if is_supervised() else None
+
+
+def still_runs_in_worker(task: Any) -> bool:
+    """Whether a task runs, as far as Airflow says so; for the worker that runs it."""
+    if not is_supervised():
+        return True
+    try:
+        return asyncio.run(_count(task, ["running"], ask_supervisor_in_worker)) > 0
+    except Exception:
+        log.warning("Airflow did not say whether %s still runs", task.task_id, exc_info=True)
+        return True
 
 
 def is_supervised() -> bool:

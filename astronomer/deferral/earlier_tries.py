@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from astronomer.deferral import _compat, clock
 from astronomer.deferral._compat import setting
-from astronomer.deferral.errors import JobLost, Transient
+from astronomer.deferral.errors import JobCancelled, JobLost, Transient
 from astronomer.deferral.identity import TaskIdentity
 from astronomer.deferral.in_process import InProcess
 from astronomer.deferral.job import Outcome, Phase, RemoteJob
@@ -29,6 +29,8 @@ class EarlierTries(InProcess):
 
     quick_wait: float
     _job: RemoteJob | None
+    _submitted: RemoteJob | None
+    _killed: bool
     _known_to: TaskIdentity | None
     _last_word: LastWord
 
@@ -128,11 +130,36 @@ class EarlierTries(InProcess):
             found = self.find(context, attempt)
             if found is None:  # it was never submitted, so its time has not begun
                 return replace(attempt, deadline=self._deadline())
-            attempt = memory.save(attempt, job=found.to_dict())
+            attempt = self._keep(memory, attempt, found)
         job = self._job_of(attempt)
+        self._end_if_killed(job)
         self.log.info("Re-attaching to %s of an earlier try", job.name)
         self.announce(context, job)
         return attempt
+
+    def _keep(self, memory: Memory, attempt: Attempt, job: RemoteJob) -> Attempt:
+        """Remember a job that has just been started or found; end it if a user has ended the task meanwhile."""
+        self._submitted = job
+        try:
+            attempt = memory.save(attempt, job=job.to_dict())
+        except BaseException:  # whoever ends the task wants the job to end, even if nobody may write any more
+            self._job = job
+            if self._killed:
+                self.on_kill()
+            raise
+        self._end_if_killed(job)
+        return attempt
+
+    def _end_if_killed(self, job: RemoteJob) -> None:
+        """Do for a job what ``on_kill`` could not do before it was known.
+
+        :raises JobCancelled: a user has ended the task.
+        """
+        self._job = job
+        if self._killed:
+            self.on_kill()
+        if self._killed:
+            raise JobCancelled(f"The task was ended before {job.name} could be waited for.")
 
     def _job_of(self, attempt: Attempt) -> RemoteJob:
         job = self.trigger_type.job_type.from_dict(attempt.job or {})

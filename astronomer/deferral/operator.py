@@ -110,7 +110,7 @@ class JobOperator(Lineage, EarlierTries):
             # On SQLite a new trigger may get the id of one that still runs, and with it that one's event.
             self.log.warning("Ignoring an event about %s, which is not the job of this try", job.name)
             job, seen = self._job_of(attempt), self._glance(attempt)
-            outcome = seen or self._defer(job, attempt.deadline)
+            outcome = seen or self._defer(context, job, attempt.deadline)
         return self.settle(context, job, outcome)
 
     def settle(self, context: Mapping[str, Any], job: Any, outcome: Outcome) -> Any:
@@ -228,7 +228,7 @@ class JobOperator(Lineage, EarlierTries):
         job = self._job_of(attempt)
         if outcome is None:
             if self.deferrable:
-                self._defer(job, attempt.deadline)
+                self._defer(context, job, attempt.deadline)
             outcome = cast("Outcome", self._wait(job, attempt.deadline, None))
         return self.settle(context, job, outcome)
 
@@ -241,23 +241,10 @@ class JobOperator(Lineage, EarlierTries):
         self.announce(context, job)
         return attempt
 
-    def _keep(self, memory: Memory, attempt: Attempt, job: RemoteJob) -> Attempt:
-        """Remember the job that has just been started; end it if a user has ended the task meanwhile."""
-        self._submitted = job
-        try:
-            attempt = memory.save(attempt, job=job.to_dict())
-        except BaseException:  # whoever ends the task wants the job to end, even if nobody may write any more
-            self._job = job
-            if self._killed:
-                self.on_kill()
-            raise
-        self._job = job
-        if self._killed:
-            self.on_kill()
-        if self._killed:
-            raise JobCancelled(f"The task was ended while {job.name} was being submitted.")
-        return attempt
-
-    def _defer(self, job: RemoteJob, deadline: float | None) -> NoReturn:
+    def _defer(self, context: Mapping[str, Any], job: RemoteJob, deadline: float | None) -> NoReturn:
+        # Of a mark Airflow tells a worker at a heartbeat only, and would refuse the deferral without a word to us.
+        if self.in_triggerer is None and not _compat.still_runs_in_worker(TaskIdentity.of(context["ti"])):
+            self._killed = True
+        self._end_if_killed(job)
         self._job = None  # from here on the trigger owns it
         self.defer(trigger=self.make_trigger(job, deadline), method_name="execute_complete")

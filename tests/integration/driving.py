@@ -9,17 +9,19 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+from airflow.sdk.execution_time import task_runner
 from airflow.sdk.serde import deserialize, serialize
 
 from astronomer.deferral import Hub, JobOperator
 from astronomer.deferral._compat import TaskDeferred
 from astronomer.deferral.pacing import Pacing
-from tests.unit.deferral.fakes import FakeTaskInstance, MemoryStore, revived
+from tests.unit.deferral.fakes import FakeSupervisor, FakeTaskInstance, MemoryStore, revived
 
 BRISK = Pacing(spacing=0.05, gather=0.02, backoff=0.05, max_backoff=0.5, rejection=0.1)
 """The triggerer's pace, twenty times as fast."""
@@ -147,7 +149,8 @@ class Task:
         self.op.resolve_template_files()
         self.op.render_template_fields(self.context)
         try:
-            return False, step(self.op)
+            with _in_a_worker():
+                return False, step(self.op)
         except TaskDeferred as deferred:
             if deferred.kwargs:
                 raise AssertionError(f"{deferred.kwargs} would be lost") from None
@@ -161,6 +164,15 @@ class Task:
 async def collected(trigger: Any) -> list[dict[str, Any]]:
     """The events of a trigger, after a trip through Airflow's database."""
     return [json.loads(json.dumps(event.payload, allow_nan=False)) async for event in trigger.run()]
+
+
+@contextmanager
+def _in_a_worker() -> Iterator[None]:
+    """The supervisor of a triggerer, which a test has put in place, is not that of a worker."""
+    with pytest.MonkeyPatch.context() as patch:
+        if isinstance(getattr(task_runner, "SUPERVISOR_COMMS", None), FakeSupervisor):
+            patch.delattr(task_runner, "SUPERVISOR_COMMS")
+        yield
 
 
 def _forget() -> None:

@@ -98,9 +98,9 @@ class RunNow(DatabricksRunNowOperator):
     def announce(self, context, job):
         self.fate.around(lambda: super(RunNow, self).announce(context, job))
 
-    def _defer(self, job, deadline):
+    def _defer(self, context, job, deadline):
         self.fate.around(lambda: None)
-        super()._defer(job, deadline)
+        super()._defer(context, job, deadline)
 
 
 class SubmitRun(DatabricksSubmitRunOperator):
@@ -109,9 +109,9 @@ class SubmitRun(DatabricksSubmitRunOperator):
     def announce(self, context, job):
         self.fate.around(lambda: super(SubmitRun, self).announce(context, job))
 
-    def _defer(self, job, deadline):
+    def _defer(self, context, job, deadline):
         self.fate.around(lambda: None)
-        super()._defer(job, deadline)
+        super()._defer(context, job, deadline)
 
 
 def steady(patch):

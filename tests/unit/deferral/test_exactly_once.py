@@ -98,9 +98,9 @@ class MortalOperator(TimelineOperator):
     def _run(self, call):
         return self.fate.around(lambda: super(MortalOperator, self)._run(call))
 
-    def _defer(self, job, deadline):
+    def _defer(self, context, job, deadline):
         self.fate.around(lambda: None)
-        super()._defer(job, deadline)
+        super()._defer(context, job, deadline)
 
 
 class Service(ScriptedService):

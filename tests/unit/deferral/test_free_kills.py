@@ -6,6 +6,7 @@ import pytest
 
 from astronomer.deferral import Phase, _compat, _compat_triggerer, making
 from astronomer.deferral.in_triggerer import NeedsWorker
+from astronomer.deferral.xcom_memory import XCOM_KEY
 from tests.unit.deferral.fakes import let
 from tests.unit.deferral.free import (
     ClaimingOperator,
@@ -137,6 +138,20 @@ class TestJob:
         free.timeline.run(main)
         assert free.service.jobs == ["job-1"]
         assert set(free.service.cancels) == {"job-1"}
+
+    def test_ends_when_it_is_being_looked_for(self, free, kind, gate, monkeypatch):
+        """A triggerer was killed before it could write down what it had started."""
+        task = free.task(kind)
+        task.schedule()
+        shut_down(free, task, 30)
+        known = free.airflow.xcoms[free.airflow.run_id, "task", -1, XCOM_KEY]
+        known["job"] = None
+        monkeypatch.setattr(kind, "find", gate.before(kind.find))
+        monkeypatch.setattr(kind, "on_kill", gate.opened_by(kind.on_kill))
+        second = Killing(free, task, scheduled=True)
+        deferred(free, 0)
+        second.happens(gate.reached())
+        assert free.service.jobs == free.service.cancels == ["job-1"]
 
     def test_ends_that_could_not_be_gone_on_with(self, free, kind, monkeypatch):
         """The one that has taken over the trigger cannot begin, as Airflow does not tell what is remembered."""

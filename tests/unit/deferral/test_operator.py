@@ -578,7 +578,7 @@ class TestOnKill:
                 return super().submit(context, attempt)
 
         world.script = {"runs_for": 1e6}
-        with pytest.raises(JobCancelled, match="was being submitted"):
+        with pytest.raises(JobCancelled, match="before scripted job job-1 could be waited for"):
             world.execute(cls=Killed)
         assert world.service.cancels == ["job-1"]
         assert world.remembered.job == {"job_id": "job-1", "service": "scripted"}
@@ -741,12 +741,61 @@ class TestWhoIsKilled:
         world.script = {"runs_for": 1e6}
         airflow.states = {"task": state}
         if cancels:
-            with pytest.raises(JobCancelled, match="was being submitted"):
+            with pytest.raises(JobCancelled, match="before scripted job job-1 could be waited for"):
                 world.execute(cls=Signalled)
         else:
             world.deferred(cls=Signalled)
         assert world.service.cancels == cancels
         assert world.remembered.job == {"job_id": "job-1", "service": "scripted"}
+
+    @pytest.mark.parametrize("place", ["read", "find"])
+    def test_a_signal_before_the_job_of_an_earlier_try_is_known_ends_it(
+        self, world, airflow, monkeypatch, place
+    ):
+        class Dies(TimelineOperator):
+            def submit(self, context, attempt):
+                job = super().submit(context, attempt)
+                if place == "read":
+                    self._keep(self._memory(context), attempt, job)
+                raise RuntimeError("SIGKILL")
+
+        class Signalled(TimelineOperator):
+            def find(self, context, attempt):
+                self.on_kill()
+                return ScriptedJob("job-1", self.service)
+
+        def read(key, default=None):
+            world.operator.on_kill()
+            return known(key, default)
+
+        world.script = {"runs_for": 1e6}
+        with pytest.raises(RuntimeError, match="SIGKILL"):
+            world.execute(cls=Dies)
+        world.retry()
+        airflow.states, known = {"task": "failed"}, world.store.get
+        if place == "read":
+            monkeypatch.setattr(world.store, "get", read)
+        with pytest.raises(JobCancelled, match="before scripted job job-1 could be waited for"):
+            world.execute(cls=Signalled, deferrable=False)
+        assert world.service.jobs == world.service.cancels == ["job-1"]
+
+    @pytest.mark.parametrize("state", ["failed", "success", "skipped", "removed", "restarting", "null", None])
+    def test_an_end_that_the_worker_was_not_told_of_ends_the_job_before_it_defers(
+        self, world, airflow, state
+    ):
+        """A worker is told at its next heartbeat, and most defer before."""
+        airflow.states = {"task": state} if state else {}
+        world.script = {"runs_for": 1e6}
+        with pytest.raises(JobCancelled, match="before scripted job job-1 could be waited for"):
+            world.execute()
+        assert world.service.cancels == ["job-1"]
+
+    @pytest.mark.parametrize("state", ["running", "up_for_retry", "queued", "error"])
+    def test_where_nobody_has_ended_the_task_it_defers(self, world, airflow, state):
+        airflow.states = {"task": state}
+        airflow.answer = RuntimeError("503") if state == "error" else None
+        world.deferred()
+        assert world.service.cancels == []
 
     def test_without_a_store_the_job_is_ended(self, service, airflow):
         """Before Airflow 3.3 a retry might not find it."""
