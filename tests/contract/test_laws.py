@@ -13,6 +13,7 @@ from asgiref.sync import sync_to_async
 
 from astronomer.deferral import (
     ClientThreads,
+    JobCancelled,
     JobError,
     JobFailed,
     JobLost,
@@ -467,6 +468,14 @@ class TestCancelOnlyYourOwn:
 
     def test_a_user_in_a_worker_does(self, world):
         self.signalled(Task(world, FOREVER), "failed")
+        (job_id,) = world.started
+        assert world.phase(job_id) is Phase.CANCELLED
+
+    def test_also_one_whom_its_worker_has_not_heard(self, world):
+        """Airflow refuses the deferral of a task that has been ended, and tells nobody."""
+        task = Task(world, FOREVER)
+        with FakeAirflow(states={"task": "failed"}).in_place(), pytest.raises(JobCancelled):
+            task.execute()
         (job_id,) = world.started
         assert world.phase(job_id) is Phase.CANCELLED
 
