@@ -282,6 +282,19 @@ def test_a_triggerer_is_stopped_in_the_midst_of_a_cancel(scene, world, monkeypat
     assert scene.hits.total() == Counter(ours=1)
 
 
+def test_a_task_is_marked_while_its_worker_has_it_once_its_job_has_begun(scene, world, monkeypatch):
+    for task in ("query", "other"):
+        world.airflow.put(OURS, task, "running")
+    world.airflow.put(STOCK, "query", "deferred")
+    scene.remote.jobs = {one.id: one for one in (job("q1", "query"), job("q2", "query", dag_id=STOCK))}
+    late = []
+    monkeypatch.setattr(people, "_mark", lambda scene, state: late.extend(scene.watch()))
+    people.mark_at_begin(scene, 0)
+    assert scene.hits.total() == Counter(ours=1)
+    assert world.airflow.instances[OURS, "query"]["state"] == "failed"
+    assert [(one["dag_id"], one["task_id"]) for one in late] == [(OURS, "other"), (STOCK, "query")]
+
+
 class TestLimit:
     """What ended by its execution_timeout says so, and which job it was."""
 

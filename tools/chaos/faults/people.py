@@ -54,15 +54,37 @@ def _mark(
     _deferred(scene)
     found = []
     for one in scene.watch():
-        wait = scene.wait_of(one)
-        if one["dag_run_id"] in but or scene.done(wait):
+        if one["dag_run_id"] in but or scene.done(scene.wait_of(one)):
             continue
-        moment = time.time()
-        scene.world.ask(scene.world.airflow.mark, one, state)
-        _ended(scene, wait, f"marked {state}", moment, {state})
-        found.append(wait)
+        found.append(_mark_one(scene, one, state))
         then()
     return found
+
+
+def _mark_one(scene: Scene, one: dict[str, Any], state: str) -> Wait:
+    wait, moment = scene.wait_of(one), time.time()
+    scene.world.ask(scene.world.airflow.mark, one, state)
+    _ended(scene, wait, f"marked {state}", moment, {state})
+    return wait
+
+
+def mark_at_begin(scene: Scene, _kills: int) -> None:
+    """Each task is marked as failed as soon as its job has begun: its worker hears of that at its next heartbeat only."""
+    scene.dags = ()
+
+    def begun() -> bool:
+        running = [one for one in scene.look() if one["state"] == "running"]
+        scene.remote.look()
+        for one in running:
+            wait = scene.wait_of(one)
+            if scene.jobs(wait) and not scene.done(wait):
+                scene.hits.add(_mark_one(scene, one, "failed").side)
+        return len(scene.waits) > 0 and all(
+            wait.tries and wait.state != "running" for wait in scene.waits.values()
+        )
+
+    scene.world.until(begun, 120.0)
+    _mark(scene, "failed")
 
 
 def mark_in_bad_weather(scene: Scene, _kills: int, *, kind: str, **fault: Any) -> None:
@@ -303,6 +325,7 @@ def _ended(scene: Scene, wait: Wait, what: str, moment: float, expected: set[str
 
 FAULTS = (
     Fault(GROUP, "marked failed", partial(mark, state="failed"), seconds=LONG),
+    Fault(GROUP, "marked failed as it begins", mark_at_begin, seconds=LONG),
     Fault(
         *(GROUP, "marked failed, answers lost", partial(mark_in_bad_weather, kind="lose_answer")),
         seconds=LONG,
