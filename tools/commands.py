@@ -102,7 +102,7 @@ def soak() -> NoReturn:
 
 
 def image() -> NoReturn:
-    """Build the Runtime image with Docker, or as root without (BASE_IMAGE= for another Debian or Python image)."""
+    """Build the Runtime image with Docker, or as root without (BASE_IMAGE= for another image of the same Debian)."""
     _become(_python("test"), "-m", "tools.image")
 
 

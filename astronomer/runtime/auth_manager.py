@@ -37,7 +37,7 @@ __all__ = ["RuntimeAuthManager"]
 # Airflow forgets a revoked token when its time is up, but accepts one for the clocks' tolerance longer.
 _REMEMBERED_SECONDS = 3600.0
 _MINIMUM_SESSION_SECONDS = 1.0
-_FOR = "runtime_for"
+_FOR, _RULES = "runtime_for", "runtime_rules"
 _PLATFORM_IS_SILENT = (
     "The platform's public keys cannot be had, so nobody can be recognised. Try again in a minute; an administrator "
     "finds the reason in the log of the API server."
@@ -129,7 +129,8 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
     async def _exchanged(self, token: str, *, late: bool) -> RuntimeUser:
         """Return whose token of ours it is.
 
-        :param late: also of one that has ended, while the platform's token that it stands for may still open something.
+        :param late: also of one that has ended, while the platform's token that it stands for may still open something;
+            it may have been opened by other rules.
         """
         validator, verifier = self._get_token_validator(), self.settings.verifier
         grace = verifier.leeway if late else 0.0
@@ -146,6 +147,9 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
             ) from error
         if payload.get(_FOR) != self._here:
             raise TokenRefused("foreign", "a session of another deployment")
+        if payload.get(_RULES) != self._rules and not late:
+            detail = "a session from before issuer or role_map was changed"
+            raise TokenExpired("expired", detail, subject=user.subject, token=user.session)
         if user.expires_at + grace <= time.time():
             raise TokenExpired(
                 "expired", "the token it was exchanged for", subject=user.subject, token=user.session
@@ -157,13 +161,18 @@ class RuntimeAuthManager(Permissions, BaseAuthManager[RuntimeUser]):
         return RuntimeUser.from_claims(token)
 
     def serialize_user(self, user: RuntimeUser) -> dict[str, Any]:
-        """Return what one of our own tokens says of the user, and where it counts."""
-        return {**user.to_claims(), _FOR: self._here}
+        """Return what one of our own tokens says of the user, where it counts, and by which rules."""
+        return {**user.to_claims(), _FOR: self._here, _RULES: self._rules}
 
     @property
     def _here(self) -> list[str | None]:
         """What tells this deployment from others that sign with the same key: there, the user may have other roles."""
         return [self.settings.verifier.audience, self.settings.deployment_id]
+
+    @property
+    def _rules(self) -> list[str]:
+        """What gave a user their roles: by others, they may have to be other ones."""
+        return [self.settings.verifier.issuer, self.settings.policy.digest]
 
     # -- sessions ------------------------------------------------------------------------------------------------------
 

@@ -95,16 +95,11 @@ class _Desk:
 
     async def login(self, request: Request) -> Response:
         """Send the browser to the platform, and remember that it was this one."""
+        wanted = safe_next(request.query_params.get("next"), self._settings.base_url)
         if self._settings.login_url is None:
-            return _page(
-                "Come from the platform",
-                "This Airflow has no page to log in: its users come through the platform, which sends a token along "
-                "with each request. An administrator can set [astronomer_runtime] login_url.",
-                status=401,
-            )
+            return await self._through_the_platform(request, wanted)
         if request.headers.get("sec-fetch-dest", "document") != "document":
             return _page("Log in", "Only a page in a tab of its own can lead to the platform.", status=403)
-        wanted = safe_next(request.query_params.get("next"), self._settings.base_url)
         if (
             request.url.netloc != urlsplit(self._settings.base_url).netloc
             and "moved" not in request.query_params
@@ -134,6 +129,25 @@ class _Desk:
         for name in before[: -(_MAXIMUM_STATES - 1)]:
             answer.delete_cookie(name, path="/", secure=self._settings.https, httponly=True)
         return answer
+
+    async def _through_the_platform(self, request: Request, wanted: str) -> Response:
+        """Lead back who brings a good token, as a proxy adds: an error of a moment has sent the browser here."""
+        again = f"login?{urlencode({'next': wanted})}", "Try again"
+        try:
+            if token := _bearer(request):
+                await self._manager.get_user_from_token(token)
+                return RedirectResponse(wanted, 303, headers=_HEADERS)
+        except InvalidTokenError:
+            pass  # the audit log says why
+        except HTTPException as error:
+            return _page("Not logged in", str(error.detail), status=error.status_code, link=again)
+        return _page(
+            "Come from the platform",
+            "This Airflow has no page to log in: its users come through the platform, which sends a token along "
+            "with each request. An administrator can set [astronomer_runtime] login_url.",
+            status=401,
+            link=again,
+        )
 
     async def callback(self, request: Request) -> Response:
         """Take the platform's token from the posted form, and give the browser one of ours."""
@@ -267,8 +281,10 @@ async def _form(request: Request) -> dict[str, str]:
     return {name: values[0] for name, values in fields.items() if len(values) == 1}
 
 
-def _page(title: str, text: str, *, status: int = 200) -> HTMLResponse:
-    title, text = html.escape(title), html.escape(text)
-    again = '<p><a href="login">Log in</a></p>'
+def _page(
+    title: str, text: str, *, status: int = 200, link: tuple[str, str] = ("login", "Log in")
+) -> HTMLResponse:
+    title, text, target, name = (html.escape(one) for one in (title, text, *link))
+    again = f'<p><a href="{target}">{name}</a></p>'
     body = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><h1>{title}</h1><p>{text}</p>{again}"
     return HTMLResponse(body, status, headers=_HEADERS)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,11 @@ class Policy:
         if problems:
             raise PolicyError("; ".join(problems))
         return cls(roles, names)
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hexadecimal digits that name the map: what stands for other roles has others."""
+        return hashlib.sha256(json.dumps(sorted(self.names.items())).encode()).hexdigest()[:16]
 
     def of(self, platform_names: Iterable[str]) -> tuple[str, ...]:
         """Return our names of the roles that the platform's names stand for."""

@@ -1,11 +1,13 @@
 """What an image says of itself, and what is in it."""
 
 import json
+import os
 
 import pytest
 from packaging.requirements import Requirement
 
 from tests.image.conftest import ROOT
+from tools.image.engine import ImageError
 
 LOOK = """
 import importlib.metadata, json, os, platform
@@ -42,7 +44,7 @@ def test_labels_tell_the_versions(images, release):
 
 def test_both_variants_run_as_a_user_under_an_init_with_a_health_check(images):
     for config in images.values():
-        assert config["User"] == "astro"
+        assert config["User"] == "50000", "a kubelet cannot tell that a name is not root's"
         assert config["Entrypoint"][0] == "tini"
         assert config["Healthcheck"]["Test"] == ["CMD", "/opt/runtime/bin/healthcheck"]
 
@@ -77,8 +79,26 @@ def test_every_pin_is_installed_and_nothing_else(inside):
     }
 
 
+def test_no_image_of_another_python_gets_the_tag(engine, release, images):
+    from tools.image.__main__ import build
+
+    other = release.model_copy(update={"python": "3.12"})
+    told = (
+        rf"BASE_IMAGE has Python {release.python}, Debian {release.debian}; this release has Python 3\.12, "
+    )
+    with pytest.raises(ImageError, match=told):
+        build(engine, other, os.environ.get("BASE_IMAGE") or None)
+
+
 def test_its_user_writes_where_airflow_does_and_nowhere_else(inside):
     assert (inside["uid"], inside["writable"]) == (50_000, WRITABLE.split())
+
+
+def test_pip_keeps_its_airflow_and_another_environment_may_have_another(container):
+    steps = "python -m venv /tmp/own; for one in pip /tmp/own/bin/pip; do $one config list; done"
+    done = container.run("sh", "-c", steps)
+    assert done.stdout.count("constraint") == 1, done.stdout
+    assert "global.constraint='/opt/runtime/pins.txt'" in done.stdout
 
 
 def test_pip_freeze_shows_the_version(container, release):

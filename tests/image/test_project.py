@@ -99,6 +99,14 @@ def test_another_airflow_is_refused(engine, release, images, tmp_path, line, tol
         assert told in done.stdout, done.stdout[-3000:]
 
 
+def test_also_in_a_dockerfile_of_its_own(engine, release, images, tmp_path):
+    steps = f"FROM {tag(release, 'base')}\nUSER root\nRUN pip install apache-airflow==3.2.0\n"
+    (tmp_path / "Dockerfile").write_text(steps)
+    with built(engine, tmp_path, "astronomer-runtime-refused") as done:
+        assert done.returncode != 0
+        assert f"(constraint) apache-airflow=={release.airflow}" in done.stdout, done.stdout[-3000:]
+
+
 @pytest.mark.parametrize("line", ["apache-airflow", "apache-airflow[amazon]>=3", "# apache-airflow==2.0"])
 def test_the_same_airflow_is_welcome(engine, release, images, tmp_path, line):
     (tmp_path / "Dockerfile").write_text(f"FROM {tag(release, 'onbuild')}\n")

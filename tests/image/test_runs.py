@@ -9,6 +9,7 @@ import pytest
 from tools.image.container import READ_ONLY
 from tools.servers.owner import free_port
 from tools.servers.postgres import started
+from tools.servers.redis import Redis
 
 SIMPLE = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
 
@@ -71,6 +72,15 @@ def test_sigterm_reaches_the_program(container):
         assert time.monotonic() - began < 30  # tini passes it on; a shell as first process would not
 
 
+def becomes_healthy(container, words, variables):
+    with container.running("airflow", *words, variables=variables) as said:
+        check = container.engine.execute("exec", container.names[-1], "/opt/runtime/bin/healthcheck")
+        until = time.monotonic() + 120
+        while subprocess.run(check, capture_output=True, check=False, env=os.environ).returncode:
+            assert time.monotonic() < until, said()
+            time.sleep(1)
+
+
 @pytest.mark.parametrize("words", [["api-server"], ["scheduler"], ["triggerer"], ["dag-processor"]])
 def test_each_server_tells_of_its_health(container, migrated, words):
     ports = {
@@ -80,13 +90,47 @@ def test_each_server_tells_of_its_health(container, migrated, words):
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
         "AIRFLOW__API__HOST": "127.0.0.1",
     }
-    with container.running("airflow", *words, variables={**migrated, **ports}) as said:
-        name = container.names[-1]
-        check = container.engine.execute("exec", name, "/opt/runtime/bin/healthcheck")
-        until = time.monotonic() + 120
-        while subprocess.run(check, capture_output=True, check=False, env=os.environ).returncode:
-            assert time.monotonic() < until, said()
-            time.sleep(1)
+    becomes_healthy(container, words, {**migrated, **ports})
+
+
+@pytest.fixture(scope="module")
+def celery(migrated):
+    """What Celery's workers are told, beside what all are; Redis runs."""
+    redis = Redis.new()
+    database = migrated["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "")
+    with subprocess.Popen(redis.command, cwd=redis.directory, stdout=subprocess.DEVNULL) as server:
+        try:
+            until = time.monotonic() + 60
+            while not redis.answers():
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            yield {
+                **migrated,
+                "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+                "AIRFLOW__CELERY__BROKER_URL": redis.url,
+                "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{database}",
+                "AIRFLOW__CELERY__WORKER_CONCURRENCY": "1",
+            }
+        finally:
+            server.terminate()
+            server.wait(60)
+            redis.remove()
+
+
+@pytest.mark.parametrize("controlled", ["True", "False"])
+def test_a_celery_worker_tells_of_its_health(container, celery, controlled):
+    own = {
+        "AIRFLOW__CELERY__WORKER_ENABLE_REMOTE_CONTROL": controlled,
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
+    }
+    becomes_healthy(container, ["celery", "worker"], {**celery, **own})
+
+
+def test_a_celery_worker_that_is_not_there_is_not_healthy(container, celery):
+    variables = {**celery, "AIRFLOW__CELERY__WORKER_ENABLE_REMOTE_CONTROL": "False"}
+    code = "import runpy; m = runpy.run_path('/opt/runtime/bin/healthcheck'); print(m['works'](['celery', 'worker']))"
+    done = container.run("python", "-c", code, variables=variables, options=READ_ONLY)
+    assert done.stdout.splitlines()[-1] == "False", done.stdout
 
 
 def test_a_dag_is_read_with_a_read_only_root(container, migrated, tmp_path):

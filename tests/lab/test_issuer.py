@@ -110,6 +110,17 @@ def test_it_listens_on_loopback_only(issuer):
     assert issuer._listener.getsockname()[0] == "127.0.0.1"
 
 
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [("localhost", 200), ("127.0.0.1", 200), ("evil.example", 400), ("localhost.evil.example", 400)],
+)
+def test_a_name_of_somebody_elses_leads_nowhere(issuer, host, told):
+    """A page of that name could read the answer, which has an admin's token."""
+    address = f"http://127.0.0.1:{issuer.port}/token?role=admin"
+    status, said = get(urllib.request.Request(address, headers={"host": f"{host}:{issuer.port}"}))
+    assert (status, said.count(".")) == (told, 2 if told == 200 else 0)
+
+
 def test_the_command_prints_what_to_paste_and_stops_on_a_signal():
     with subprocess.Popen(
         [sys.executable, "-m", "astronomer.lab", "issuer", "--airflow", "http://localhost:9999"],

@@ -65,6 +65,8 @@ def build(engine: Engine, release: Release, base_image: str | None) -> list[Buil
     arguments = {
         "RUNTIME_VERSION": str(release.tag),
         "AIRFLOW_VERSION": str(release.airflow),
+        "PYTHON": str(release.python),
+        "DEBIAN": str(release.debian),
         "REVISION": _revision(),
         "DAY": datetime.now(timezone.utc).date().isoformat(),
         **({"BASE_IMAGE": base_image} if base_image else {}),
@@ -96,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--base-image",
         default=os.environ.get("BASE_IMAGE") or None,
-        help="a Debian image, with or without a Python (BASE_IMAGE)",
+        help="an image of the release's Debian, with or without its Python (BASE_IMAGE)",
     )
     return parser
 

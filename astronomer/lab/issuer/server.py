@@ -11,6 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -86,14 +88,17 @@ class IssuerServer:
         self.stop()
 
     def _app(self) -> Starlette:
+        # Any page could have a name of its own lead to this machine, and would then read an admin's token as its own.
+        by_name = Middleware(TrustedHostMiddleware, allowed_hosts=["localhost", LOOPBACK])
         return Starlette(
+            middleware=[by_name],
             routes=[
                 Route("/jwks.json", self._jwks),
                 Route("/token", self._token),
                 Route("/login", self._login),
                 Route("/login", self._posted, methods=["POST"]),
                 Route("/logout", self._logout),
-            ]
+            ],
         )
 
     async def _jwks(self, _request: Request) -> Response:

@@ -20,6 +20,7 @@ import jwt
 from sqlalchemy import create_engine, text
 
 from astronomer.lab.issuer import IssuerServer
+from astronomer.runtime.roles import Policy
 from astronomer.runtime.tokens import fingerprint
 from tools.demo.environment import KEPT, free_port
 
@@ -64,6 +65,15 @@ class Deployment:
         """The records of the audit log."""
         marked = [line[line.index('{"event"') :] for line in self.log.splitlines() if '{"event"' in line]
         return [json.JSONDecoder().raw_decode(line)[0] for line in marked]
+
+    @property
+    def policy(self) -> Policy:
+        """The roles that it is told, and the platform's names for them."""
+        names, file = (
+            self.settings.get(f"AIRFLOW__ASTRONOMER_RUNTIME__{name}")
+            for name in ("ROLE_MAP", "ROLE_PERMISSIONS")
+        )
+        return Policy.configured(names, Path(file) if file else None)
 
     def environment(self) -> dict[str, str]:
         return {
@@ -156,6 +166,7 @@ class Deployment:
             "sub": said["sub"], "name": said["email"], "iat": began, "nbf": began, "exp": began + 600,
             "runtime_roles": said["roles"], "runtime_session": fingerprint(said["iss"], said["jti"]),
             "runtime_session_exp": said["exp"], "runtime_for": [self.issuer.platform.audience, DEPLOYMENT_ID],
+            "runtime_rules": [self.issuer.platform.issuer, self.policy.digest],
         }  # fmt: skip
         return self.signed(**{**whole, **claims})
 

@@ -129,6 +129,11 @@ class TestConfusion:
         half = jwt.encode(claims, deployment.jwt_secret, algorithm="HS512", headers={"kid": "not-used"})
         assert deployment.status(half) == 403
 
+    @pytest.mark.parametrize("rules", [["https://former.example", "0" * 16], ["0" * 16], None])
+    def test_a_session_by_other_rules(self, deployment, platform, rules):
+        session = deployment.session(platform.token("admin"), runtime_rules=rules)
+        assert deployment.status(session) == 401
+
     @pytest.mark.parametrize(
         "elsewhere",
         [

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jwt
 import pytest
 
-from tests.integration.runtime.deployment import http
+from tests.integration.runtime.deployment import Deployment, http
 
 pytestmark = [pytest.mark.xdist_group("runtime-server"), pytest.mark.timeout(400)]
 
@@ -27,6 +27,15 @@ def logout(deployment, token=None, cookie=None):
     headers = {"authorization": f"Bearer {token}"} if token else {}
     cookies = {"_token": cookie} if cookie else {}
     return http("GET", f"{deployment.url}/api/v2/auth/logout", headers=headers, cookies=cookies).status_code
+
+
+@pytest.fixture
+def second(deployment, issuer, tmp_path):
+    """Another API server of the same Airflow."""
+    (tmp_path / "filled").touch()
+    database = deployment.environment()["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+    with Deployment(tmp_path, issuer, database, jwt_secret=deployment.jwt_secret).running() as second:
+        yield second
 
 
 class TestExchange:
@@ -109,6 +118,13 @@ class TestLogout:
         assert logout(deployment, cookie=first) == 307
         assert {deployment.status(one) for one in (token, first, second, third)} == {403}
         assert deployment.status(token, "POST", "/auth/token") == 403
+
+    def test_on_every_api_server(self, deployment, issuer, second):
+        token = issuer.platform.token("admin")
+        session = exchange(deployment, token)
+        assert {one.status(each) for one in (deployment, second) for each in (token, session)} == {200}
+        assert logout(second, cookie=session) == 307
+        assert {one.status(each) for one in (deployment, second) for each in (token, session)} == {403}
 
     def test_it_ends_no_other_session_of_the_same_person(self, deployment, issuer):
         one, other = issuer.platform.token("admin"), issuer.platform.token("admin")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import time
 from dataclasses import replace
@@ -206,6 +207,26 @@ class TestSessions:
         with pytest.raises(jwt.InvalidTokenError, match="another deployment"):
             await manager.get_user_from_token(session)
 
+    def mapped(self, manager, issuer=PLATFORM.issuer, **role_map):
+        """Airflow after a restart with another map."""
+        verifier = replace(manager.settings.verifier, issuer=issuer)
+        policy = Policy.configured(json.dumps(role_map) if role_map else None)
+        manager.settings = replace(manager.settings, verifier=verifier, policy=policy)
+
+    @pytest.mark.parametrize(
+        "changed", [{"admin": "viewer"}, {"admin": "admin"}, {"issuer": "https://new.example"}]
+    )
+    async def test_none_outlives_the_rules_that_it_was_opened_by(self, manager, changed):
+        session = manager.generate_jwt(await manager.get_user_from_token(PLATFORM.token("admin")))
+        self.mapped(manager, **changed)
+        with pytest.raises(jwt.ExpiredSignatureError, match="before issuer or role_map was changed"):
+            await manager.get_user_from_token(session)
+
+    async def test_a_restart_that_changes_nothing_ends_none(self, manager):
+        session = manager.generate_jwt(await manager.get_user_from_token(PLATFORM.token("admin")))
+        self.mapped(manager)
+        assert (await manager.get_user_from_token(session)).roles == ("admin",)
+
     @pytest.mark.parametrize("wanted", [None, 60, 600, 86_400])
     def test_none_lives_longer_than_what_it_stands_for(self, manager, wanted):
         who = user("viewer", expires_in=120)
@@ -262,9 +283,13 @@ class TestLoud:
         whole |= {"aud": "apache-airflow", "jti": "1" * 32, "exp": now - ago, **claims}
         return jwt.encode(whole, signer.signing_arg, algorithm=signer.algorithm, headers={"kid": "not-used"})
 
-    @pytest.mark.parametrize(("ago", "left"), [(60, 600), (3500, 60), (60, -10)])
-    async def test_a_session_may_be_ended_by_a_token_that_has_ended_before(self, manager, revoked, ago, left):
-        token = self.late(manager, ago=ago, left=left)
+    @pytest.mark.parametrize(("ago", "left", "claims"), [
+        (60, 600, {}), (3500, 60, {}), (60, -10, {}), (-60, 600, {"runtime_rules": ["x", "y"]}),
+    ])  # fmt: skip
+    async def test_a_session_may_be_ended_by_a_token_that_has_ended_before(
+        self, manager, revoked, ago, left, claims
+    ):
+        token = self.late(manager, ago=ago, left=left, **claims)
         with pytest.raises(jwt.ExpiredSignatureError):
             await manager.get_user_from_token(token)
         await asyncio.to_thread(manager.revoke_token, token)

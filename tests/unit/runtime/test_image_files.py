@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import secrets
 import socket
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import pytest
 import yaml
 
 from astronomer.runtime.versions import Manifest
+from tools.image.__main__ import build
 
 RUNTIME = Path(__file__).parents[3] / "runtime"
+DOCKERFILE = (RUNTIME / "Dockerfile").read_text()
 ENTRYPOINT, HEALTH, PROJECT = (
     runpy.run_path(str(RUNTIME / "bin" / name)) for name in ("entrypoint", "healthcheck", "install-project")
 )
@@ -142,6 +145,31 @@ class TestWaiting:
         assert "AIRFLOW__API__SECRET_KEY is not set: logs of running tasks and triggers" in said
         assert "FERNET" not in said
 
+    @pytest.mark.parametrize(
+        ("words", "told"),
+        [
+            ("api-server", "JWT_SECRET SECRET_KEY FERNET_KEY"),
+            ("scheduler", "JWT_SECRET SECRET_KEY FERNET_KEY"),
+            ("standalone", "JWT_SECRET SECRET_KEY FERNET_KEY"),
+            ("triggerer", "SECRET_KEY FERNET_KEY"),
+            ("dag-processor", "FERNET_KEY"),
+            ("celery worker", "SECRET_KEY"),
+            ("db migrate", ""),
+        ],
+    )
+    def test_each_server_is_told_of_what_it_uses(self, monkeypatch, capsys, words, told):
+        started(monkeypatch, "airflow", *words.split())
+        assert re.findall(r"__([A-Z]+_[A-Z]+) is not set", capsys.readouterr().err) == told.split()
+
+    def test_a_pair_of_keys_is_as_good_as_a_secret(self, monkeypatch, capsys):
+        started(monkeypatch, "airflow", "scheduler", AIRFLOW__API_AUTH__JWT_PRIVATE_KEY_PATH="/run/jwt.pem")
+        assert "JWT" not in capsys.readouterr().err
+
+    def test_also_in_the_file(self, monkeypatch, capsys, tmp_path):
+        (tmp_path / "airflow.cfg").write_text("[api_auth]\njwt_private_key_path = /run/jwt.pem\n")
+        started(monkeypatch, "airflow", "scheduler", AIRFLOW_HOME=str(tmp_path))
+        assert "JWT" not in capsys.readouterr().err
+
     def test_a_secret_may_bear_its_former_name(self, monkeypatch, capsys):
         started(monkeypatch, "airflow", "api-server", AIRFLOW__WEBSERVER__SECRET_KEY="of-a-test")
         assert "SECRET_KEY" not in capsys.readouterr().err
@@ -238,6 +266,26 @@ def test_a_worker_is_pinged_by_the_name_that_celery_gives_it(monkeypatch, words,
     assert pinged == [name]
 
 
+def test_one_without_remote_control_is_looked_for_by_that_name(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__CELERY__WORKER_ENABLE_REMOTE_CONTROL", "False")
+    monkeypatch.setitem(
+        HEALTH["works"].__globals__, "ends_well", lambda *_: pytest.fail("it does not answer")
+    )
+    titled = "import sys; from celery.platforms import set_mp_process_title as title; title('celeryd', '-active-', sys.argv[1])"
+    name = f"w{secrets.token_hex(4)}@here"
+    words = ["celery", "worker", "-H", name]
+    assert not HEALTH["works"](words)
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{titled}; print(); input()", name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as worker:
+        worker.stdout.readline()
+        assert HEALTH["works"](words)
+        assert not HEALTH["works"](["celery", "worker", "-H", name[:-1]])
+        worker.communicate(b"\n")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_a_file_of_powershell_is_read(tmp_path, encoding):
     (file := tmp_path / "packages.txt").write_bytes("jq  # für JSON\r\n\r\nless\r\n".encode(encoding))
@@ -250,6 +298,7 @@ def test_a_file_of_powershell_is_read(tmp_path, encoding):
         ("apache-airflow==3.2.0", True),
         ("apache-airflow_core ~= 3.1.0", True),
         ("apache-airflow @ https://example.com/a.whl", True),
+        ("apache-airflow==3.2.0 --hash=sha256:00", True),
         ("astronomer-providers<2", True),
         ("apache-airflow==3.2.0; python_version < '3.9'", False),
         ("apache-airflow[amazon]>=3", False),
@@ -263,18 +312,91 @@ def test_another_airflow_is_refused_before_anything_is_installed(line, refused):
     assert (PROJECT["refusal"](line, PINS) is not None) is refused
 
 
+def test_nor_is_one_with_hashes_in_the_next_lines_had(tmp_path, monkeypatch):
+    """As pip-compile writes it."""
+    monkeypatch.setitem(PROJECT["main"].__globals__, "pinned", lambda: PINS)
+    (tmp_path / "requirements.txt").write_text(
+        "apache-airflow==3.2.0 \\\n    --hash=sha256:00 \\\n    --hash=sha256:11\n"
+    )
+    with pytest.raises(SystemExit, match=r"'apache-airflow==3\.2\.0' asks for another apache-airflow than"):
+        PROJECT["main"](tmp_path)
+
+
 def test_the_dockerfile_builds_the_newest_release_by_itself():
     release = Manifest.read(RUNTIME / "versions.json").newest()
-    written = dict(re.findall(r"^ARG (\w+)=(\S+)", (RUNTIME / "Dockerfile").read_text(), re.MULTILINE))
+    written = dict(re.findall(r"^ARG (\w+)=(\S+)", DOCKERFILE, re.MULTILINE))
     assert written["RUNTIME_VERSION"] == str(release.tag)
     assert written["AIRFLOW_VERSION"] == release.airflow
     assert written["BASE_IMAGE"] == f"debian:{release.debian_name}-slim"
+    assert (written["PYTHON"], written["DEBIAN"]) == (release.python, release.debian)
+
+
+class Engine:
+    """Builds nothing, and remembers what it was told."""
+
+    name = "a test"
+
+    def __init__(self):
+        self.told = []
+
+    def build(self, build):
+        self.told.append(build)
+        return subprocess.CompletedProcess([], 0, "")
+
+    def config(self, tag):
+        return {"OnBuild": ["a step"]}
+
+    def size(self, tag):
+        return 0
+
+
+def test_so_does_the_command(capsys):
+    release, engine = Manifest.read(RUNTIME / "versions.json").newest(), Engine()
+    build(engine, release.model_copy(update={"python": "3.12", "debian": "12"}), "python:3.12-slim")
+    known = set(re.findall(r"^ARG (\w+)=", DOCKERFILE, re.MULTILINE))
+    for one in engine.told:
+        assert set(one.arguments) <= known
+        assert (one.arguments["PYTHON"], one.arguments["DEBIAN"]) == ("3.12", "12")
+
+
+@pytest.mark.skipif(not Path("/etc/debian_version").exists(), reason="needs a Debian")
+@pytest.mark.parametrize("other", [{}, {"PYTHON": "2.7"}, {"DEBIAN": "7"}])
+def test_no_tag_stands_for_another_python_or_debian(tmp_path, other):
+    (step,) = re.findall(r"^RUN (found=(?:.*\\\n)+.*)$", DOCKERFILE, re.MULTILINE)
+    (tmp_path / "python3").symlink_to(sys.executable)
+    here = {
+        "PYTHON": ".".join(map(str, sys.version_info[:2])),
+        "DEBIAN": Path("/etc/debian_version").read_text().strip().partition(".")[0],
+    }
+    variables = {**here, **other, "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(["sh", "-c", step], env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == bool(other)
+    wanted = "Python {PYTHON}, Debian {DEBIAN}"
+    said = f"BASE_IMAGE has {wanted.format(**here)}; this release has {wanted.format(**variables)}.\n"
+    assert done.stderr == (said if other else "")
+
+
+def test_pip_holds_the_image_s_environment_to_its_pins_and_no_other():
+    (made,) = re.findall(r"(printf .+) > /opt/runtime/venv/pip\.conf", DOCKERFILE)
+    told = subprocess.run(["sh", "-c", made], capture_output=True, text=True, check=True).stdout
+    assert told == f"[global]\nconstraint = {PROJECT['PINS']}\n"
+    assert "PIP_CONSTRAINT" not in DOCKERFILE.partition("AS base")[2]
+
+
+def test_users_are_numbers():
+    """A kubelet that runs nobody as root refuses a name."""
+    recipe = (RUNTIME.parent / "docs" / "howto" / "runtime-image.md").read_text()
+    for text in (DOCKERFILE, recipe):
+        users = re.findall(r"^(?:ONBUILD )?USER (\S+)$", text, re.MULTILINE)
+        assert set(users) == {"root", "50000"}
+        assert users[-1] == "50000"
+    assert "useradd --uid 50000 --gid 0 " in DOCKERFILE
 
 
 def test_the_pod_has_the_places_of_the_image():
     pod = yaml.safe_load((RUNTIME / "pod_template.yaml").read_text())
     first = pod["spec"]["containers"][0]
-    home = re.search(r"AIRFLOW_HOME=(\S+)", (RUNTIME / "Dockerfile").read_text())[1]
+    home = re.search(r"AIRFLOW_HOME=(\S+)", DOCKERFILE)[1]
     assert f"{home}/logs" in {one["mountPath"] for one in first["volumeMounts"]}
     assert first["securityContext"]["readOnlyRootFilesystem"] is True
     assert pod["spec"]["securityContext"]["runAsUser"] == 50_000

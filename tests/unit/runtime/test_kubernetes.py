@@ -241,8 +241,10 @@ def test_triggerers_of_a_queue_are_as_those_of_the_chart():
     assert spec["containers"][0]["resources"] == chart["triggerer"]["resources"]
     assert spec["securityContext"] == chart["securityContexts"]["pod"]
     named = {env["valueFrom"]["secretKeyRef"]["name"] for env in spec["containers"][0]["env"]}
-    keys = [name for name in chart if name.endswith("SecretName") or name == "jwtSecretName"]
-    assert named == {chart["data"]["metadataSecretName"], *(chart[name] for name in keys)}
+    keys = [name for name in chart if name.endswith("SecretName") and name != "jwtSecretName"]
+    assert named == {chart["data"]["metadataSecretName"], *(chart[name] for name in keys)}, (
+        "a triggerer signs no token"
+    )
 
 
 def test_every_queue_has_workers_and_triggerers():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from html import unescape
 from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
@@ -10,6 +12,7 @@ from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
+from jwt import ExpiredSignatureError
 from starlette.routing import Mount
 
 pytest.importorskip("airflow.models.revoked_token", reason="an earlier Airflow has no revoked tokens")
@@ -120,6 +123,45 @@ def test_a_part_of_another_page_is_no_login(browser, kind):
 
 def test_a_page_in_a_tab_is_one(browser):
     assert browser.get("/login", headers={"sec-fetch-dest": "document"}).headers["set-cookie"]
+
+
+class TestThroughTheProxy:
+    """Without ``login_url`` a proxy brings the tokens, and Airflow's pages still send the browser to log in."""
+
+    GOOD, OLD, UNKNOWN = ({"authorization": f"Bearer {token}"} for token in ("good", "old", "unknown"))
+
+    @pytest.fixture(autouse=True)
+    def _proxy(self, manager):
+        async def get_user_from_token(token):
+            if token == "unknown":
+                raise HTTPException(503, "The platform is silent.")
+            if token != "good":
+                raise ExpiredSignatureError
+
+        manager.settings.login_url, manager.get_user_from_token = None, get_user_from_token
+
+    @pytest.mark.parametrize(
+        ("target", "wanted"), [("/dags/x?a=1#b", f"{BASE}/dags/x?a=1#b"), ("//evil.example", f"{BASE}/")]
+    )
+    def test_who_brings_a_good_token_goes_on(self, browser, target, wanted):
+        answer = browser.get("/login", params={"next": target}, headers=self.GOOD)
+        assert (answer.status_code, answer.headers["location"]) == (303, wanted)
+        assert "set-cookie" not in answer.headers
+
+    def test_without_an_address_of_its_own_it_goes_on_to_the_same_host(self, browser, manager):
+        manager.settings.base_url = ""
+        assert browser.get("/login?next=/dags/x", headers=self.GOOD).headers["location"] == "/dags/x"
+
+    @pytest.mark.parametrize(("brought", "status", "words"), [
+        ({}, 401, "Come from the platform"), (OLD, 401, "Come from the platform"), (UNKNOWN, 503, "The platform is silent."),
+    ])  # fmt: skip
+    def test_who_does_not_can_try_again(self, browser, brought, status, words):
+        answer = browser.get("/login", params={"next": '/dags/x?a="1"&b=2'}, headers=brought)
+        assert answer.status_code == status
+        assert words in answer.text
+        [again] = re.findall('<a href="([^"]+)">Try again</a>', answer.text)
+        back = browser.get(f"/{unescape(again)}", headers=self.GOOD)
+        assert back.headers["location"] == f"{BASE}/dags/x?a=%221%22&b=2"
 
 
 class TestNotLetIn:

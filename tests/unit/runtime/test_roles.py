@@ -96,6 +96,15 @@ def test_a_role_that_no_longer_exists_gives_nothing():
     assert not POLICY.allows(["operator"], "dag", "GET")
 
 
+def test_a_map_has_a_name():
+    assert Policy().digest == Policy.configured().digest
+    one, other = (
+        Policy.configured(json.dumps(names))
+        for names in ({"a": "viewer", "b": "admin"}, {"b": "admin", "a": "viewer"})
+    )
+    assert one.digest == other.digest != Policy.configured('{"a": "admin", "b": "admin"}').digest
+
+
 class TestConfigured:
     def policy(self, tmp_path, described, role_map=None):
         file = tmp_path / "roles.json"
