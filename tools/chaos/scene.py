@@ -7,7 +7,7 @@ import random
 import re
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -130,11 +130,16 @@ class Scene:
         self.remote.look()
         return [(wait, job) for wait in self.all_waits() for job in self.jobs(wait) if job.ended is None]
 
-    def until_deferred(self, seconds: float = 120.0) -> int:
-        """Wait until all tasks are deferred or have ended; returns how many are deferred."""
+    def until_deferred(
+        self, seconds: float = 120.0, meanwhile: Callable[[list[dict[str, Any]]], None] = lambda _going: None
+    ) -> int:
+        """Wait until all tasks are deferred or have ended; returns how many are deferred.
+
+        :param meanwhile: is done with those that have not ended, at each look.
+        """
 
         def reached() -> bool:
-            self.look()
+            meanwhile(self.look())
             begun = all(self._work(dag_id, run) for dag_id, runs in self.started.items() for run in runs)
             return begun and {wait.state for wait in self.waits.values()} <= {"deferred", *FINAL}
 

@@ -72,18 +72,14 @@ def mark_at_begin(scene: Scene, _kills: int) -> None:
     """Each task is marked as failed as soon as its job has begun: its worker hears of that at its next heartbeat only."""
     scene.dags = ()
 
-    def begun() -> bool:
-        running = [one for one in scene.look() if one["state"] == "running"]
+    def mark_begun(going: list[dict[str, Any]]) -> None:
         scene.remote.look()
-        for one in running:
+        for one in going:
             wait = scene.wait_of(one)
-            if scene.jobs(wait) and not scene.done(wait):
+            if one["state"] == "running" and scene.jobs(wait) and not scene.done(wait):
                 scene.hits.add(_mark_one(scene, one, "failed").side)
-        return len(scene.waits) > 0 and all(
-            wait.tries and wait.state != "running" for wait in scene.waits.values()
-        )
 
-    scene.world.until(begun, 120.0)
+    scene.until_deferred(meanwhile=mark_begun)
     _mark(scene, "failed")
 
 
