@@ -321,7 +321,7 @@ def _ended(scene: Scene, wait: Wait, what: str, moment: float, expected: set[str
 
 FAULTS = (
     Fault(GROUP, "marked failed", partial(mark, state="failed"), seconds=LONG),
-    Fault(GROUP, "marked failed as it begins", mark_at_begin, seconds=LONG),
+    Fault(GROUP, "marked failed as it begins", mark_at_begin, seconds=LONG, quick=True),
     Fault(
         *(GROUP, "marked failed, answers lost", partial(mark_in_bad_weather, kind="lose_answer")),
         seconds=LONG,
