@@ -76,11 +76,11 @@ __all__ = [
     "sensor_timeout",
     "setting",
     "settling_time",
-    "still_runs_in_worker",
     "task_state_store",
     "tasks_in_bundle",
     "text_setting",
     "waits_folder",
+    "was_ended_in_worker",
 ]
 
 log = logging.getLogger(__name__)
@@ -191,15 +191,17 @@ def in_other_hands_in_worker(task: Any) -> str | None:
     return asyncio.run(in_other_hands(task, ask=ask_supervisor_in_worker)) if is_supervised() else None
 
 
-def still_runs_in_worker(task: Any) -> bool:
-    """Whether a task runs, as far as Airflow says so; for the worker that runs it."""
+def was_ended_in_worker(task: Any) -> bool:
+    """Whether a user has ended a task, as far as Airflow says so; for the worker that runs it."""
     if not is_supervised():
-        return True
+        return False
     try:
-        return asyncio.run(_count(task, ["running"], ask_supervisor_in_worker)) > 0
+        if asyncio.run(_count(task, ["running"], ask_supervisor_in_worker)):
+            return False
     except Exception:
         log.warning("Airflow did not say whether %s still runs", task.task_id, exc_info=True)
-        return True
+        return False
+    return in_other_hands_in_worker(task) is None
 
 
 def is_supervised() -> bool:

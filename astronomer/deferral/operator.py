@@ -233,6 +233,7 @@ class JobOperator(Lineage, EarlierTries):
         return self.settle(context, job, outcome)
 
     def _submit(self, context: Mapping[str, Any], memory: Memory, attempt: Attempt) -> Attempt:
+        self._unless_ended(context)
         attempt = replace(attempt, notes=self.prepare(context, attempt))
         attempt = memory.save(attempt)
         memory.confirm(attempt)
@@ -241,10 +242,17 @@ class JobOperator(Lineage, EarlierTries):
         self.announce(context, job)
         return attempt
 
+    def _unless_ended(self, context: Mapping[str, Any]) -> None:
+        """Start nothing for a task that a user has ended while an earlier try's job was being looked for."""
+        if not self._killed or self.in_triggerer is not None:
+            return
+        self._killed = _compat.in_other_hands_in_worker(TaskIdentity.of(context["ti"])) is None
+        if self._killed:
+            raise JobCancelled("The task was ended before its job was started. Nothing was started.")
+
     def _defer(self, context: Mapping[str, Any], job: RemoteJob, deadline: float | None) -> NoReturn:
-        # Of a mark Airflow tells a worker at a heartbeat only, and would refuse the deferral without a word to us.
-        if self.in_triggerer is None and not _compat.still_runs_in_worker(TaskIdentity.of(context["ti"])):
-            self._killed = True
-        self._end_if_killed(job)
+        # Of a mark Airflow tells a worker at a heartbeat only, and it refuses the deferral without a word to us.
+        if self.in_triggerer is None and _compat.was_ended_in_worker(TaskIdentity.of(context["ti"])):
+            self.on_kill()
         self._job = None  # from here on the trigger owns it
         self.defer(trigger=self.make_trigger(job, deadline), method_name="execute_complete")

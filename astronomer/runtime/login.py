@@ -136,7 +136,8 @@ class _Desk:
         try:
             if token := _bearer(request):
                 await self._manager.get_user_from_token(token)
-                return RedirectResponse(wanted, 303, headers=_HEADERS)
+                here = urlunsplit(("", "", *urlsplit(wanted)[2:]))  # the proxy need not be at base_url
+                return RedirectResponse(here, 303, headers=_HEADERS)
         except InvalidTokenError:
             pass  # the audit log says why
         except HTTPException as error:

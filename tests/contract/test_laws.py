@@ -13,7 +13,6 @@ from asgiref.sync import sync_to_async
 
 from astronomer.deferral import (
     ClientThreads,
-    JobCancelled,
     JobError,
     JobFailed,
     JobLost,
@@ -474,7 +473,7 @@ class TestCancelOnlyYourOwn:
     def test_also_one_whom_its_worker_has_not_heard(self, world):
         """Airflow refuses the deferral of a task that has been ended, and tells nobody."""
         task = Task(world, FOREVER)
-        with FakeAirflow(states={"task": "failed"}).in_place(), pytest.raises(JobCancelled):
+        with FakeAirflow(states={"task": "failed"}).in_place():
             task.execute()
         (job_id,) = world.started
         assert world.phase(job_id) is Phase.CANCELLED

@@ -783,18 +783,45 @@ class TestWhoIsKilled:
     def test_an_end_that_the_worker_was_not_told_of_ends_the_job_before_it_defers(
         self, world, airflow, state
     ):
-        """A worker is told at its next heartbeat, and most defer before."""
+        """A worker is told at its next heartbeat, and most defer before; Airflow refuses that, and calls no callback."""
         airflow.states = {"task": state} if state else {}
         world.script = {"runs_for": 1e6}
-        with pytest.raises(JobCancelled, match="before scripted job job-1 could be waited for"):
-            world.execute()
+        world.deferred()
         assert world.service.cancels == ["job-1"]
 
-    @pytest.mark.parametrize("state", ["running", "up_for_retry", "queued", "error"])
-    def test_where_nobody_has_ended_the_task_it_defers(self, world, airflow, state):
+    @pytest.mark.parametrize("lasting", [True, False])
+    @pytest.mark.parametrize("state", ["running", "deferred", "up_for_retry", "queued", "error"])
+    def test_where_nobody_has_ended_the_task_it_defers(self, service, timeline, airflow, state, lasting):
+        """A worker that was frozen until a retry had found its job is not the one to end it."""
+        world = World(service, timeline, lasting=lasting)
         airflow.states = {"task": state}
         airflow.answer = RuntimeError("503") if state == "error" else None
         world.deferred()
+        assert world.service.cancels == []
+
+    @pytest.mark.parametrize(("state", "jobs"), [("failed", []), ("running", ["job-1"])])
+    def test_a_signal_while_nothing_is_found_starts_nothing_for_a_task_that_was_ended(
+        self, world, airflow, state, jobs
+    ):
+        class Dies(TimelineOperator):
+            def submit(self, context, attempt):
+                raise RuntimeError("SIGKILL")
+
+        class Signalled(TimelineOperator):
+            def find(self, context, attempt):
+                self.on_kill()
+
+        airflow.states = {"task": "running"}
+        with pytest.raises(RuntimeError, match="SIGKILL"):
+            world.execute(cls=Dies)
+        world.retry()
+        airflow.states = {"task": state}
+        if jobs:
+            world.deferred(cls=Signalled)
+        else:
+            with pytest.raises(JobCancelled, match="Nothing was started"):
+                world.execute(cls=Signalled)
+        assert world.service.jobs == jobs
         assert world.service.cancels == []
 
     def test_without_a_store_the_job_is_ended(self, service, airflow):

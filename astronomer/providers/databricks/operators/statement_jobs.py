@@ -36,7 +36,7 @@ T = TypeVar("T")
 _LONGEST_POLL_INTERVAL = 600.0  # a statement that nobody asks about for 15 minutes may be ended
 _LOOK_BACK = 7 * 86_400.0  # where Airflow remembers nothing of an earlier try
 _NEXT = "next"
-_SENT_LATE = "sent_late"
+_SENT = "sent"
 _NOT_STARTED = "not started"
 _SENT_WITHIN = 20.0
 """Seconds from the note of a submit to its request; in a triggerer, where a claim has to be new, to the last of them."""
@@ -169,7 +169,7 @@ class StatementOperator(JobOperator):
         begun = attempt.notes.get(_NEXT) == wanted.index  # by a try that has not come to tell its id
         found = self._found(wanted, attempt) if begun else None
         if found is None:
-            notes = attempt.notes | {_NEXT: wanted.index, "next_since": clock.now(), _SENT_LATE: False}
+            notes = attempt.notes | {_NEXT: wanted.index, "next_since": clock.now(), _SENT: None}
             attempt = memory.save(attempt, notes=notes)
             memory.confirm(attempt)
             try:
@@ -202,9 +202,8 @@ class StatementOperator(JobOperator):
     def _look_for(
         self, key: str, warehouse_id: str, since: float, attempt: Attempt
     ) -> tuple[str, dict[int, str]]:
-        # Nothing is sent any more; what has been sent late may have been so just before its process died.
-        now = clock.now()
-        sent_by = now if attempt.notes.get(_SENT_LATE) else min(since + _SENT_WITHIN, now)
+        noted = float(attempt.notes.get(_SENT) or since)
+        sent_by = min(noted + _SENT_WITHIN, clock.now())  # the clock of the worker before may be ahead
 
         async def look(client: Any) -> tuple[str, dict[int, str]]:
             found = await submit.find_started(
@@ -259,15 +258,14 @@ class StatementOperator(JobOperator):
     ) -> Callable[[], None]:
         """What is done right before each request: a look whether it may be sent, and a note if that is late."""
         memory = self._memory(context)
-        since = float(attempt.notes["next_since" if wanted.index else "since"])
-        noted = self.in_triggerer is not None
+        noted = float(attempt.notes["next_since" if wanted.index else "since"])
 
         def check() -> None:
             nonlocal noted
             memory.check()
-            if not noted and clock.now() - since > _SENT_WITHIN / 2:
-                memory.save(attempt, notes=attempt.notes | {_SENT_LATE: True})
-                noted = True
+            if self.in_triggerer is None and clock.now() - noted > _SENT_WITHIN / 2:
+                noted = clock.now()
+                memory.save(attempt, notes=attempt.notes | {_SENT: noted})
 
         return check
 

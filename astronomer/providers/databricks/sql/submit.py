@@ -83,10 +83,11 @@ async def start(
             log.warning("Databricks did not answer the submit of a statement: %s", trouble)
             await asyncio.sleep(max(pause, trouble.retry_after or 0.0))
             pause = min(2 * pause, _LONGEST_PAUSE)
+            if isinstance(trouble, NothingDone):
+                continue
             # Not by Retry-After: a gateway sends it with a 503, too, when the warehouse has taken the statement.
             # And not from when it was sent: it may have been taken at the end of a minute without an answer.
-            known_by = heard if isinstance(trouble, NothingDone) else heard + HISTORY_LAGS
-            where = str(body.get("warehouse_id") or "")
+            where, known_by = str(body.get("warehouse_id") or ""), heard + HISTORY_LAGS
             found = await find_started(client, key, where, began, known_by=known_by, tolerance=left)
             if found:
                 return next(iter(found.values()))

@@ -145,9 +145,9 @@ def test_a_retry_waits_for_the_history_however_long_ago_the_submit_began(lab, pa
     store.dies_at = 3  # after the note that the request is sent late
     task = query(path, store=store)
     lab.faults.status(503, SUBMIT, method="POST", times=1)
+    begun = iter([time.time() - 1000])
     with monkeypatch.context() as patch:
-        patch.setattr(statement_jobs, "clock", SimpleNamespace(now=lambda: time.time() - 1000))
-        patch.setattr(statement_jobs, "_SENT_WITHIN", 0.0)
+        patch.setattr(statement_jobs, "clock", SimpleNamespace(now=lambda: next(begun, time.time())))
         run_to_death(task)
     assert len(started()) == 1
     assert all(json.loads(value)["job"] is None for value in store.values.values()), "nobody knows its id"
@@ -181,6 +181,27 @@ def test_a_retry_waits_for_a_request_that_may_be_under_way(lab, path, started, m
     task.next_try()
     assert rows(task) == [(0.1,)]
     assert [one.text for one in started("select")] == [FIRST, SECOND, THIRD]
+
+
+def test_what_was_sent_late_long_ago_is_waited_for_no_more(lab, path, monkeypatch):
+    async def dies_late(*_, check, **__):
+        check()
+        raise Killed
+
+    store = DyingStore()
+    task = query(path, store=store)
+    with monkeypatch.context() as patch:
+        patch.setattr(statement_jobs, "clock", SimpleNamespace(now=lambda: time.time() - 1000))
+        patch.setattr(statement_jobs, "_SENT_WITHIN", 0.0)
+        patch.setattr(submit, "start", dies_late)
+        run_to_death(task)
+    (noted,) = (json.loads(value)["notes"] for value in store.values.values())
+    assert noted["sent"] >= noted["since"]
+    monkeypatch.setattr(submit, "ARRIVES_WITHIN", 60.0)
+    lab.requests.clear()
+    task.next_try()
+    assert rows(task) == [(0.1,)]
+    assert lab.requests.count(HISTORY) == 1
 
 
 def test_a_retry_does_not_wait_by_the_clock_of_another_worker(lab, path, monkeypatch):
