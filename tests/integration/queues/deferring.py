@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
+from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.task_runner import _defer_task
 from airflow.utils.session import create_session
 from sqlalchemy import select
@@ -36,8 +37,10 @@ def defer(airflow: RealAirflow, file: Path, dag_id: str, task_id: str, **context
     context = new_context(**context)
     context["ti"].run_id = str(uuid.uuid4())  # not RUN, of which the remote side may have heard before
     operator.render_template_fields(context)
-    with pytest.raises(TaskDeferred) as deferred:
-        operator.execute(context)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(task_runner, "SUPERVISOR_COMMS")  # which knows no such run
+        with pytest.raises(TaskDeferred) as deferred:
+            operator.execute(context)
     ti = SimpleNamespace(dag_id=dag_id, task_id=task_id, run_id=RUN, task=operator)
     message, _ = _defer_task(deferred.value, ti, get_logger())
     airflow.set(RUN, dag_id, **{task_id: "running"})
