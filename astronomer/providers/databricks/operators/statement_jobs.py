@@ -22,6 +22,7 @@ from astronomer.deferral import (
     Transient,
     clock,
 )
+from astronomer.deferral.memory import Memory
 from astronomer.providers.databricks import lineage
 from astronomer.providers.databricks.errors import RequestRejected
 from astronomer.providers.databricks.jobs.statement import DatabricksStatement, open_client
@@ -230,7 +231,8 @@ class StatementOperator(JobOperator):
             "wait_timeout": "0s",
             "query_tags": dict_to_query_tag_list(tags or {}),
         }
-        memory, check = self._memory(context), self._before_request(context, wanted, attempt)
+        memory = self._memory(context)
+        check = self._before_request(memory, wanted, attempt)
         key, submitted_at = submit.statement_key(wanted.submit_key, wanted.index), clock.now()
 
         async def start(client: Any) -> tuple[str, str]:
@@ -254,10 +256,9 @@ class StatementOperator(JobOperator):
         return job
 
     def _before_request(
-        self, context: Mapping[str, Any], wanted: DatabricksStatement, attempt: Attempt
+        self, memory: Memory, wanted: DatabricksStatement, attempt: Attempt
     ) -> Callable[[], None]:
         """What is done right before each request: a look whether it may be sent, and a note if that is late."""
-        memory = self._memory(context)
         noted = float(attempt.notes["next_since" if wanted.index else "since"])
 
         def check() -> None:

@@ -42,6 +42,14 @@ async def killed(*_, **__):
     raise Killed
 
 
+def run_to_death_by_another_clock(task, off, start=killed):
+    """The worker dies as it starts a statement; its clock is off by so many seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statement_jobs, "clock", SimpleNamespace(now=lambda: time.time() + off))
+        patch.setattr(submit, "start", start)
+        run_to_death(task)
+
+
 @pytest.mark.parametrize("kind", ["lose_answer", "reset", 503])
 @pytest.mark.parametrize("place", [0, 1])
 def test_when_an_answer_is_lost(lab, path, started, kind, place):
@@ -160,10 +168,7 @@ def test_a_retry_waits_for_the_history_however_long_ago_the_submit_began(lab, pa
 def test_a_retry_looks_once_for_what_was_sent_once_long_ago(lab, path, started, monkeypatch):
     monkeypatch.setattr(submit, "HISTORY_LAGS", 60.0)
     task = query(path, store=DyingStore())
-    with monkeypatch.context() as patch:
-        patch.setattr(statement_jobs, "clock", SimpleNamespace(now=lambda: time.time() - 1000))
-        patch.setattr(submit, "start", killed)
-        run_to_death(task)
+    run_to_death_by_another_clock(task, -1000)
     lab.requests.clear()
     task.next_try()
     assert rows(task) == [(0.1,)]
@@ -191,10 +196,8 @@ def test_what_was_sent_late_long_ago_is_waited_for_no_more(lab, path, monkeypatc
     store = DyingStore()
     task = query(path, store=store)
     with monkeypatch.context() as patch:
-        patch.setattr(statement_jobs, "clock", SimpleNamespace(now=lambda: time.time() - 1000))
         patch.setattr(statement_jobs, "_SENT_WITHIN", 0.0)
-        patch.setattr(submit, "start", dies_late)
-        run_to_death(task)
+        run_to_death_by_another_clock(task, -1000, dies_late)
     (noted,) = (json.loads(value)["notes"] for value in store.values.values())
     assert noted["sent"] >= noted["since"]
     monkeypatch.setattr(submit, "ARRIVES_WITHIN", 60.0)
@@ -204,12 +207,9 @@ def test_what_was_sent_late_long_ago_is_waited_for_no_more(lab, path, monkeypatc
     assert lab.requests.count(HISTORY) == 1
 
 
-def test_a_retry_does_not_wait_by_the_clock_of_another_worker(lab, path, monkeypatch):
+def test_a_retry_does_not_wait_by_the_clock_of_another_worker(lab, path):
     task = query(path, store=DyingStore())
-    with monkeypatch.context() as patch:
-        patch.setattr(statement_jobs, "clock", SimpleNamespace(now=lambda: time.time() + 3600))
-        patch.setattr(submit, "start", killed)
-        run_to_death(task)
+    run_to_death_by_another_clock(task, 3600)
     lab.requests.clear()
     task.next_try()
     assert rows(task) == [(0.1,)]
